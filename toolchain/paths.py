@@ -1,0 +1,53 @@
+"""Where things are: the checkout, its private folder, and the user's cache shared by all checkouts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout this code runs from."""
+
+LOCAL = ROOT / ".nestlab"
+"""Everything of this checkout that is not committed; ``make clean`` removes it."""
+BIN = LOCAL / "bin"
+"""The ``pulumi`` wrapper and, where the engine is built here, the Python language host."""
+HOME = LOCAL / "home"
+"""PULUMI_HOME of this checkout: plugins (links into the cache), credentials, workspaces."""
+STATE = LOCAL / "state"
+"""The file backend that holds the stacks' state."""
+ENV_SH = LOCAL / "env.sh"
+"""The one environment file: ``. .nestlab/env.sh`` and plain ``pulumi`` commands work."""
+PASSPHRASE = LOCAL / "passphrase"
+"""Generated passphrase of the file backend's secrets, mode 0600."""
+HOST_JSON = LOCAL / "host.json"
+"""The doctor's verdict on this machine, read by the stack loader."""
+NETNS = LOCAL / "netns"
+"""Name of the network namespace libvirt lives in; absent where libvirt is reached directly."""
+CLAIMS = LOCAL / "claims"
+KEYS = LOCAL / "keys"
+VENV = ROOT / ".venv"
+"""Symbolic link to the Python environment in the cache."""
+
+
+def cache() -> Path:
+    """Return the user's cache: ``$NESTLAB_CACHE``, else nestlab in the XDG cache folder."""
+    if chosen := os.environ.get("NESTLAB_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "nestlab"
+
+
+def programs() -> Path:
+    """Return the folder of built or fetched programs, one per name, version and hash of pins."""
+    return cache() / "programs"
+
+
+def venvs() -> Path:
+    """Return the folder of Python environments, one per hash of the lock file and Python."""
+    return cache() / "venvs"
+
+
+def images() -> Path:
+    """Return the folder of golden images, one per hash of what they were made from."""
+    return cache() / "images"

@@ -1,0 +1,115 @@
+"""How the set-up commands speak: one line per step with its seconds, one message per problem.
+
+Everything goes to standard error, so that what a command answers can be piped. Colour and the
+moving line appear on a terminal only; in a log each long step leaves a few plain lines.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+QUIET_S = 1.0
+"""Steps that end sooner leave no line: a second run of a command is silent."""
+HEARTBEAT_S = 20.0
+"""In a log (no terminal), a running step reports its seconds this often."""
+
+
+class Problem(Exception):
+    """Something the user can mend: printed without a traceback, exit status 1.
+
+    The message says what was found, the rule with its reason, and what to do.
+    """
+
+
+def _terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _paint(text: str, code: str) -> str:
+    coloured = _terminal() and "NO_COLOR" not in os.environ
+    return f"\033[{code}m{text}\033[0m" if coloured else text
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Print one line of information."""
+    _print(text)
+
+
+def warn(text: str) -> None:
+    """Print something the user should know although the command carries on."""
+    _print(f"{_paint('warning:', '33')} {text}")
+
+
+def fail(text: str) -> None:
+    """Print a problem's text the way every nestlab command prints it."""
+    _print(f"{_paint('error:', '31')} {text}")
+
+
+class Step:
+    """A running step; ``note`` replaces the detail shown beside its elapsed seconds."""
+
+    def __init__(self, text: str, detail: str) -> None:
+        self.text = text
+        self.detail = detail
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the step began."""
+        return time.monotonic() - self.began
+
+    def note(self, detail: str) -> None:
+        """Replace the detail, for example the name of the file being fetched."""
+        self.detail = detail
+
+    def line(self, state: str) -> str:
+        """Return the step as one line: what, how long so far, and the detail if any."""
+        detail = f"  ({self.detail})" if self.detail else ""
+        return f"{self.text} {state} {self.seconds:.0f} s{detail}"
+
+
+def _follow(step: Step, done: threading.Event) -> None:
+    if _terminal():
+        while not done.wait(0.2):
+            if step.seconds >= QUIET_S:
+                sys.stderr.write(f"\r\033[K{step.line('...')}")
+                sys.stderr.flush()
+        return
+    if done.wait(QUIET_S):
+        return
+    _print(step.line("..."))
+    while not done.wait(HEARTBEAT_S):
+        _print(step.line("..."))
+
+
+@contextmanager
+def step(text: str, detail: str = "") -> Iterator[Step]:
+    """Show ``text`` with its elapsed seconds while the block runs.
+
+    ``detail`` says how long it may take or what is being worked on. A step shorter than
+    ``QUIET_S`` seconds prints nothing. A failing step leaves its last line in place.
+    """
+    running = Step(text, detail)
+    done = threading.Event()
+    follower = threading.Thread(target=_follow, args=(running, done), daemon=True)
+    follower.start()
+    state = "stopped after"
+    try:
+        yield running
+        state = "done in"
+        running.detail = ""
+    finally:
+        done.set()
+        follower.join()
+        if running.seconds >= QUIET_S:
+            clear = "\r\033[K" if _terminal() else ""
+            _print(clear + running.line(state))
