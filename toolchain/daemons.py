@@ -16,34 +16,279 @@ import fcntl
 import grp
 import json
 import os
-import signal
 import socket
 import stat
 import struct
-import subprocess
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain import processes
+from toolchain.processes import Process
+from toolchain.ui import Problem
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from toolchain.system import System
+
 NAMESPACE = "nestlab"
 STATE = Path("/run/nestlab")
+RECORD = STATE / "daemons.json"
 KVM = Path("/dev/kvm")
+NAMESPACE_FILE = Path("/run/netns") / NAMESPACE
+UDEV_SOCKET = Path("/run/udev/control")
+SERVICE_MANAGER = Path("/run/systemd/system")
+LIBVIRT_RUN = Path("/run/libvirt")
 
-# libvirtd's own order of preference: the monolithic daemon, then the modular one of newer systems.
-SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
+# The monolithic daemon first, then the modular one that newer systems may run instead.
+SOCKETS = (LIBVIRT_RUN / "libvirt-sock", LIBVIRT_RUN / "virtqemud-sock")
+LOG_SOCKET = LIBVIRT_RUN / "virtlogd-sock"
 
+URI = "qemu:///system"
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
 
 # Debian's libvirtd asks polkit about everyone but root, and polkit needs a running system bus,
-# which machines without a service manager lack: the socket's group decides there instead.
+# which machines without a service manager lack: there the socket's group decides.
 LIBVIRTD_CONF = """\
 unix_sock_group = "libvirt"
 unix_sock_rw_perms = "0770"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
 """
+
+
+@dataclass(frozen=True)
+class Record:
+    """What we started: the daemons, and /dev/kvm's state when libvirtd first looked at it."""
+
+    daemons: dict[str, Process]
+    kvm: str
+
+    @property
+    def libvirtd(self) -> Process | None:
+        """The libvirtd that we started, when it still runs."""
+        daemon = self.daemons.get("libvirtd")
+        return daemon if daemon and daemon.alive else None
+
+
+def has_service_manager() -> bool:
+    """Whether systemd runs this machine (sd_booted(3) looks for the same directory)."""
+    return SERVICE_MANAGER.is_dir()
+
+
+def listener(path: Path) -> int | None:
+    """Pid of who listens on the unix socket ``path``; None when nobody does.
+
+    Raises:
+        Problem: the socket is there, but this user may not open it.
+
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(str(path))
+        except PermissionError as refused:
+            msg = (
+                f"{path}: permission denied. libvirt is for root and the group libvirt: "
+                "run `sudo adduser $USER libvirt`, log in again, and repeat."
+            )
+            raise Problem(msg) from refused
+        except OSError:
+            return None
+        peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", peer)[0]
+    return pid
+
+
+def libvirt_pid() -> int | None:
+    """Pid of who answers for libvirt here, whoever started it; None when nobody does."""
+    for path in SOCKETS:
+        if (pid := listener(path)) is not None:
+            return pid
+    return None
+
+
+def read_record() -> Record:
+    """What earlier runs started; empty when nothing is recorded or the record is torn."""
+    try:
+        data = json.loads(RECORD.read_text())
+        return Record({name: Process(**told) for name, told in data["daemons"].items()}, data["kvm"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return Record({}, "")
+
+
+def write_record(record: Record) -> None:
+    """Keep ``record`` for the next run; written beside and renamed, so it is never half there."""
+    fresh = RECORD.with_suffix(".new")
+    fresh.write_text(json.dumps(asdict(record)))
+    fresh.replace(RECORD)
+
+
+@contextlib.contextmanager
+def lock() -> Iterator[None]:
+    """Only one set-up at a time on this machine, whatever checkout it is run from. Root only."""
+    STATE.mkdir(mode=0o755, exist_ok=True)
+    with (STATE / "lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def kvm_state() -> str:
+    """Owner, group and mode of /dev/kvm as text; empty without such a device."""
+    try:
+        found = KVM.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{found.st_uid}:{found.st_gid} {stat.S_IMODE(found.st_mode):04o}"
+
+
+def wanted_kvm_state() -> str:
+    """What udev would make of /dev/kvm; empty when that is not ours to say.
+
+    Debian's rule (50-udev-default.rules) is group kvm, mode 0660. Where udev runs, it decides.
+    """
+    if not KVM.is_char_device() or UDEV_SOCKET.exists():
+        return ""
+    try:
+        return f"0:{grp.getgrnam('kvm').gr_gid} 0660"
+    except KeyError:
+        return ""
+
+
+def mend_kvm() -> bool:
+    """Give /dev/kvm what udev would have given it; whether that changed anything. Root only.
+
+    libvirt's QEMU runs as libvirt-qemu (group kvm). With root:root 0600 libvirt sees KVM while it
+    probes as root and loses it as libvirt-qemu, and probes again at each domain: 50 s a create.
+    """
+    wanted = wanted_kvm_state()
+    if not wanted or wanted == kvm_state():
+        return False
+    os.chown(KVM, 0, grp.getgrnam("kvm").gr_gid)
+    KVM.chmod(0o660)
+    return True
+
+
+def namespace_is_there() -> bool:
+    """Whether ``nestlab`` is a real namespace: after a reboot only its empty file may be left."""
+    try:
+        return NAMESPACE_FILE.stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
+    except FileNotFoundError:
+        return False
+
+
+def namespace_of(pid: int) -> int:
+    """Number of the network namespace that ``pid`` lives in; 0 when that can't be seen."""
+    try:
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return 0
+
+
+def where(pid: int) -> str:
+    """Name of the namespace to reach guests from: ``nestlab``, or empty for the machine's own."""
+    ours = read_record().libvirtd
+    if ours and ours.pid == pid:
+        return NAMESPACE
+    inside = namespace_is_there() and namespace_of(pid) == NAMESPACE_FILE.stat().st_ino
+    return NAMESPACE if inside else ""
+
+
+def _must(system: System, argv: list[str], remedy: str, *, timeout_s: float = 30) -> None:
+    done = system.run(argv, timeout_s=timeout_s)
+    if not done.ok:
+        msg = f"`{' '.join(argv)}` failed: {done.last}. {remedy}"
+        raise Problem(msg)
+
+
+def make_namespace(system: System, libvirtd: Process | None) -> None:
+    """Make the namespace, or give its name back to the one that our libvirtd still lives in."""
+    remedy = "Network namespaces need CAP_SYS_ADMIN: a container must be started privileged."
+    if not namespace_is_there():
+        if NAMESPACE_FILE.exists():
+            NAMESPACE_FILE.unlink()
+        if libvirtd:
+            _must(system, ["ip", "netns", "attach", NAMESPACE, str(libvirtd.pid)], remedy)
+        else:
+            _must(system, ["ip", "netns", "add", NAMESPACE], remedy)
+    inside = ["ip", "netns", "exec", NAMESPACE]
+    _must(system, ["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], remedy)
+    forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
+    _must(system, [*inside, "sh", "-c", forward], remedy)
+
+
+def _start(system: System, argv: list[str], path: Path) -> Process:
+    """Start a daemon in the namespace; it answers on ``path`` when this returns."""
+    log = Path("/var/log/libvirt") / f"{Path(argv[0]).name}.log"
+    remedy = f"See {log}."
+    _must(
+        system,
+        ["ip", "netns", "exec", NAMESPACE, *argv],
+        remedy,
+        timeout_s=START_TIMEOUT_S,
+    )
+    pid = listener(path)
+    found = processes.identify(pid) if pid else None
+    if found is None:
+        msg = f"{argv[0]} started, but nobody answers on {path}. {remedy}"
+        raise Problem(msg)
+    return found
+
+
+def start(system: System) -> list[str]:
+    """See to it that libvirt answers; return what had to be done, in words. Root only.
+
+    Raises:
+        Problem: the namespace can't be made, or a daemon does not start.
+
+    """
+    with lock():
+        done: list[str] = []
+        if mend_kvm():
+            done.append(f"gave {KVM} to group kvm (mode 0660), as udev would")
+        record = read_record()
+        ours = record.libvirtd
+        pid = libvirt_pid()
+        if pid is not None and (ours is None or ours.pid != pid):
+            return done
+        if ours and (pid is None or record.kvm != kvm_state()):
+            done.append("restarted libvirtd" if pid else "replaced a libvirtd that did not answer")
+            ours.stop(timeout_s=STOP_TIMEOUT_S)
+            ours = None
+        if ours is None or not namespace_is_there():
+            make_namespace(system, ours)
+        if ours:
+            return done
+        (STATE / "libvirtd.conf").write_text(LIBVIRTD_CONF)
+        daemons = {name: daemon for name, daemon in record.daemons.items() if daemon.alive}
+        if listener(LOG_SOCKET) is None:
+            daemons["virtlogd"] = _start(system, ["virtlogd", "-d"], LOG_SOCKET)
+            # Written at once: a crash between the two daemons must not orphan the first.
+            write_record(Record(daemons, kvm_state()))
+        conf = str(STATE / "libvirtd.conf")
+        daemons["libvirtd"] = _start(system, ["libvirtd", "-d", "-f", conf], SOCKETS[0])
+        write_record(Record(daemons, kvm_state()))
+        done.append(f"started virtlogd and libvirtd in network namespace {NAMESPACE}")
+        return done
+
+
+def start_services(system: System) -> None:
+    """Have systemd start libvirt when nobody answers for it yet. Root only.
+
+    Raises:
+        Problem: no libvirt unit could be started.
+
+    """
+    if libvirt_pid() is not None:
+        return
+    for unit in ("libvirtd.socket", "virtqemud.socket"):
+        system.run(["systemctl", "start", unit], timeout_s=START_TIMEOUT_S)
+        if libvirt_pid() is not None:
+            return
+    msg = (
+        "libvirt does not answer, and neither libvirtd.socket nor virtqemud.socket could be "
+        "started. See `systemctl status libvirtd` and `journalctl -u libvirtd`."
+    )
+    raise Problem(msg)

@@ -1,0 +1,74 @@
+"""Processes told apart for good, so that only what we started is ever stopped.
+
+A pid comes back for another process sooner or later; pid, start time and boot together do not.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of one boot: pid, start in clock ticks since boot, the boot's id."""
+
+    pid: int
+    start: int
+    boot: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs; a zombie does not."""
+        return identify(self.pid) == self
+
+    def stop(self, *, timeout_s: float) -> bool:
+        """End it: SIGTERM, after ``timeout_s`` SIGKILL. False when even that did not help."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            # Looked at after the handle is held: from here on the pid can't change its owner.
+            if not self.alive:
+                return True
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                signal.pidfd_send_signal(handle, number)
+                if select.select([handle], [], [], timeout_s)[0]:
+                    return True
+            return False
+        except ProcessLookupError:
+            return True
+        finally:
+            os.close(handle)
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has ``pid`` now, or None when none runs (zombies count as gone)."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name stands in parentheses and may itself hold blanks and parentheses.
+    fields = text[text.rindex(")") + 2 :].split()
+    if fields[0] in "ZX":
+        return None
+    return Process(pid, int(fields[19]), boot_id())
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def name(pid: int) -> str:
+    """Short name of the process's program; empty when it is gone."""
+    try:
+        return (PROC / str(pid) / "comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
