@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from toolchain import processes
 from toolchain.processes import Process
-from toolchain.ui import Problem
+from toolchain.ui import Problem, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,7 @@ KVM = Path("/dev/kvm")
 NAMESPACE_FILE = Path("/run/netns") / NAMESPACE
 UDEV_SOCKET = Path("/run/udev/control")
 SERVICE_MANAGER = Path("/run/systemd/system")
+KERNEL_KVM_STATE = "0:0 0600"
 LIBVIRT_RUN = Path("/run/libvirt")
 
 # The monolithic daemon first, then the modular one that newer systems may run instead.
@@ -48,6 +49,11 @@ LOG_SOCKET = LIBVIRT_RUN / "virtlogd-sock"
 URI = "qemu:///system"
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
+
+JOIN_GROUP = (
+    "libvirt is for root and the group libvirt: "
+    "run `sudo adduser $USER libvirt`, log out and in again, and repeat."
+)
 
 # Debian's libvirtd asks polkit about everyone but root, and polkit needs a running system bus,
 # which machines without a service manager lack: there the socket's group decides.
@@ -90,11 +96,7 @@ def listener(path: Path) -> int | None:
         try:
             probe.connect(str(path))
         except PermissionError as refused:
-            msg = (
-                f"{path}: permission denied. libvirt is for root and the group libvirt: "
-                "run `sudo adduser $USER libvirt`, log in again, and repeat."
-            )
-            raise Problem(msg) from refused
+            raise Problem(f"{path}: permission denied. {JOIN_GROUP}") from refused
         except OSError:
             return None
         peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -114,7 +116,9 @@ def read_record() -> Record:
     """What earlier runs started; empty when nothing is recorded or the record is torn."""
     try:
         data = json.loads(RECORD.read_text())
-        return Record({name: Process(**told) for name, told in data["daemons"].items()}, data["kvm"])
+        return Record(
+            {name: Process(**told) for name, told in data["daemons"].items()}, data["kvm"]
+        )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return Record({}, "")
 
@@ -131,7 +135,11 @@ def lock() -> Iterator[None]:
     """Only one set-up at a time on this machine, whatever checkout it is run from. Root only."""
     STATE.mkdir(mode=0o755, exist_ok=True)
     with (STATE / "lock").open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with step("wait for another set-up on this machine"):
+                fcntl.flock(held, fcntl.LOCK_EX)
         yield
 
 
@@ -147,9 +155,11 @@ def kvm_state() -> str:
 def wanted_kvm_state() -> str:
     """What udev would make of /dev/kvm; empty when that is not ours to say.
 
-    Debian's rule (50-udev-default.rules) is group kvm, mode 0660. Where udev runs, it decides.
+    Debian's rule (50-udev-default.rules) is group kvm, mode 0660. Where udev runs, it decides; and
+    whoever moved the device away from the kernel's root:root 0600 (a container engine, an
+    administrator, the udev outside a container) had a reason.
     """
-    if not KVM.is_char_device() or UDEV_SOCKET.exists():
+    if not KVM.is_char_device() or UDEV_SOCKET.exists() or kvm_state() != KERNEL_KVM_STATE:
         return ""
     try:
         return f"0:{grp.getgrnam('kvm').gr_gid} 0660"
@@ -163,8 +173,7 @@ def mend_kvm() -> bool:
     libvirt's QEMU runs as libvirt-qemu (group kvm). With root:root 0600 libvirt sees KVM while it
     probes as root and loses it as libvirt-qemu, and probes again at each domain: 50 s a create.
     """
-    wanted = wanted_kvm_state()
-    if not wanted or wanted == kvm_state():
+    if not wanted_kvm_state():
         return False
     os.chown(KVM, 0, grp.getgrnam("kvm").gr_gid)
     KVM.chmod(0o660)
@@ -199,8 +208,7 @@ def where(pid: int) -> str:
 def _must(system: System, argv: list[str], remedy: str, *, timeout_s: float = 30) -> None:
     done = system.run(argv, timeout_s=timeout_s)
     if not done.ok:
-        msg = f"`{' '.join(argv)}` failed: {done.last}. {remedy}"
-        raise Problem(msg)
+        raise Problem(f"`{' '.join(argv)}` failed: {done.last}. {remedy}")
 
 
 def make_namespace(system: System, libvirtd: Process | None) -> None:
@@ -232,8 +240,7 @@ def _start(system: System, argv: list[str], path: Path) -> Process:
     pid = listener(path)
     found = processes.identify(pid) if pid else None
     if found is None:
-        msg = f"{argv[0]} started, but nobody answers on {path}. {remedy}"
-        raise Problem(msg)
+        raise Problem(f"{argv[0]} started, but nobody answers on {path}. {remedy}")
     return found
 
 
@@ -287,8 +294,82 @@ def start_services(system: System) -> None:
         system.run(["systemctl", "start", unit], timeout_s=START_TIMEOUT_S)
         if libvirt_pid() is not None:
             return
-    msg = (
+    raise Problem(
         "libvirt does not answer, and neither libvirtd.socket nor virtqemud.socket could be "
         "started. See `systemctl status libvirtd` and `journalctl -u libvirtd`."
     )
-    raise Problem(msg)
+
+
+def in_use(system: System, record: Record) -> list[str]:
+    """Who keeps the namespace busy, in words: running domains, then other people's processes."""
+    users: list[str] = []
+    if record.libvirtd:
+        listed = system.run(["virsh", "-c", URI, "list", "--name"])
+        if not listed.ok:
+            users.append(f"libvirtd, which does not say what runs in it ({listed.last})")
+        users += [f"domain {name}" for name in listed.out.split()]
+    if not namespace_is_there():
+        return users
+    known = {daemon.pid for daemon in record.daemons.values() if daemon.alive}
+    mine = set(processes.ancestors(os.getpid()))
+    for pid in _inside(system):
+        # libvirtd's own children are its short-lived probes of QEMU; a domain's QEMU is no child.
+        if pid in known | mine or processes.parent(pid) in known or _is_libvirts_dnsmasq(pid):
+            continue
+        name = processes.name(pid)
+        if name and not (users and name.startswith("qemu-system")):
+            users.append(f"process {pid} ({name})")
+    return users
+
+
+def _inside(system: System) -> list[int]:
+    return [int(pid) for pid in system.run(["ip", "netns", "pids", NAMESPACE]).out.split()]
+
+
+def _is_libvirts_dnsmasq(pid: int) -> bool:
+    # Two of each network: dnsmasq and its helper for leases; both name libvirt's configuration.
+    return "--conf-file=/var/lib/libvirt/dnsmasq/" in processes.command_line(pid)
+
+
+def stop(system: System) -> list[str]:
+    """Stop the daemons we started and delete the namespace; return what was done. Root only.
+
+    Networks still up in there go down with their namespace; their definitions stay, as do those
+    of domains and pools.
+
+    Raises:
+        Problem: somebody still uses the namespace, or a daemon can't be stopped.
+
+    """
+    with lock():
+        record = read_record()
+        if not namespace_is_there() and not record.libvirtd:
+            _forget()
+            return []
+        if users := in_use(system, record):
+            shown = ", ".join(users[:8]) + (", ..." if len(users) > 8 else "")  # noqa: PLR2004
+            raise Problem(
+                f"libvirt in network namespace {NAMESPACE} is still in use by {shown}. It serves "
+                "all checkouts of this machine, so it is not stopped under anybody: take the labs "
+                "down (`make down`), end what else runs there, and repeat."
+            )
+        if record.libvirtd:
+            for name in system.run(["virsh", "-c", URI, "net-list", "--name"]).out.split():
+                system.run(["virsh", "-c", URI, "net-destroy", name])
+        for title in ("libvirtd", "virtlogd"):
+            daemon = record.daemons.get(title)
+            if daemon and not daemon.stop(timeout_s=STOP_TIMEOUT_S):
+                raise Problem(f"{title} (pid {daemon.pid}) does not end, not even when killed.")
+        for pid in _inside(system) if namespace_is_there() else []:
+            left = processes.identify(pid)
+            if left and _is_libvirts_dnsmasq(pid):
+                left.stop(timeout_s=STOP_TIMEOUT_S)
+        if namespace_is_there():
+            _must(system, ["ip", "netns", "delete", NAMESPACE], "Delete it by hand.")
+        _forget()
+        return [f"stopped libvirtd and virtlogd, deleted network namespace {NAMESPACE}"]
+
+
+def _forget() -> None:
+    for path in (RECORD, STATE / "libvirtd.conf"):
+        path.unlink(missing_ok=True)

@@ -10,16 +10,16 @@ What this deliberately leaves out: it never removes a package, never changes lib
 from __future__ import annotations
 
 import argparse
-import getpass
 import grp
 import os
+import subprocess
 import sys
 
 from toolchain import daemons, packages, paths, ui
 from toolchain.system import System
 
-PRIVILEGED = "--as-root"
-"""Marks the second half, which runs as root, possibly under sudo."""
+PREPARE, STOP = "--as-root=prepare", "--as-root=stop"
+"""The halves that change the machine; under sudo they run as a process of their own."""
 
 
 def ready(system: System) -> bool:
@@ -28,14 +28,12 @@ def ready(system: System) -> bool:
         return False
     if daemons.has_service_manager():
         return True
+    if daemons.wanted_kvm_state() and (system.is_root() or system.can_sudo()):
+        return False
     record = daemons.read_record()
     if record.libvirtd is None:
         return True
-    return (
-        daemons.wanted_kvm_state() in {"", daemons.kvm_state()}
-        and record.kvm == daemons.kvm_state()
-        and daemons.namespace_is_there()
-    )
+    return record.kvm == daemons.kvm_state() and daemons.namespace_is_there()
 
 
 def prepare(system: System) -> None:
@@ -43,7 +41,6 @@ def prepare(system: System) -> None:
 
     Raises:
         Problem: a package can't be installed, or libvirt does not start.
-
     """
     with daemons.lock():
         if lacking := packages.missing(system):
@@ -58,77 +55,130 @@ def prepare(system: System) -> None:
         ui.say(words)
 
 
-def _prepare_as_root(system: System) -> None:
+def take_down(system: System) -> None:
+    """Stop what `prepare` started. Root only.
+
+    Raises:
+        Problem: it is still in use.
+    """
+    with ui.step("stop libvirt"):
+        done = daemons.stop(system)
+    for words in done:
+        ui.say(words)
+
+
+def as_root(system: System, half: str) -> None:
+    """Run ``half`` (`PREPARE` or `STOP`) with root's rights: at once, or through sudo.
+
+    Raises:
+        Problem: neither root nor sudo without a password; the message says what to do by hand.
+    """
     if system.is_root():
-        prepare(system)
-        return
-    if system.can_sudo():
-        argv = ["sudo", "-n", sys.executable, "-m", "toolchain.host", PRIVILEGED]
-        os.chdir(paths.ROOT)
-        if os.spawnvp(os.P_WAIT, argv[0], argv):
-            raise SystemExit(1)
-        return
+        (prepare if half == PREPARE else take_down)(system)
+    elif system.can_sudo():
+        # -E is not asked for: sudo's own clean environment is what daemons should inherit.
+        script = f"import sys; sys.path.insert(0, {str(paths.ROOT)!r}); from toolchain import host"
+        run = f"{script}; sys.exit(host.entry(['{half}']))"
+        # Not through System: its progress lines belong on the user's terminal as they come.
+        done = subprocess.run(["sudo", "-n", sys.executable, "-B", "-c", run], check=False)
+        if done.returncode:
+            raise SystemExit(done.returncode)
+    else:
+        raise ui.Problem(by_hand(system, half))
+
+
+def by_hand(system: System, half: str) -> str:
+    """What somebody without root and sudo must have done for them."""
+    if half == STOP:
+        return (
+            f"libvirt in network namespace {daemons.NAMESPACE} was started by root, and stopping "
+            "it needs root; sudo without a password is not there. Run `make clean` as root."
+        )
     if lacking := packages.missing(system):
-        raise ui.Problem(packages.refusal(system, lacking))
-    msg = (
+        return packages.refusal(system, lacking)
+    if daemons.has_service_manager():
+        start = "Run `sudo systemctl start libvirtd.socket`"
+    else:
+        start = "Run `python3 -m toolchain host` as root once"
+    return (
         "libvirt does not answer, and starting it needs root; sudo without a password is not "
-        "there. Start it as root (`sudo systemctl start libvirtd.socket`, or `python3 -m "
-        "toolchain host` as root) and run this again."
+        f"there. {start}, then repeat this."
     )
-    raise ui.Problem(msg)
 
 
-def write_namespace() -> str:
-    """Write the namespace's name to ``.nestlab/netns`` (empty: the machine's own); return it."""
-    pid = daemons.libvirt_pid()
-    if pid is None:
-        msg = f"libvirt does not answer on {daemons.SOCKETS[0]}, right after it was started."
-        raise ui.Problem(msg)
+def write_namespace(pid: int) -> str:
+    """Write where libvirt's process ``pid`` lives to ``.nestlab/netns``; return that name.
+
+    Empty means the machine's own network: guests are then reached directly.
+    """
     name = daemons.where(pid)
-    target = paths.NETNS
-    if not target.is_file() or target.read_text().strip() != name:
-        target.parent.mkdir(exist_ok=True)
-        fresh = target.with_suffix(f".{os.getpid()}")
+    if not paths.NETNS.is_file() or paths.NETNS.read_text().strip() != name:
+        paths.NETNS.parent.mkdir(exist_ok=True)
+        fresh = paths.NETNS.with_suffix(f".{os.getpid()}")
         fresh.write_text(name)
-        fresh.replace(target)
+        fresh.replace(paths.NETNS)
     return name
+
+
+def check_access(system: System) -> None:
+    """Refuse a user whom libvirt would refuse later, in the middle of a deployment.
+
+    Raises:
+        Problem: not root, not in the group libvirt, and libvirt says no.
+    """
+    if system.is_root() or _in_group("libvirt"):
+        return
+    asked = system.run(["virsh", "-c", daemons.URI, "uri"], timeout_s=30)
+    if not asked.ok:
+        raise ui.Problem(f"libvirt does not let you in: {asked.last}. {daemons.JOIN_GROUP}")
+
+
+def _in_group(name: str) -> bool:
+    try:
+        return grp.getgrnam(name).gr_gid in os.getgroups()
+    except KeyError:
+        return False
 
 
 def main(argv: list[str]) -> int:
     """Set the machine up; nothing is printed when nothing had to be done."""
-    parser = argparse.ArgumentParser(prog="python3 -m toolchain host", description=__doc__)
-    parser.add_argument(PRIVILEGED, action="store_true", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        prog="python3 -m toolchain host",
+        description="Install what labs need, start libvirt where no service manager does.",
+    )
+    parser.add_argument("--as-root", choices=["prepare", "stop"], help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     system = System()
     if options.as_root:
-        prepare(system)
+        (prepare if options.as_root == "prepare" else take_down)(system)
         return 0
     if not ready(system):
-        _prepare_as_root(system)
-    write_namespace()
+        as_root(system, PREPARE)
+    pid = daemons.libvirt_pid()
+    if pid is None:
+        raise ui.Problem(f"libvirt was started, but nobody answers on {daemons.SOCKETS[0]}.")
+    check_access(system)
+    write_namespace(pid)
     return 0
-
-
-def in_libvirt_group() -> bool:
-    """Whether this user may speak to libvirt: root, or in the group libvirt."""
-    if os.geteuid() == 0:
-        return True
-    try:
-        group = grp.getgrnam("libvirt")
-    except KeyError:
-        return False
-    return group.gr_gid in os.getgroups() or getpass.getuser() in group.gr_mem
 
 
 def stop(argv: list[str]) -> int:
-    """Stop what the set-up started; Debian's packages stay."""
-    del argv
+    """Stop what the set-up started (for ``make clean``); Debian's packages stay.
+
+    Raises:
+        Problem: domains or other processes still run in there.
+    """
+    del argv  # clean's own options
+    system = System()
+    if daemons.RECORD.exists() or daemons.namespace_is_there():
+        as_root(system, STOP)
     return 0
 
 
-if __name__ == "__main__":
+def entry(argv: list[str]) -> int:
+    """`main` for the process that sudo starts: a problem is told, not raised."""
     try:
-        sys.exit(main(sys.argv[1:]))
+        return main(argv)
     except ui.Problem as problem:
         ui.fail(str(problem))
-        sys.exit(1)
+        return 1

@@ -44,9 +44,10 @@ def missing(system: System) -> list[str]:
 
     Without dpkg, those whose program is not found; what has no program is then not looked for.
     """
-    asked = system.run(["dpkg-query", "-W", "-f=${db:Status-Status} ${Package}\n", *NEEDED])
     if not system.which("dpkg-query"):
-        return [package for package, program in NEEDED.items() if program and not system.which(program)]
+        used = {package: program for package, program in NEEDED.items() if program}
+        return [package for package, program in used.items() if not system.which(program)]
+    asked = system.run(["dpkg-query", "-W", "-f=${db:Status-Status} ${Package}\n", *NEEDED])
     installed = {
         line.split()[1] for line in asked.out.splitlines() if line.startswith("installed ")
     }
@@ -93,7 +94,7 @@ def _apt(words: list[str], title: str, timeout_s: float, *, detail: str = "") ->
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     with step(title, detail):
         try:
-            done = subprocess.run(  # noqa: S603 - fixed words and our own package names
+            done = subprocess.run(
                 argv,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -105,9 +106,11 @@ def _apt(words: list[str], title: str, timeout_s: float, *, detail: str = "") ->
                 check=False,
             )
         except subprocess.TimeoutExpired as late:
-            msg = f"`{' '.join(argv)}` did not end within {timeout_s:g} s: run it by hand to see why."
-            raise Problem(msg) from late
+            raise Problem(
+                f"`{' '.join(argv)}` did not end within {timeout_s:g} s: run it by hand to see why."
+            ) from late
     if done.returncode:
         said = "\n".join(f"  {line}" for line in done.stdout.splitlines()[-8:])
-        msg = f"`{' '.join(argv)}` failed:\n{said}\nMend Debian's package set-up and run this again."
-        raise Problem(msg)
+        raise Problem(
+            f"`{' '.join(argv)}` failed:\n{said}\nMend Debian's package set-up and repeat."
+        )

@@ -41,9 +41,10 @@ class Process:
                 signal.pidfd_send_signal(handle, number)
                 if select.select([handle], [], [], timeout_s)[0]:
                     return True
-            return False
         except ProcessLookupError:
             return True
+        else:
+            return False
         finally:
             os.close(handle)
 
@@ -59,6 +60,33 @@ def identify(pid: int) -> Process | None:
     if fields[0] in "ZX":
         return None
     return Process(pid, int(fields[19]), boot_id())
+
+
+def parent(pid: int) -> int:
+    """Pid of the parent; 0 when ``pid`` is gone or the kernel's."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(text[text.rindex(")") + 2 :].split()[1])
+
+
+def ancestors(pid: int) -> list[int]:
+    """``pid``, its parent, and so on up to the first process."""
+    line: list[int] = []
+    while pid > 0:
+        line.append(pid)
+        pid = parent(pid)
+    return line
+
+
+def command_line(pid: int) -> str:
+    """The process's command line, separated by blanks; empty when it is gone."""
+    try:
+        raw = (PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return raw.replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def boot_id() -> str:

