@@ -16,6 +16,7 @@ COMMANDS = {
     "up": ("toolchain.lab", "bring the lab up"),
     "down": ("toolchain.lab", "take the lab down"),
     "show": ("toolchain.lab", "print the connection sheet"),
+    "enter": ("toolchain.lab", "open a shell on a machine of the lab"),
     "clean": ("toolchain.clean", "remove what the set-up made (--cache: the shared cache too)"),
 }
 """Subcommand -> module with ``main(argv) -> int``. Modules of several commands get the name first."""

@@ -1,0 +1,47 @@
+# Everything a user or a contributor runs. `make help` lists it.
+PYTHON ?= python3
+STACK ?= local
+SETUP := $(PYTHON) -m toolchain
+IN := . .nestlab/env.sh &&
+
+.DEFAULT_GOAL := help
+.PHONY: help up down show enter doctor toolchain host image test check bench clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
+
+up: ## install what is missing, then bring the lab up (STACK=local)
+	@$(SETUP) up --stack $(STACK)
+
+down: ## take the lab away
+	@$(SETUP) down --stack $(STACK)
+
+show: ## print how to get into every machine (SECRETS=1: with passwords)
+	@$(SETUP) show --stack $(STACK) $(if $(SECRETS),--secrets)
+
+enter: ## open a shell on a machine of the lab (NAME=kvm1)
+	@$(SETUP) enter --stack $(STACK) $(NAME)
+
+doctor: ## say whether this machine can run nested labs, and what to mend
+	@$(SETUP) doctor --stack $(STACK)
+
+toolchain: ## find or build pulumi, its plugins and the Python environment
+	@$(SETUP) toolchain
+
+host: ## install and start this machine's libvirt
+	@$(SETUP) host
+
+image: ## make the golden image of the nested KVM host
+	@$(SETUP) image
+
+test: ## units, then doubles, then a real lab on this machine
+	@$(SETUP) test
+
+check: toolchain ## lint and types
+	@$(IN) ruff check . && ruff format --check . && mypy components toolchain policies tests __main__.py
+
+bench: ## measure up, no-op and down beside plain virsh (minutes)
+	@$(SETUP) bench
+
+clean: ## remove what the set-up started and built (CACHE=1: the shared cache too)
+	@$(SETUP) clean $(if $(CACHE),--cache)

@@ -1,0 +1,13 @@
+"""The program of every nestlab stack: settings in, lab out."""
+
+from pathlib import Path
+
+import pulumi
+
+from components import settings
+from components.lab import deploy
+
+root = Path(__file__).resolve().parent
+given = settings.load(pulumi.Config().require_object("lab"), root, pulumi.get_stack())
+for name, value in deploy(given.spec, **given.facts).items():
+    pulumi.export(name, value)

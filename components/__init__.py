@@ -1,0 +1,1 @@
+"""The components: networks, guests, containers and nested hypervisors, the same at every depth."""

@@ -1,0 +1,139 @@
+"""What pulumi-libvirt can't say about a domain, network or pool, as XSLT over the XML it makes.
+
+A pure module: from typed profiles to text. It must not touch what the provider manages itself
+(names, sizes, boot order), or every `pulumi up` would show a change. The provider hard-wires virtio
+NICs, IDE CD drives (which q35 lacks), no UUID and no password; here is where that is undone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
+
+HEAD = """\
+<xsl:stylesheet version="1.0" xmlns:xsl="http://www.w3.org/1999/XSL/Transform">
+<xsl:output omit-xml-declaration="yes" indent="yes"/>
+<xsl:template match="@*|node()"><xsl:copy><xsl:apply-templates select="@*|node()"/></xsl:copy></xsl:template>
+"""
+TAIL = "</xsl:stylesheet>\n"
+
+DISK_NAMES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
+"""Device name by bus, libvirt's rule for ``target dev``."""
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class DiskProfile:
+    """One disk, in the order of the provider's ``disks``."""
+
+    bus: str
+    """virtio, scsi, sata or ide."""
+    device: str = "disk"
+    """disk or cdrom."""
+    readonly: bool = False
+
+
+@dataclass(frozen=True)
+class DomainProfile:
+    """The part of a domain that goes through XSLT."""
+
+    uuid: str
+    nic_models: tuple[str, ...] = ()
+    """Model of each NIC, in order: virtio, e1000, e1000e, vmxnet3, rtl8139."""
+    disks: tuple[DiskProfile, ...] = ()
+    no_video: bool = False
+    no_screen: bool = False
+    """No VNC or SPICE server."""
+    console_log: str = ""
+    """File that the serial console is also written to; empty for none."""
+    console_port: int | None = None
+    """TCP port of the screen; None lets libvirt choose."""
+    console_password: str = ""
+    """Password of the screen; a secret, so the sheet made with it is one."""
+
+
+def _insert(parent: str, xml: str) -> str:
+    """Template that appends ``xml`` to the element ``parent`` (an XPath)."""
+    return (
+        f'<xsl:template match="{parent}"><xsl:copy>'
+        f'<xsl:apply-templates select="@*|node()"/>{xml}</xsl:copy></xsl:template>\n'
+    )
+
+
+def identified(kind: str, uuid: str, extra: str = "") -> str:
+    """Stylesheet that gives a ``kind`` ("domain", "network", "pool") its UUID."""
+    return HEAD + _insert(f"/{kind}", f"<uuid>{uuid}</uuid>") + extra + TAIL
+
+
+def domain(profile: DomainProfile) -> str:
+    """Stylesheet that makes a domain what ``profile`` says."""
+    parts = [
+        *_nics(profile.nic_models),
+        *_disks(profile.disks),
+        *_serial(profile.console_log),
+        *_screen(profile),
+    ]
+    return identified("domain", profile.uuid, "".join(parts))
+
+
+def _nics(models: tuple[str, ...]) -> list[str]:
+    return [
+        f'<xsl:template match="/domain/devices/interface[{number}]/model/@type">'
+        f"{_attribute('type', model)}</xsl:template>\n"
+        for number, model in enumerate(models, 1)
+        if model != "virtio"
+    ]
+
+
+def _disks(disks: tuple[DiskProfile, ...]) -> list[str]:
+    """Rewrite bus and device of every disk; names count by prefix, which sata and scsi share."""
+    used: dict[str, int] = {}
+    templates = []
+    for number, disk in enumerate(disks, 1):
+        prefix = DISK_NAMES[disk.bus]
+        letter = LETTERS[used.setdefault(prefix, 0)]
+        used[prefix] += 1
+        at = f"/domain/devices/disk[{number}]"
+        target = f"<target dev={quoteattr(prefix + letter)} bus={quoteattr(disk.bus)}/>"
+        templates += [
+            f'<xsl:template match="{at}/target">{target}</xsl:template>\n',
+            f'<xsl:template match="{at}/@device">{_attribute("device", disk.device)}</xsl:template>\n',
+        ]
+        if disk.readonly:
+            templates.append(_insert(at, "<readonly/>"))
+    return templates
+
+
+def _serial(log: str) -> list[str]:
+    if not log:
+        return []
+    return [_insert("/domain/devices/console", f'<log file={quoteattr(log)} append="off"/>')]
+
+
+def _screen(profile: DomainProfile) -> list[str]:
+    at = "/domain/devices/graphics"
+    video = "/domain/devices/video/model/@type"
+    # Removing the element would not do: libvirt adds an adapter to a domain without one.
+    blind = f'<xsl:template match="{video}">{_attribute("type", "none")}</xsl:template>\n'
+    parts = [blind] if profile.no_video else []
+    if profile.no_screen:
+        return [*parts, f'<xsl:template match="{at}"/>\n']
+    attributes = ""
+    dropped = ""
+    if profile.console_port is not None:
+        attributes += _attribute("port", str(profile.console_port)) + _attribute("autoport", "no")
+        dropped = f'<xsl:template match="{at}/@autoport"/>\n'
+    if profile.console_password:
+        attributes += _attribute("passwd", profile.console_password)
+    if not attributes:
+        return parts
+    return [
+        *parts,
+        dropped,
+        f'<xsl:template match="{at}"><xsl:copy><xsl:apply-templates select="@*"/>{attributes}'
+        '<xsl:apply-templates select="node()"/></xsl:copy></xsl:template>\n',
+    ]
+
+
+def _attribute(name: str, value: str) -> str:
+    return f"<xsl:attribute name={quoteattr(name)}>{escape(value)}</xsl:attribute>"

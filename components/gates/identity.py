@@ -1,0 +1,69 @@
+"""A lab's identity: the random number in its state that its objects' UUIDs are made from.
+
+`components.remote.ownership` says what that is good for.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+from typing_extensions import override
+
+from components.gates.base import Props
+from components.remote.ownership import left_behind, remove, uuid_of
+from components.remote.shell import Unreachable, shell_of
+from components.remote.virsh import Virsh, VirshError
+from components.remote.waiting import say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+class IdentityProvider(ResourceProvider):
+    """Makes a lab's identity, and sweeps after it."""
+
+    serialize_as_secret_always = False
+
+    @override
+    def create(self, props: Props) -> CreateResult:
+        return CreateResult(str(props["name"]), {**props, "value": secrets.token_hex(8)})
+
+    @override
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        return DiffResult(changes=False)
+
+    @override
+    def delete(self, _id: str, _props: Props) -> None:
+        # Everything of the lab depends on its identity, so by now the engine has removed all it
+        # knew of; what is left was half-made by a step that failed or was killed.
+        virsh = Virsh(shell_of(_props["target"]), _props["uri"])
+        try:
+            for kind, name in list(left_behind(virsh, _props["value"])):
+                remove(virsh, kind, name)
+                say(f"removed {kind} {name}, left behind by a step that did not end")
+        except (Unreachable, VirshError) as beyond:
+            say(f"could not look for left-overs: {beyond}")
+
+
+class Identity(Resource, module="nestlab", name="Identity"):
+    """The random number that a lab's UUIDs are made from."""
+
+    value: pulumi.Output[str]
+    """16 hexadecimal digits."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        target: Mapping[str, Any],
+        uri: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {"name": name, "target": dict(target), "uri": uri, "value": None}
+        super().__init__(IdentityProvider(), name, props, opts)
+
+    def uuid(self, kind: str, name: str) -> pulumi.Output[str]:
+        """UUID of an object of the lab; see `uuid_of`."""
+        return self.value.apply(lambda value: uuid_of(value, kind, name))

@@ -1,0 +1,210 @@
+"""The gate of a machine: its domain is defined and runs, and what it is for answers.
+
+For a nested hypervisor that is the joint between two layers: its ``uri`` and ``reach`` are what the
+inner layer is made with, and they are unknown until it has answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from pulumi.dynamic import Resource
+from typing_extensions import override
+
+from components.gates import probes
+from components.gates.base import Gate, Props
+from components.remote.shell import Unreachable, shell_of
+from components.remote.virsh import Virsh, VirshError
+from components.remote.waiting import NotReady, Seen, say, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RUNNING = {"running", "idle", "paused", "in shutdown", "pmsuspended"}
+"""States of a domain that has a QEMU."""
+
+
+class MachineGateProvider(Gate):
+    """Looks at one domain and at what runs in it; starts and defines it again."""
+
+    inputs = (
+        "name",
+        "target",
+        "uri",
+        "domain",
+        "instance",
+        "probe",
+        "reach",
+        "key_folder",
+        "console_log",
+        "deadline_s",
+    )
+    unasked = ("deadline_s",)
+
+    @override
+    def look(self, props: Props) -> Seen:
+        virsh = _virsh(props)
+        state = virsh.domain_state(props["domain"])
+        if state is None:
+            return Seen(ok=False, text=f"domain {props['domain']} is not defined any more")
+        if state != "running":
+            return Seen(ok=False, text=f"domain {props['domain']} is {state}")
+        return probes.glance(props, virsh)
+
+    @override
+    def mend(self, olds: Props, news: Props) -> Props:
+        virsh = _virsh(news)
+        domain = news["domain"]
+        before = virsh.domain_state(domain)
+        if before is None:
+            if not olds.get("definition"):
+                raise VirshError(f"domain {domain} is not defined at {virsh.shell.name}")
+            virsh.define("domain", olds["definition"])
+            virsh.must("autostart", domain)
+            say(f"{news['name']}: defined again; its disk is the one it had")
+        if before in RUNNING - {"running"}:
+            virsh.run("resume", domain)
+        if virsh.domain_state(domain) not in RUNNING:
+            if before is not None:
+                say(f"{news['name']}: starting it, it was {before}")
+            virsh.must("start", domain)
+        write_keys(news)
+        try:
+            seen = wait_for(
+                news["name"],
+                lambda: _patiently(news, virsh),
+                deadline_s=float(news["deadline_s"]),
+            )
+        except NotReady as late:
+            raise NotReady(f"{late}\n{how_to_look(news, virsh)}") from None
+        return {
+            **news,
+            "definition": virsh.definition("domain", domain),
+            "answers": seen.text,
+            "console": virsh.vnc(domain),
+        }
+
+    @override
+    def retire(self, props: Props) -> None:
+        virsh = _virsh(props)
+        if virsh.domain_state(props["domain"]) is None:
+            # The provider refuses to delete what is not there.
+            virsh.define("domain", props["definition"])
+        remove_keys(props)
+        if props.get("console_log") and virsh.is_local:
+            with contextlib.suppress(OSError):
+                Path(props["console_log"]).unlink(missing_ok=True)
+
+
+def _patiently(props: Props, virsh: Virsh) -> Seen:
+    """Look once in a wait: an answer that does not come is a thing seen, not a failure."""
+    try:
+        if virsh.domain_state(props["domain"]) not in RUNNING:
+            return Seen(ok=False, text=f"domain {props['domain']} stopped running")
+        return probes.probe(props, virsh)
+    except Unreachable as silent:
+        return Seen(ok=False, text=str(silent))
+
+
+def how_to_look(props: Props, virsh: Virsh) -> str:
+    """What a person can do next: the console's last lines and the commands to see more."""
+    at = f"virsh -c {virsh.uri}"
+    lines = [f"  look at it: {at} console {props['domain']}   (Ctrl-] leaves)"]
+    if display := virsh.vnc(props["domain"]):
+        lines.append(f"  screen: {display}")
+    if tail := virsh.tail(props.get("console_log") or ""):
+        lines.append(f"  last lines of {props['console_log']}:")
+        lines += [f"    | {line}" for line in tail]
+    return "\n".join(lines)
+
+
+def write_keys(props: Props) -> None:
+    """Write the files that libvirt's clients want: key and known hosts, readable by the owner only."""
+    if not props.get("key_folder"):
+        return
+    reach = props["reach"]
+    folder = Path(props["key_folder"])
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    port = int(reach["port"])
+    host = reach["host"] if port == probes.SSH_PORT else f"[{reach['host']}]:{port}"
+    _write(folder / "id_ed25519", reach["private_key"])
+    _write(folder / "known_hosts", f"{host} {' '.join(reach['host_key'].split()[:2])}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(text)
+    fresh.replace(path)
+
+
+def remove_keys(props: Props) -> None:
+    """Remove what `write_keys` wrote, and the folders above that are empty by then."""
+    if not props.get("key_folder"):
+        return
+    folder = Path(props["key_folder"])
+    for name in ("id_ed25519", "known_hosts"):
+        (folder / name).unlink(missing_ok=True)
+    for empty in (folder, folder.parent):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
+
+
+def _virsh(props: Props) -> Virsh:
+    return Virsh(shell_of(props["target"]), props["uri"])
+
+
+class MachineGate(Resource, module="nestlab", name="MachineGate"):
+    """A machine that is up.
+
+    ``probe`` says when it is; ``reach`` how its inside is reached (nested hypervisors only).
+    """
+
+    domain: pulumi.Output[str]
+    """Name of the domain, known once the machine is up."""
+    reach: pulumi.Output[dict[str, Any]]
+    """`Target` of the machine's inside, secret; empty for a guest nobody enters."""
+    answers: pulumi.Output[str]
+    """What it answered when it was last waited for."""
+    console: pulumi.Output[str]
+    """Its screen as a URI, such as vnc://127.0.0.1:0; empty without one."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        target: pulumi.Input[Mapping[str, Any]],
+        uri: pulumi.Input[str],
+        domain: pulumi.Input[str],
+        instance: str,
+        probe: Mapping[str, Any],
+        deadline_s: float,
+        reach: pulumi.Input[Mapping[str, Any]] | None = None,
+        key_folder: str = "",
+        console_log: str = "",
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "name": name,
+            "target": target,
+            "uri": uri,
+            "domain": domain,
+            "instance": instance,
+            "probe": dict(probe),
+            "reach": reach if reach is not None else {},
+            "key_folder": key_folder,
+            "console_log": console_log,
+            "deadline_s": deadline_s,
+            "definition": None,
+            "answers": None,
+            "console": None,
+        }
+        opts = pulumi.ResourceOptions.merge(
+            opts, pulumi.ResourceOptions(additional_secret_outputs=["reach", "definition"])
+        )
+        super().__init__(MachineGateProvider(), name, props, opts)

@@ -1,0 +1,87 @@
+"""The gate of a network: it is defined, it is up, and it holds the planned DHCP reservations.
+
+Reservations are kept here and not by the domains that need them, because an address planned in the
+spec must be in force before its machine boots, and must come back with a network that was removed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from pulumi.dynamic import Resource
+from typing_extensions import override
+
+from components.gates.base import Gate, Props
+from components.remote.shell import shell_of
+from components.remote.virsh import Virsh, words_of
+from components.remote.waiting import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class NetworkGateProvider(Gate):
+    """Looks at one libvirt network, starts it, defines it again when it is gone."""
+
+    inputs = ("name", "target", "uri", "network", "instance", "reservations")
+
+    @override
+    def look(self, props: Props) -> Seen:
+        active = _virsh(props).network_active(props["network"])
+        if active is None:
+            return Seen(ok=False, text=f"network {props['network']} is not defined any more")
+        return Seen(ok=active, text=f"network {props['network']} is {'up' if active else 'down'}")
+
+    @override
+    def mend(self, olds: Props, news: Props) -> Props:
+        virsh, network = _virsh(news), news["network"]
+        if virsh.network_active(network) is None:
+            virsh.define("network", olds["definition"])
+            virsh.must("net-autostart", network)
+        virsh.reserve(network, words_of(news["reservations"]))
+        if not virsh.network_active(network):
+            virsh.start_network(network)
+        return {**news, "definition": virsh.definition("network", network)}
+
+    @override
+    def retire(self, props: Props) -> None:
+        virsh = _virsh(props)
+        if virsh.network_active(props["network"]) is None:
+            # The provider refuses to delete what is not there.
+            virsh.define("network", props["definition"])
+
+
+def _virsh(props: Props) -> Virsh:
+    return Virsh(shell_of(props["target"]), props["uri"])
+
+
+class NetworkGate(Resource, module="nestlab", name="NetworkGate"):
+    """A network that is up. ``network`` is its name in libvirt, known once it is."""
+
+    network: pulumi.Output[str]
+    """Name of the network in its libvirt."""
+    definition: pulumi.Output[str]
+    """Its XML, from which it is defined again when somebody removes it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        target: pulumi.Input[Mapping[str, Any]],
+        uri: pulumi.Input[str],
+        network: pulumi.Input[str],
+        instance: str,
+        reservations: Sequence[Mapping[str, str]],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "name": name,
+            "target": target,
+            "uri": uri,
+            "network": network,
+            "instance": instance,
+            "reservations": [dict(one) for one in reservations],
+            "definition": None,
+        }
+        super().__init__(NetworkGateProvider(), name, props, opts)

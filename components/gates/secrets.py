@@ -1,0 +1,98 @@
+"""Generated secrets: made once, kept in the stack's state encrypted, nowhere else.
+
+They are dynamic resources because the providers that offer them (tls, random) can't be had where
+only package registries are reached.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+from typing_extensions import override
+
+from components.gates.base import Props
+
+VNC_LENGTH = 8
+"""RFC 6143 7.2.2: VNC authentication uses the first eight characters, no more."""
+READABLE = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
+"""Letters that are not taken for one another when read from a sheet."""
+
+
+class SshKeyProvider(ResourceProvider):
+    """Makes Ed25519 key pairs."""
+
+    serialize_as_secret_always = False
+
+    @override
+    def create(self, props: Props) -> CreateResult:
+        from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
+        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+            PublicFormat,
+        )
+
+        key = ed25519.Ed25519PrivateKey.generate()
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+        public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        outs = {**props, "private": private, "public": f"{public} {props['comment']}"}
+        return CreateResult(str(props["comment"]), outs)
+
+    @override
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        return DiffResult(changes=False)
+
+
+class SshKey(Resource, module="nestlab", name="SshKey"):
+    """An Ed25519 key pair in OpenSSH's formats."""
+
+    private: pulumi.Output[str]
+    """Private key, secret."""
+    public: pulumi.Output[str]
+    """Public key, one line."""
+
+    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        opts = pulumi.ResourceOptions.merge(
+            opts, pulumi.ResourceOptions(additional_secret_outputs=["private"])
+        )
+        super().__init__(
+            SshKeyProvider(), name, {"comment": name, "private": None, "public": None}, opts
+        )
+
+
+class PasswordProvider(ResourceProvider):
+    """Makes passwords."""
+
+    serialize_as_secret_always = False
+
+    @override
+    def create(self, props: Props) -> CreateResult:
+        made = "".join(secrets.choice(READABLE) for _ in range(int(props["length"])))
+        return CreateResult(str(props["name"]), {**props, "value": made})
+
+    @override
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        differs = _olds["length"] != _news["length"]
+        return DiffResult(changes=differs, replaces=["length"] if differs else [])
+
+
+class Password(Resource, module="nestlab", name="Password"):
+    """A random password of letters and digits that can be read aloud."""
+
+    value: pulumi.Output[str]
+    """The password, secret."""
+
+    def __init__(
+        self, name: str, *, length: int = VNC_LENGTH, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        opts = pulumi.ResourceOptions.merge(
+            opts, pulumi.ResourceOptions(additional_secret_outputs=["value"])
+        )
+        super().__init__(
+            PasswordProvider(), name, {"name": name, "length": length, "value": None}, opts
+        )
+

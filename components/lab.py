@@ -1,0 +1,80 @@
+"""A whole lab: the outer host as a place, and all that a stack puts on it.
+
+`deploy` is what a Pulumi program calls once `components.spec.load` has accepted the stack. Facts
+about the machine come in as arguments; nothing is read or probed here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_libvirt as libvirt
+
+from components.gates.identity import Identity
+from components.gates.secrets import SshKey
+from components.hypervisors.handle import Lab
+from components.hypervisors.libvirt import LibvirtPlace
+from components.nested_hypervisor_lab import fill
+from components.sheet import passwords, sheet
+from components.spec import plan as planned
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from components.spec import GoldenImage, LabSpec
+    from components.spec.facts import Accelerator
+
+
+class _Outer(pulumi.ComponentResource):
+    """The part of a lab on the outer host that is not one of its machines: pool, keys, identity."""
+
+    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("nestlab:index:OuterHost", name, {}, opts)
+        self.register_outputs({})
+
+
+def deploy(  # noqa: PLR0913 - facts come by name
+    spec: LabSpec,
+    *,
+    root: Path,
+    private: Path,
+    accelerator: Accelerator,
+    cores: int,
+    golden: GoldenImage | None,
+) -> dict[str, pulumi.Output[Any]]:
+    """Make the lab ``spec`` and return the stack's outputs.
+
+    ``private`` is a folder for files of this lab that nobody else may read, ``cores`` the number of
+    cores of the outer host. The outputs are ``sheet``, ``passwords`` and ``key``, the last two
+    secret; see `components.sheet`.
+    """
+    plan = planned(spec)
+    outer = _Outer("host")
+    child = pulumi.ResourceOptions(parent=outer)
+    local = {"kind": "local", "name": "this machine"}
+    lab = Lab(
+        spec=spec,
+        plan=plan,
+        root=root,
+        private=private,
+        accelerator=accelerator,
+        cores=cores,
+        golden=golden,
+        identity=Identity("identity", target=local, uri=spec.host.uri, opts=child),
+        key=SshKey("key", opts=child),
+    )
+    place = LibvirtPlace(
+        lab=lab,
+        plan=plan.place(),
+        name="host",
+        owner=outer,
+        provider=libvirt.Provider("host-libvirt", uri=spec.host.uri, opts=child),
+        target=local,
+        uri=spec.host.uri,
+        accelerator=accelerator,
+        pool_name=f"nestlab-{spec.name}",
+        pool_path=plan.pool_path,
+    )
+    entries = fill(place, spec, prefix="", parent=outer)
+    return {"sheet": sheet(entries), "passwords": passwords(entries), "key": lab.key.private}

@@ -1,0 +1,1 @@
+"""What happens on a machine once it answers: waiting for it, and its own command line over SSH."""

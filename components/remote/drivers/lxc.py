@@ -1,0 +1,167 @@
+"""LXC containers, by the lxc tools of a nested KVM host (R9: a container shares the host's kernel).
+
+The lxc tools and not libvirt's LXC driver, which upstream no longer develops. Addresses are set by
+LXC itself, so that a container needs no DHCP client. What the lab decides stands in one file,
+``nestlab.conf`` beside the container's own configuration, which includes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.gates.base import Props
+from components.remote.guests import DriverError
+from components.remote.waiting import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from components.remote.shell import Shell
+
+HOME = "/var/lib/lxc"
+"""Where LXC keeps containers (lxc.conf(5), ``lxc.lxcpath``)."""
+STOP_S = 10
+"""How long a container may take to end by itself, seconds."""
+UPLOAD_S = 900.0
+
+
+class LxcDriver:
+    """See `components.remote.guests.Driver`."""
+
+    replaced_by = ("name", "template", "archive", "sha256")
+
+    def problem(self, wanted: Props) -> str:
+        """See `Driver.problem`."""
+        archive, sha256 = wanted["archive"], wanted["sha256"]
+        if not archive or not sha256:
+            return ""
+        with Path(archive).open("rb") as handle:
+            found = hashlib.file_digest(handle, "sha256").hexdigest()
+        if found == sha256:
+            return ""
+        return (
+            f"{archive} has SHA-256 {found}, and the stack says {sha256}: "
+            "it is damaged or another file; get it again, or correct the stack"
+        )
+
+    def look(self, shell: Shell, wanted: Props) -> Seen:
+        """See `Driver.look`."""
+        name = wanted["name"]
+        script = (
+            f"cat {HOME}/{name}/nestlab.conf 2>/dev/null || exit 3\n"
+            f"printf '\\n--\\n'; lxc-info -n {name} -sH\n"
+        )
+        done = shell.run(["sh", "-c", script])
+        if not done.ok:
+            return Seen(ok=False, text=f"container {name} is not there any more")
+        settings, _, state = done.out.partition("\n--\n")
+        if settings.strip() != configuration(wanted).strip():
+            return Seen(ok=False, text=f"container {name} is not set up as the stack says")
+        state = state.strip() or "in an unknown state"
+        return Seen(ok=state == "RUNNING", text=f"container {name} is {state.lower()}")
+
+    def ensure(self, shell: Shell, wanted: Props) -> None:
+        """See `Driver.ensure`."""
+        name = wanted["name"]
+        home = f"{HOME}/{name}"
+        if not shell.run(["test", "-e", f"{home}/complete"]).ok:
+            # A container without the mark was left half-made by a connection that was cut.
+            self.remove(shell, wanted)
+            self._make(shell, wanted)
+            _must(shell, ["touch", f"{home}/complete"])
+        settings = configuration(wanted)
+        present = shell.run(["cat", f"{home}/nestlab.conf"]).out
+        if present.strip() != settings.strip():
+            _stop(shell, name)
+            _write(shell, f"{home}/nestlab.conf", settings)
+        running = shell.run(["lxc-info", "-n", name, "-sH"]).out.strip() == "RUNNING"
+        if not running:
+            _must(shell, ["lxc-start", "-n", name, "-o", f"{home}/start.log", "-l", "WARN"])
+
+    def remove(self, shell: Shell, wanted: Props) -> None:
+        """See `Driver.remove`."""
+        name = wanted["name"]
+        _stop(shell, name)
+        shell.run(["lxc-destroy", "-n", name, "-f"])
+        # What lxc-create did not finish, lxc-destroy does not know.
+        _must(shell, ["rm", "-rf", "--one-file-system", f"{HOME}/{name}"])
+
+    def _make(self, shell: Shell, wanted: Props) -> None:
+        name = wanted["name"]
+        home = f"{HOME}/{name}"
+        if wanted["archive"]:
+            _must(shell, ["mkdir", "-p", f"{home}/rootfs"])
+            data = Path(wanted["archive"]).read_bytes()
+            unpack = ["tar", "--numeric-owner", "-xpf", "-", "-C", f"{home}/rootfs", *_packing(data)]
+            _must(shell, unpack, stdin=data, timeout_s=UPLOAD_S)
+            settings = (
+                "lxc.include = /usr/share/lxc/config/common.conf\n"
+                "lxc.arch = linux64\n"
+                f"lxc.uts.name = {name}\nlxc.rootfs.path = dir:{home}/rootfs\n"
+            )
+        else:
+            _must(shell, ["lxc-create", "-n", name, "-t", wanted["template"]])
+            if wanted["template"] == "busybox":
+                # Its boot waits for udhcpc, which has no script there to set an address with.
+                _must(shell, ["sed", "-i", "/udhcpc/d", f"{home}/rootfs/etc/init.d/rcS"])
+            # The template's own network settings and LXC's defaults would come first.
+            made = _must(shell, ["cat", f"{home}/config"])
+            lines = [line for line in made.splitlines() if not line.strip().startswith("lxc.net")]
+            settings = "\n".join(lines) + "\n"
+        _write(shell, f"{home}/config", f"{settings}lxc.include = {home}/nestlab.conf\n")
+
+
+def configuration(wanted: Props) -> str:
+    """Return what the lab decides of a container, in LXC's format (lxc.container.conf(5))."""
+    lines = [
+        f"lxc.start.auto = {int(wanted['autostart'])}",
+        f"lxc.cgroup2.memory.max = {int(wanted['memory_mib'])}M",
+        f"lxc.cgroup2.cpu.max = {int(wanted['cores']) * 100000} 100000",
+    ]
+    if wanted["command"]:
+        lines.append(f"lxc.init.cmd = {shlex.join(wanted['command'])}")
+    if wanted["bridge"]:
+        lines += [
+            "lxc.net.0.type = veth",
+            f"lxc.net.0.link = {wanted['bridge']}",
+            f"lxc.net.0.hwaddr = {wanted['mac']}",
+            "lxc.net.0.flags = up",
+        ]
+        if wanted["address"]:
+            lines += [
+                f"lxc.net.0.ipv4.address = {wanted['address']}",
+                f"lxc.net.0.ipv4.gateway = {wanted['gateway']}",
+            ]
+    else:
+        lines.append("lxc.net.0.type = empty")
+    return "\n".join(lines) + "\n"
+
+
+def _packing(data: bytes) -> list[str]:
+    """Return tar's option for what the archive is packed with: it can't guess from a pipe."""
+    kinds = {b"\x1f\x8b": "-z", b"BZh": "-j", b"\xfd7zXZ": "-J", b"\x28\xb5\x2f\xfd": "--zstd"}
+    return [option for magic, option in kinds.items() if data.startswith(magic)]
+
+
+def _stop(shell: Shell, name: str) -> None:
+    if shell.run(["lxc-info", "-n", name, "-sH"]).out.strip() in {"RUNNING", "FROZEN", "STARTING"}:
+        shell.run(["lxc-stop", "-n", name, "-t", str(STOP_S)], timeout_s=STOP_S + 30.0)
+
+
+def _write(shell: Shell, path: str, text: str) -> None:
+    _must(shell, ["tee", path], stdin=text.encode())
+
+
+def _must(
+    shell: Shell, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 120.0
+) -> str:
+    done = shell.run(argv, stdin=stdin, timeout_s=timeout_s)
+    if not done.ok:
+        raise DriverError(f"`{shlex.join(argv)}` on {shell.name}: {done.said}")
+    return done.out
+
+
+DRIVER = LxcDriver()

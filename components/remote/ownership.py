@@ -1,0 +1,56 @@
+"""Which lab an object of libvirt belongs to: by its UUID, not by its name.
+
+Names are people's and can be taken by anybody; the UUIDs of a lab are computed from one random
+number in its state. So a half-made object of this lab is told from a stranger of the same name, is
+taken over by the next `pulumi up`, and is swept up by the last step of `pulumi destroy`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from components.remote.virsh import Virsh
+
+KINDS = {
+    "domain": ("list", "--all"),
+    "network": ("net-list", "--all"),
+    "pool": ("pool-list", "--all"),
+}
+"""What carries a lab's UUID, in the order in which it can be removed, and how virsh lists it."""
+
+
+def uuid_of(identity: str, kind: str, name: str) -> str:
+    """UUID that the lab with ``identity`` gives its ``kind`` ("domain", ...) called ``name``."""
+    return str(uuid.uuid5(uuid.UUID(hex=identity * 2), f"{kind}:{name}"))
+
+
+def left_behind(virsh: Virsh, identity: str) -> Iterator[tuple[str, str]]:
+    """Yield kind and name of everything at the place that is this lab's."""
+    for kind, listing in KINDS.items():
+        for line in virsh.must(*listing, "--uuid", "--name").splitlines():
+            found, _, name = line.strip().partition(" ")
+            name = name.strip()
+            if name and found == uuid_of(identity, kind, name):
+                yield kind, name
+
+
+def remove(virsh: Virsh, kind: str, name: str) -> None:
+    """Remove a domain, network, or pool with all its volumes, whatever state it is in."""
+    if kind == "domain":
+        virsh.run("destroy", name)
+        virsh.must("undefine", name, "--nvram", "--managed-save", "--snapshots-metadata")
+    elif kind == "network":
+        virsh.run("net-destroy", name)
+        virsh.must("net-undefine", name)
+    else:
+        virsh.run("pool-start", name)
+        for line in virsh.must("vol-list", name).splitlines():
+            if volume := line.strip().partition(" ")[0]:
+                virsh.must("vol-delete", volume, "--pool", name)
+        virsh.run("pool-destroy", name)
+        virsh.run("pool-delete", name)
+        virsh.must("pool-undefine", name)

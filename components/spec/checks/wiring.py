@@ -1,0 +1,249 @@
+"""How machines are wired: networks, subnets along a line of nesting, pinned addresses and MACs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from components.spec.addresses import capacity, gateway
+from components.spec.machines import ContainerSpec, GuestSpec
+from components.spec.places import HypervisorSpec, Machine, Place, machines, places
+from components.spec.problems import Problem, choose, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from components.spec.lab import LabSpec
+    from components.spec.networks import NetworkSpec, NicSpec
+
+SUGGESTED_FROM = IPv4Network("10.64.0.0/10")
+"""Where a free subnet is looked for when one has to be suggested; seldom used by home routers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One NIC of a machine, with the paths of what was written about it."""
+
+    machine: Machine
+    nic: NicSpec
+    at: str
+    """Path of the NIC in the list form, of the machine in the short form."""
+
+    @property
+    def network(self) -> NetworkSpec | None:
+        """The network it names, None where there is no such one."""
+        return self.machine.place.spec.networks.get(self.nic.network)
+
+
+def wires(machine: Machine) -> Iterator[Wire]:
+    """Yield the NICs of ``machine``."""
+    short = isinstance(machine.spec.network, str)
+    for number, nic in enumerate(machine.spec.nics):
+        yield Wire(machine, nic, machine.at if short else f"{machine.at}.network.{number}")
+
+
+def known_networks(lab: LabSpec) -> list[Problem]:
+    """A machine names a network of the place it stands in."""
+    found = []
+    for wire in _wires(lab):
+        if wire.network is not None:
+            continue
+        place, name = wire.machine.place, wire.nic.network
+        known = list(place.spec.networks)
+        rule = f"{place.title} has {_networks(known)}"
+        remedy = choose(name, known) if known else f"add {name}: to {place.at}.networks"
+        elsewhere = [p.at for p in places(lab) if name in p.spec.networks]
+        if elsewhere:
+            rule += f" (one of that name is out of reach, in {listed(elsewhere)})"
+        found.append(Problem(f"{wire.at}.network", f"{name!r} given", rule, remedy))
+    return found
+
+
+def _networks(known: list[str]) -> str:
+    return f"the network{'s' if len(known) > 1 else ''} {listed(known)}" if known else "no network"
+
+
+def _wires(lab: LabSpec) -> Iterator[Wire]:
+    for machine in machines(lab):
+        yield from wires(machine)
+
+
+def _subnets(place: Place) -> dict[str, IPv4Network]:
+    return {
+        f"{place.at}.networks.{name}": network.subnet
+        for name, network in place.spec.networks.items()
+        if network.subnet is not None
+    }
+
+
+def overlaps(lab: LabSpec) -> list[Problem]:
+    """Subnets that one host has to tell apart do not overlap."""
+    taken = [subnet for place in places(lab) for subnet in _subnets(place).values()]
+    found = []
+    for place in places(lab):
+        own = _subnets(place)
+        around = [pair for outer in place.lineage() for pair in _subnets(outer).items()]
+        pairs = [(a, b, "a host can't tell them apart") for a, b in combinations(own.items(), 2)]
+        why = "what is inside could not reach what is around it"
+        pairs += [(outer, inner, why) for inner in own.items() for outer in around]
+        for (other, first), (at, second), reason in pairs:
+            if first.overlaps(second):
+                rule = f"it overlaps {first} of {other}, and {reason}"
+                remedy = f"take a free one, such as {_free(second.prefixlen, taken)}"
+                found.append(Problem(f"{at}.subnet", f"{str(second)!r} given", rule, remedy))
+    return found
+
+
+def _free(prefix: int, taken: list[IPv4Network]) -> IPv4Network:
+    candidates = SUGGESTED_FROM.subnets(new_prefix=prefix)
+    return next(c for c in candidates if not any(c.overlaps(subnet) for subnet in taken))
+
+
+def room(lab: LabSpec) -> list[Problem]:
+    """A subnet has an address for each NIC on it."""
+    found = []
+    for place in places(lab):
+        count: dict[str, int] = {}
+        for machine in place.machines():
+            for nic in machine.spec.nics:
+                count[nic.network] = count.get(nic.network, 0) + 1
+        for name, network in place.spec.networks.items():
+            subnet, need = network.subnet, count.get(name, 0)
+            if subnet is not None and need > capacity(subnet):
+                rule = f"it has room for {capacity(subnet)} machines, and {need} NICs are on it"
+                remedy = f"widen it, at least to /{32 - (need + 2).bit_length()}"
+                at = f"{place.at}.networks.{name}.subnet"
+                found.append(Problem(at, f"{str(subnet)!r} given", rule, remedy))
+    return found
+
+
+def pins(lab: LabSpec) -> list[Problem]:
+    """A pinned address is one a machine of that network can have, and no other has it."""
+    found = []
+    owner: dict[tuple[str, str], Wire] = {}
+    for wire in _wires(lab):
+        address, network = wire.nic.address, wire.network
+        if address is None or network is None:
+            continue
+        at, given = f"{wire.at}.address", f"{str(address)!r} given"
+        if network.subnet is not None and (reason := _unusable(str(address), network.subnet)):
+            first, last = network.subnet[2], network.subnet[-2]
+            found.append(Problem(at, given, reason, f"take one from {first} to {last}"))
+        key = (f"{wire.machine.place.at}.{wire.nic.network}", str(address))
+        if (other := owner.setdefault(key, wire)) is not wire:
+            rule = f"{other.at}.address has it already"
+            found.append(Problem(at, given, rule, "change one, or remove it and have one planned"))
+    return found
+
+
+def _unusable(address: str, subnet: IPv4Network) -> str:
+    special = {
+        str(subnet.network_address): f"it is the address of the subnet {subnet} itself",
+        str(gateway(subnet)): "its host has it, as the gateway of the network",
+        str(subnet.broadcast_address): f"it is the broadcast address of the subnet {subnet}",
+    }
+    if address in special:
+        return special[address]
+    inside = IPv4Network(address).subnet_of(subnet)
+    return "" if inside else f"it lies outside the network's subnet {subnet}"
+
+
+def macs(lab: LabSpec) -> list[Problem]:
+    """No two NICs of the lab have one MAC: bridged networks of several places may be the same."""
+    found = []
+    owner: dict[str, Wire] = {}
+    for wire in _wires(lab):
+        mac = wire.nic.mac
+        if mac is None or (other := owner.setdefault(mac, wire)) is wire:
+            continue
+        rule = f"{other.at}.mac has it already, and a switch sends frames to one of the two"
+        remedy = "change one, or remove it and have one planned"
+        found.append(Problem(f"{wire.at}.mac", f"{mac!r} given", rule, remedy))
+    return found
+
+
+def management(lab: LabSpec) -> list[Problem]:
+    """A nested hypervisor can be reached at an address that is known before it exists."""
+    found = []
+    for place in places(lab):
+        for name, spec in place.spec.hypervisors.items():
+            machine = Machine(place, "hypervisors", name, spec)
+            first = next(wires(machine), None)
+            if first is None or (network := first.network) is None:
+                continue
+            at = f"{first.at}.network"
+            given = f"{first.nic.network!r} given"
+            if network.mode == "bridge" and first.nic.address is None:
+                rule = (
+                    "on a bridge no address is planned, and a hypervisor is reached by its address"
+                )
+                found.append(Problem(at, given, rule, "pin it with address: A.B.C.D"))
+            elif network.mode != "bridge" and not network.dhcp and _kind_needs_dhcp(spec):
+                rule = "the network has dhcp: false, and this kind takes its address by DHCP"
+                found.append(
+                    Problem(at, given, rule, "remove dhcp: false, or take another network")
+                )
+    return found
+
+
+def _kind_needs_dhcp(spec: HypervisorSpec) -> bool:
+    from components.spec.kinds import KINDS  # noqa: PLC0415 - as in places
+
+    return KINDS[spec.kind].needs_dhcp
+
+
+def probes(lab: LabSpec) -> list[Problem]:
+    """A guest is only waited for in a way in which it can ever answer."""
+    found = []
+    for machine in machines(lab):
+        if not isinstance(machine.spec, GuestSpec):
+            continue
+        probe = machine.spec.ready.probe
+        mine = list(wires(machine))
+        networks = [wire.network for wire in mine if wire.network is not None]
+        if len(networks) < len(mine):
+            continue  # told by known_networks
+        at, given = f"{machine.at}.ready.probe", f"{probe!r} given"
+        if probe == "lease" and not any(network.serves_dhcp for network in networks):
+            rule = "none of its networks hands out addresses by DHCP"
+            found.append(Problem(at, given, rule, "set probe: none, or tcp with a port"))
+        if probe == "tcp" and not any(
+            network.subnet is not None or wire.nic.address is not None
+            for wire, network in zip(mine, networks, strict=True)
+        ):
+            rule = "no address of it is known to connect to"
+            found.append(Problem(at, given, rule, "set probe: none, or pin its address"))
+    return found
+
+
+def console_ports(lab: LabSpec) -> list[Problem]:
+    """Two consoles of one host do not listen on one port."""
+    found = []
+    for place in places(lab):
+        owner: dict[int, str] = {}
+        for machine in place.machines():
+            if isinstance(machine.spec, ContainerSpec):
+                continue
+            console = machine.spec.console
+            for field, port in (("port", console.port), ("websocket", console.websocket)):
+                if port is None or port < 0:
+                    continue
+                at = f"{machine.at}.console.{field}"
+                if (other := owner.setdefault(port, at)) != at:
+                    rule = f"{other} is the same port of the same host"
+                    found.append(Problem(at, f"{port} given", rule, "change one or remove it"))
+    return found
+
+
+WIRING = (
+    known_networks,
+    overlaps,
+    room,
+    pins,
+    macs,
+    management,
+    probes,
+    console_ports,
+)

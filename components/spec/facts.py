@@ -1,0 +1,131 @@
+"""What the set-up commands found out about this machine, as the stack loader reads it.
+
+``make doctor`` writes the verdict on the host, ``make image`` the golden image of the nested KVM
+host. Nothing is probed here: a component never guesses what a host can do.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from components.spec.explain import explain
+from components.spec.problems import Problem, SpecError
+from components.spec.values import SpecModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from components.spec.lab import LabSpec
+
+Accelerator = Literal["kvm", "tcg"]
+LOCAL_URI = "qemu:///system"
+FOLDER = ".nestlab"
+
+
+class _Facts(SpecModel):
+    """A file of the project's private folder; what it holds beyond the model is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+_Known = TypeVar("_Known", bound=_Facts)
+
+
+class HostFacts(_Facts):
+    """The doctor's verdict on this machine."""
+
+    version: Literal[1] = Field(description="Version of the file's shape")
+    accelerator: Accelerator = Field(description="What guests run with: kvm, or tcg, emulation")
+    why: str = Field("", description="Why that one")
+    cores: int = Field(ge=1, description="Cores of this machine")
+    memory_mib: int = Field(ge=1, description="Memory of this machine, MiB")
+    namespace: str | None = Field(
+        None, description="Network namespace libvirt lives in; none where it is reached directly"
+    )
+
+    @classmethod
+    def read(cls, root: Path) -> Self:
+        """Return what ``make doctor`` wrote under the project's folder ``root``.
+
+        Raises:
+            SpecError: the file is missing or broken; the message names the command.
+        """
+        return _read(cls, root, "host.json", "make doctor")
+
+
+class ImageFiles(_Facts):
+    """Files of the golden image, absolute paths on this machine."""
+
+    disk: str = Field(description="qcow2 image of the root file system")
+    kernel: str = Field(description="Linux kernel")
+    initrd: str = Field(description="Initial RAM disk")
+
+
+class KernelArgument(_Facts):
+    """One word of the kernel's command line, ``key=value`` or ``key``."""
+
+    key: str = Field(description="Left of the equals sign")
+    value: str = Field("", description="Right of it; empty: a word alone")
+
+
+class GoldenImage(_Facts):
+    """The golden image of the nested KVM host, and where it waits on the outer host."""
+
+    version: Literal[1] = Field(description="Version of the file's shape")
+    hash: str = Field(description="Hash of what the image was made from")
+    pool: str = Field(description="libvirt pool that holds it")
+    volume: str = Field(description="Its volume in that pool")
+    kernel: str = Field(description="The kernel, as the outer host sees it")
+    initrd: str = Field(description="The initial RAM disk, as the outer host sees it")
+    files: ImageFiles = Field(description="The same on this machine")
+    root_gib: int = Field(ge=1, description="Size of its root file system, GiB")
+    cmdline: tuple[KernelArgument, ...] = Field((), description="The kernel's command line")
+
+    @classmethod
+    def read(cls, root: Path) -> Self:
+        """Return what ``make image`` wrote under the project's folder ``root``.
+
+        Raises:
+            SpecError: the file is missing or broken; the message names the command.
+        """
+        return _read(cls, root, "golden.json", "make image")
+
+
+def _read(model: type[_Known], root: Path, name: str, command: str) -> _Known:
+    at = f"{FOLDER}/{name}"
+    remedy = f"run `{command}`"
+    try:
+        data = json.loads((root / FOLDER / name).read_text())
+    except FileNotFoundError:
+        rule = f"`{command}` has not written it yet"
+        raise SpecError([Problem(at, "no such file", rule, remedy)]) from None
+    except (OSError, ValueError) as failed:
+        rule = f"it can't be read ({type(failed).__name__})"
+        raise SpecError([Problem(at, "a broken file", rule, remedy)]) from None
+    try:
+        return model.model_validate(data)
+    except ValidationError as refused:
+        problems = (Problem(p.path, p.found, p.rule, remedy) for p in explain(refused, model, at))
+        raise SpecError(problems) from None
+
+
+def resolve_accelerator(spec: LabSpec, facts: HostFacts | None) -> Accelerator:
+    """Return what runs the first layer: what the stack says, else the doctor's verdict.
+
+    Raises:
+        SpecError: ``auto``, and the doctor has not seen the host.
+    """
+    chosen = spec.host.accelerator
+    if chosen != "auto":
+        return chosen  # also against the doctor: whoever says so is there to see
+    at, given = "lab.host.accelerator", "'auto' given"
+    if not spec.host.uri.startswith(LOCAL_URI):
+        rule = f"the doctor knows this machine, and the lab's host is {spec.host.uri!r}"
+        raise SpecError([Problem(at, given, rule, "say kvm or tcg")])
+    if facts is None:
+        rule = "the doctor's verdict on this machine is not there"
+        raise SpecError([Problem(at, given, rule, "run `make doctor`, or say kvm or tcg")])
+    return facts.accelerator

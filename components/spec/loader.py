@@ -1,0 +1,36 @@
+"""From what a stack file holds to a `LabSpec`, or to one message with everything that is wrong."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from components.spec.checks import check
+from components.spec.explain import explain
+from components.spec.lab import LabSpec
+from components.spec.problems import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def load(data: object, *, root: Path, exists: Callable[[str], bool] = os.path.exists) -> LabSpec:
+    """Return the lab that ``data`` (the value of ``nestlab:lab``) describes.
+
+    Relative paths of files are taken from ``root``, the project's folder. ``exists`` says whether
+    a file is there; a file that is there is also looked into.
+
+    Raises:
+        SpecError: with every problem. Rules across the whole lab are only asked once each part
+            of it is right by itself.
+    """
+    try:
+        lab = LabSpec.model_validate(data, context={"root": str(root)})
+    except ValidationError as refused:
+        raise SpecError(explain(refused, LabSpec, "lab")) from None
+    if problems := check(lab, exists):
+        raise SpecError(problems)
+    return lab

@@ -1,0 +1,236 @@
+"""A place (the outer host, or a nested hypervisor) holds networks and machines, at any depth.
+
+The recursion is closed by the registry of kinds: what may stand under ``hypervisors`` is looked up
+there by ``kind`` when the models are first used, so a kind is one file and one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+from typing_extensions import override
+
+from components.spec.addresses import natural
+from components.spec.machines import ContainerSpec, DiskBus, GuestSpec, MachineSpec, Nics
+from components.spec.networks import Mode, NetworkSpec, NicModel
+from components.spec.problems import Problem
+from components.spec.values import Cores, Gib, Mib, Name, SpecModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T")
+Group = Literal["hypervisors", "guests", "containers"]
+"""In the order in which their addresses are planned: what moves at the highest price first."""
+
+
+class _ByKind:
+    """Validates a nested hypervisor with the model of its ``kind``."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        del source
+        from components.spec.kinds import KINDS  # noqa: PLC0415 - kinds are made of this module
+
+        choices = {f"<{name}>": handler.generate_schema(kind.model) for name, kind in KINDS.items()}
+        return core_schema.tagged_union_schema(choices, discriminator=_kind_tag)
+
+
+def _kind_tag(value: Any) -> str | None:
+    # In angle brackets it can't be taken for a name when an error's path is read.
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return None if kind is None else f"<{kind}>"
+
+
+if TYPE_CHECKING:
+    Nested: TypeAlias = "HypervisorSpec"
+else:
+    # Not by its name: a forward reference would have to be resolved in each kind's module.
+    Nested = Annotated[Any, _ByKind()]
+
+
+class PlaceSpec(SpecModel):
+    """What the outer host and a nested hypervisor alike can hold, everything by name."""
+
+    networks: Mapping[Name, NetworkSpec] = Field(
+        default_factory=dict, description="Networks, by name"
+    )
+    guests: Mapping[Name, GuestSpec] = Field(default_factory=dict, description="Guests, by name")
+    containers: Mapping[Name, ContainerSpec] = Field(
+        default_factory=dict, description="Containers, by name; in a nested hypervisor only"
+    )
+    hypervisors: Mapping[Name, Nested] = Field(
+        default_factory=dict, description="Nested hypervisors, by name; each is a place again"
+    )
+
+
+class HypervisorSpec(MachineSpec, PlaceSpec):
+    """A guest that is a place again once it answers; each kind has a model of its own."""
+
+    kind: str = Field(description="What hypervisor it is")
+    memory_mib: Mib = Field(description="Memory, MiB: its own and that of all it holds")
+    cores: Cores = Field(2, description="Virtual cores")
+    disk_gib: Gib = Field(description="System disk, GiB: its own and those of all it holds")
+    network: Nics = Field(
+        description="Network of the place it stands in, or a list of NICs; it is managed by the first"
+    )
+    machine: Literal["q35", "pc"] = Field("q35", description="Chipset")
+
+    @override
+    def contradictions(self) -> list[Problem]:
+        wrong = super().contradictions()
+        if not self.nics:
+            rule = "what happens inside a hypervisor is asked for over the network"
+            wrong.append(Problem("network", "an empty list given", rule, "add a NIC"))
+        return wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """The least a hypervisor runs with, and who says so."""
+
+    value: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What machines and networks a place can hold; the first of each is the default there."""
+
+    nic_models: tuple[NicModel, ...]
+    disk_buses: tuple[DiskBus, ...]
+    modes: tuple[Mode, ...]
+    containers: bool
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Root file systems of containers that need no file: name and what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """All the spec knows of one kind of hypervisor, `components/spec/kinds/NAME.py`."""
+
+    name: str
+    title: str
+    """How people call it, in messages."""
+    model: type[HypervisorSpec]
+    memory_mib: Minimum
+    cores: Minimum
+    disk_gib: Minimum
+    reserve_mib: int
+    """Memory the hypervisor needs for itself, MiB."""
+    reserve_gib: int
+    """Disk the hypervisor needs for itself, GiB."""
+    needs_dhcp: bool
+    """Whether it can only take its planned address by DHCP."""
+    offers: Offers
+
+
+LIBVIRT_NICS: tuple[NicModel, ...] = get_args(NicModel)
+LIBVIRT_DISKS: tuple[DiskBus, ...] = get_args(DiskBus)
+LIBVIRT_MODES: tuple[Mode, ...] = get_args(Mode)
+
+OUTER = Offers(
+    nic_models=LIBVIRT_NICS, disk_buses=LIBVIRT_DISKS, modes=LIBVIRT_MODES, containers=False
+)
+"""The outer host's libvirt. No containers: they would share the kernel of the class's host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A guest, a container or a nested hypervisor, where it stands."""
+
+    place: Place
+    group: Group
+    name: str
+    spec: GuestSpec | ContainerSpec | HypervisorSpec
+
+    @property
+    def at(self) -> str:
+        """Its path in the file."""
+        return f"{self.place.at}.{self.group}.{self.name}"
+
+    @property
+    def layer(self) -> int:
+        """1 on the outer host, one more in each hypervisor."""
+        return self.place.depth + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place and the way to it."""
+
+    path: tuple[str, ...]
+    """Names of the hypervisors from the outside in; empty for the outer host."""
+    at: str
+    """Its path in the file."""
+    spec: PlaceSpec
+    kind: Kind | None
+    """None for the outer host."""
+    above: Place | None
+
+    @property
+    def depth(self) -> int:
+        """0 for the outer host."""
+        return len(self.path)
+
+    @property
+    def offers(self) -> Offers:
+        """What it can hold."""
+        return self.kind.offers if self.kind else OUTER
+
+    @property
+    def title(self) -> str:
+        """How a message calls it."""
+        return repr(self.path[-1]) if self.path else "the outer host"
+
+    def machines(self) -> Iterator[Machine]:
+        """Yield what stands in it: hypervisors, guests, containers, each by name."""
+        for name, hypervisor in ordered(self.spec.hypervisors):
+            yield Machine(self, "hypervisors", name, hypervisor)
+        for name, guest in ordered(self.spec.guests):
+            yield Machine(self, "guests", name, guest)
+        for name, container in ordered(self.spec.containers):
+            yield Machine(self, "containers", name, container)
+
+    def lineage(self) -> Iterator[Place]:
+        """Yield the places around it, nearest first, without itself."""
+        place = self.above
+        while place is not None:
+            yield place
+            place = place.above
+
+
+def ordered(mapping: Mapping[str, T]) -> list[tuple[str, T]]:
+    """Return the items by name, web9 before web10, whatever order they arrived in."""
+    return sorted(mapping.items(), key=lambda item: natural(item[0]))
+
+
+def places(lab: PlaceSpec) -> Iterator[Place]:
+    """Yield every place of ``lab``, each before what is inside it."""
+    from components.spec.kinds import KINDS  # noqa: PLC0415 - kinds are made of this module
+
+    waiting = [Place((), "lab", lab, None, None)]
+    while waiting:
+        place = waiting.pop(0)
+        yield place
+        waiting += [
+            Place(
+                (*place.path, name),
+                f"{place.at}.hypervisors.{name}",
+                hypervisor,
+                KINDS[hypervisor.kind],
+                place,
+            )
+            for name, hypervisor in ordered(place.spec.hypervisors)
+        ]
+
+
+def machines(lab: PlaceSpec) -> Iterator[Machine]:
+    """Yield every machine of ``lab``, the outer layers first."""
+    for place in places(lab):
+        yield from place.machines()

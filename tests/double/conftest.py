@@ -1,0 +1,105 @@
+"""The real engine on scratch projects: each has its own folder, state and passphrase."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from toolchain import environment, paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEADLINE_S = 120
+
+
+@dataclass
+class Project:
+    """A scratch Pulumi project with one stack, run by the engine of this checkout."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def write(self, program: str) -> None:
+        (self.folder / "__main__.py").write_text(program)
+
+    @contextmanager
+    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Run ``pulumi`` in a process group of its own, as a terminal would; kill what is left."""
+        with subprocess.Popen(
+            ["pulumi", *words, "--non-interactive", "--color", "never"],
+            cwd=self.folder,
+            env=self.variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+        ) as engine:
+            try:
+                yield engine
+            finally:
+                if engine.poll() is None:
+                    os.killpg(engine.pid, signal.SIGKILL)
+
+    def pulumi(self, *words: str, fails: bool = False) -> str:
+        """Run ``pulumi`` to its end and return all that it printed."""
+        with self.running(*words) as engine:
+            said, _ = engine.communicate(timeout=DEADLINE_S)
+        assert (engine.returncode != 0) is fails, said
+        return said
+
+    def up(self, program: str, *words: str, fails: bool = False) -> str:
+        self.write(program)
+        return self.pulumi("up", "--yes", "--skip-preview", *words, fails=fails)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project named ``scratch`` with a stack ``dev`` and nothing in it."""
+    if not (paths.BIN / "pulumi").is_file():
+        pytest.skip("needs the engine: run `make toolchain`")
+    folder, state = tmp_path / "project", tmp_path / "state"
+    folder.mkdir()
+    state.mkdir()
+    (folder / "Pulumi.yaml").write_text("name: scratch\nruntime: python\n")
+    own = {"PULUMI_BACKEND_URL": f"file://{state}", "PULUMI_CONFIG_PASSPHRASE": "scratch"}
+    made = Project(folder, environment.environment(os.environ | own))
+    made.write("")
+    made.pulumi("stack", "init", "dev")
+    return made
+
+
+def children(pid: int) -> set[int]:
+    """Return the pids of everything that ``pid`` started, at any depth."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                text = (folder / "stat").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents[int(folder.name)] = int(text[text.rindex(")") + 2 :].split()[1])
+    found, fresh = set[int](), {pid}
+    while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
+        found |= fresh
+    return found
+
+
+def eventually(holds: Callable[[], object], seconds: float) -> bool:
+    """Return whether ``holds()`` becomes true within ``seconds``."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return bool(holds())

@@ -1,0 +1,380 @@
+"""The hosts that the engine starts, with the real engine.
+
+A failure here means that students' programs end without their message, or leave processes behind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from pulumi.runtime.proto import language_pb2, language_pb2_grpc
+
+from tests.double.conftest import children, eventually
+from toolchain import environment, golang, paths, pins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.double.conftest import Project
+
+pytestmark = [
+    pytest.mark.double,
+    pytest.mark.skipif(
+        not environment.built_here(), reason="an official engine brings hosts of its own"
+    ),
+]
+
+FILES = '''
+"""A dynamic provider that keeps a text in a file, imported by reference."""
+import pathlib, time
+from pulumi import dynamic
+
+class Files(dynamic.ResourceProvider):
+    def check(self, olds, news):
+        wrong = [] if news["text"] else [dynamic.CheckFailure("text", "is empty")]
+        return dynamic.CheckResult(news, wrong)
+    def diff(self, id, olds, news):
+        return dynamic.DiffResult(
+            changes=olds["text"] != news["text"] or olds["path"] != news["path"],
+            replaces=["path"] if olds["path"] != news["path"] else [],
+            delete_before_replace=True)
+    def create(self, props):
+        pathlib.Path(props["path"]).write_text(props["text"])
+        return dynamic.CreateResult(props["path"], {**props, "size": len(props["text"])})
+    def read(self, id, props):
+        return dynamic.ReadResult(id, {**props, "text": pathlib.Path(id).read_text()})
+    def update(self, id, olds, news):
+        pathlib.Path(id).write_text(news["text"])
+        return dynamic.UpdateResult({**news, "size": len(news["text"])})
+    def delete(self, id, props):
+        pathlib.Path(id).unlink()
+
+class File(dynamic.Resource):
+    size: object
+    def __init__(self, name, path, text):
+        super().__init__(Files(), name, {"path": path, "text": text, "size": None})
+'''
+
+WAITS = """
+import pathlib, pulumi, time
+from pulumi import dynamic
+from components.remote.interrupt import CANCELLED
+
+class Waits(dynamic.ResourceProvider):
+    def create(self, props):
+        pathlib.Path(props["begun"]).touch()
+        if CANCELLED.wait(60):
+            raise pulumi.RunError("stopped while waiting")
+        return dynamic.CreateResult("late", props)
+
+class Wait(dynamic.Resource):
+    def __init__(self, name, begun):
+        super().__init__(Waits(), name, {"begun": begun})
+"""
+
+
+def test_an_empty_program_comes_up(project: Project) -> None:
+    assert "1 created" in project.up("")
+    assert "1 unchanged" in project.up("")
+
+
+def test_a_program_sees_its_stack_its_config_and_its_secrets(project: Project) -> None:
+    project.pulumi("config", "set", "lab", "small")
+    project.pulumi("config", "set", "--secret", "key", "hidden")
+    said = project.up("""
+import os, pulumi
+config = pulumi.Config()
+pulumi.export("lab", config.require("lab"))
+pulumi.export("key", config.require_secret("key"))
+pulumi.export("seen", [pulumi.get_project(), pulumi.get_stack(), pulumi.get_organization(),
+                       pulumi.runtime.is_dry_run(), os.path.basename(os.getcwd())])
+""")
+    assert "small" in said
+    assert "hidden" not in said
+    assert "[secret]" in said
+    outputs = project.pulumi("stack", "output", "--json")
+    assert all(word in outputs for word in ("scratch", "dev", "organization", "false", "project"))
+
+
+def test_a_preview_is_a_dry_run(project: Project) -> None:
+    project.write("import pulumi; print('dry', pulumi.runtime.is_dry_run())")
+    assert "dry True" in project.pulumi("preview")
+
+
+def test_what_a_program_prints_is_shown_once(project: Project) -> None:
+    said = project.up("""
+import sys
+print("to standard output")
+print("to standard error", file=sys.stderr)
+""")
+    assert said.split("Diagnostics:")[1].count("to standard output") == 1
+    assert said.split("Diagnostics:")[1].count("to standard error") == 1
+
+
+def test_a_bug_shows_its_own_lines_and_no_others_once(project: Project) -> None:
+    said = project.up("def deep():\n    return {}['absent']\ndeep()\n", fails=True)
+    shown = said.split("Diagnostics:")[1]
+    assert shown.count("KeyError: 'absent'") == 1
+    assert shown.count("__main__.py") == 2
+    assert "runpy" not in shown, "frames of the host only bury the user's own"
+    assert "langhost" not in shown
+    assert "unhandled error occurred" not in shown, "the engine repeats what it is answered"
+
+
+def test_a_broken_program_shows_where_it_is_broken(project: Project) -> None:
+    shown = project.up("import pulumi\nif True\n    pass\n", fails=True).split("Diagnostics:")[1]
+    assert shown.count("SyntaxError") == 1
+    assert "line 2" in shown
+    assert "runpy" not in shown
+
+
+def test_a_refusal_is_its_message_alone(project: Project) -> None:
+    said = project.up("import pulumi; raise pulumi.RunError('lab.memory: too small')", fails=True)
+    shown = said.split("Diagnostics:")[1]
+    assert shown.count("lab.memory: too small") == 1
+    assert "Traceback" not in shown
+    assert "RunError" not in shown
+
+
+def test_a_program_may_end_itself(project: Project) -> None:
+    project.up("import sys; sys.exit()")
+    assert "the program ended itself: 3" in project.up("import sys; sys.exit(3)", fails=True)
+
+
+def test_an_error_in_a_computed_value_is_shown_once(project: Project) -> None:
+    program = (
+        "import pulumi; pulumi.export('x', pulumi.Output.from_input(1).apply(lambda v: v / 0))"
+    )
+    shown = project.up(program, fails=True).split("Diagnostics:")[1]
+    assert shown.count("ZeroDivisionError") == 1
+
+
+def test_a_dynamic_resource_lives_its_whole_life(project: Project, tmp_path: Path) -> None:
+    (project.folder / "files.py").write_text(FILES)
+    kept = tmp_path / "kept"
+
+    def program(path: Path, text: str) -> str:
+        return f"""
+import pulumi
+from files import File
+pulumi.export("size", File("kept", {str(path)!r}, {text!r}).size)
+"""
+
+    assert "2 created" in project.up(program(kept, "one"))
+    assert kept.read_text() == "one"
+    assert project.pulumi("stack", "output", "size").strip() == "3"
+    assert "2 unchanged" in project.up(program(kept, "one"))
+    assert "1 updated" in project.up(program(kept, "three"))
+    assert kept.read_text() == "three"
+    assert "is empty" in project.up(program(kept, ""), fails=True)
+    project.write(program(kept, "three"))
+    kept.write_text("changed by hand")
+    assert "1 updated" in project.pulumi("refresh", "--yes", "--skip-preview")
+    assert "1 updated" in project.up(program(kept, "three"))
+    assert "1 replaced" in project.up(program(tmp_path / "moved", "three"))
+    assert not kept.exists()
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert not (tmp_path / "moved").exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "shown", "traced"),
+    [
+        ("pulumi.RunError('the gate stays shut')", "the gate stays shut", False),
+        ("TimeoutError('no answer after 5 s')", "no answer after 5 s", False),
+        ("KeyError('bug')", "KeyError: 'bug'", True),
+    ],
+)
+def test_a_failing_dynamic_resource_says_why(
+    project: Project, raised: str, shown: str, traced: bool
+) -> None:
+    said = project.up(
+        f"""
+import pulumi
+from pulumi import dynamic
+class Fails(dynamic.ResourceProvider):
+    def create(self, props):
+        raise {raised}
+class Failing(dynamic.Resource):
+    pass
+Failing(Fails(), "fails", {{}})
+""",
+        fails=True,
+    )
+    diagnostics = said.split("Diagnostics:")[1]
+    assert diagnostics.count(shown) == 1
+    assert ("Traceback" in diagnostics) is traced
+    assert "Exception calling application" not in diagnostics
+    assert "unhandled" not in diagnostics, "the program itself is not to blame"
+
+
+def test_many_long_waits_do_not_starve_each_other(project: Project, tmp_path: Path) -> None:
+    # Each wait ends only once all are under way: with few threads none would.
+    program = f"""
+import pathlib, time
+from pulumi import dynamic
+class Meets(dynamic.ResourceProvider):
+    def create(self, props):
+        folder = pathlib.Path({str(tmp_path / "met")!r})
+        folder.mkdir(exist_ok=True)
+        (folder / props["me"]).touch()
+        end = time.monotonic() + 20
+        while len(list(folder.iterdir())) < 12:
+            if time.monotonic() > end:
+                raise TimeoutError("the others never came")
+            time.sleep(0.05)
+        return dynamic.CreateResult(props["me"], props)
+class Meeting(dynamic.Resource):
+    pass
+for number in range(12):
+    Meeting(Meets(), f"m{{number}}", {{"me": str(number)}})
+"""
+    assert "13 created" in project.up(program, "--parallel", "16")
+
+
+@pytest.fixture
+def waiting(project: Project, tmp_path: Path) -> Project:
+    """A project whose only resource waits for a minute, and says when it has begun."""
+    (project.folder / "waits.py").write_text(WAITS)
+    project.write(f"from waits import Wait; Wait('long', {str(tmp_path / 'begun')!r})")
+    return project
+
+
+def test_an_interrupt_ends_a_long_create(waiting: Project, tmp_path: Path) -> None:
+    with waiting.running("up", "--yes", "--skip-preview") as engine:
+        assert eventually((tmp_path / "begun").exists, 20)
+        began = time.monotonic()
+        os.killpg(engine.pid, signal.SIGINT)
+        said, _ = engine.communicate(timeout=30)
+    assert time.monotonic() - began < 3
+    assert "stopped while waiting" in said
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
+
+
+def test_a_killed_engine_leaves_nothing_running(waiting: Project, tmp_path: Path) -> None:
+    pack(waiting.folder / "pack", "advisory")
+    with waiting.running("up", "--yes", "--skip-preview", "--policy-pack", "pack") as engine:
+        assert eventually((tmp_path / "begun").exists, 20)
+        left = children(engine.pid)
+        assert len(left) >= 3, "language host, policy pack and dynamic host"
+        engine.kill()
+    assert eventually(lambda: not any(map(_runs, left)), 3)
+
+
+@contextmanager
+def started(program: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
+    """Start ``program`` as the engine does, by a parent to be killed; give parent, pid and port."""
+    script = f"'{program}' 127.0.0.1:1 & echo $!; sleep 60"
+    with subprocess.Popen(
+        ["sh", "-c", script],
+        env=environment.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    ) as parent:
+        assert parent.stdout
+        try:
+            yield parent, int(parent.stdout.readline()), int(parent.stdout.readline())
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("plugin", pins.PLUGINS, ids=lambda plugin: plugin.plugin)
+def test_a_killed_engine_leaves_no_plugin_running(plugin: pins.Program) -> None:
+    with started(golang.place(plugin)) as (parent, pid, _):
+        parent.kill()
+        assert eventually(lambda: not _runs(pid), 3)
+
+
+def test_a_killed_engine_leaves_no_child_of_the_language_host(tmp_path: Path) -> None:
+    (tmp_path / "__main__.py").write_text("import time; print('up', flush=True); time.sleep(60)")
+    with (
+        started(paths.BIN / "pulumi-language-python") as (parent, host, port),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        request = language_pb2.RunPluginRequest(
+            pwd=str(tmp_path),
+            kind="resource",
+            env=[f"{name}={value}" for name, value in os.environ.items()],
+            info=language_pb2.ProgramInfo(program_directory=str(tmp_path)),
+        )
+        said = language_pb2_grpc.LanguageRuntimeStub(channel).RunPlugin(request)
+        assert next(said).stdout == b"up\n"
+        left = children(host)
+        assert len(left) == 1
+        parent.kill()
+        assert eventually(lambda: not any(map(_runs, {host, *left})), 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["pulumi-language-python", "pulumi-resource-pulumi-python"])
+def test_a_host_that_is_told_to_end_does_so_at_once_and_in_silence(
+    name: str, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [paths.BIN / name, "127.0.0.1:1"],
+        env=environment.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as host:
+        assert host.stdout
+        assert host.stdout.readline().strip().isdigit()
+        began = time.monotonic()
+        host.send_signal(number)
+        assert host.wait(5) == 0
+        assert time.monotonic() - began < 1
+        assert not host.stdout.read()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as handle:  # noqa: PTH123 - a path of the kernel's
+            text = handle.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text[text.rindex(")") + 2] not in "ZX"
+
+
+def pack(folder: Path, level: str) -> None:
+    """Write a policy pack that minds every stack named ``scratch-dev``."""
+    folder.mkdir()
+    (folder / "PulumiPolicy.yaml").write_text("runtime: python\n")
+    (folder / "__main__.py").write_text(f"""
+from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy
+
+def minds(args, report):
+    if args.name == "minded":
+        report("minded: is not allowed here")
+
+PolicyPack("pack", enforcement_level=EnforcementLevel("{level}"), policies=[
+    ResourceValidationPolicy(name="no-minded", description="Nothing is minded.", validate=minds),
+])
+""")
+
+
+def test_a_mandatory_policy_stops_a_preview(project: Project) -> None:
+    pack(project.folder / "pack", "mandatory")
+    project.write("import pulumi; pulumi.ComponentResource('a:b:C', 'minded')")
+    said = project.pulumi("preview", "--policy-pack", "pack", fails=True)
+    assert "minded: is not allowed here" in said
+    project.write("import pulumi; pulumi.ComponentResource('a:b:C', 'fine')")
+    project.pulumi("preview", "--policy-pack", "pack")
+
+
+def test_the_questions_about_the_runtime_are_answered(project: Project) -> None:
+    said = project.pulumi("about")
+    assert "python" in said
+    assert "pulumi" in said
+    assert "nothing to install" in project.pulumi("install")

@@ -1,0 +1,155 @@
+"""What stands for ``pulumi``: a wrong turn here and no guest is reached, or a signal gets lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.toolchain.test_environment import place
+from toolchain import environment, paths, wrapper
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENGINE = '#!/bin/sh\necho "engine $$ $*"\n'
+RECOVER = '#!/bin/sh\necho "recover $NESTLAB_RECOVERING $*"; exit "${RECOVERED:-0}"\n'
+STUBS = {
+    "ip": '#!/bin/sh\necho "ip $*"\n',
+    "id": '#!/bin/sh\necho "${AS:-0}"\n',
+    "sudo": '#!/bin/sh\n[ "$*" = "-n true" ] && exit "${PASSWORD:-0}"\necho "sudo $*"\n',
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with a wrapper around an engine that tells how it was called."""
+    root = tmp_path / "a lab"
+    place(root, monkeypatch)
+    monkeypatch.setattr(wrapper, "NAMESPACES", tmp_path / "netns")
+    for folder in (paths.BIN, paths.VENV / "bin", root / "toolchain", tmp_path / "stubs"):
+        folder.mkdir(parents=True)
+    (tmp_path / "netns").mkdir()
+    scripts = {tmp_path / "stubs" / name: text for name, text in STUBS.items()}
+    scripts[tmp_path / "engine"] = ENGINE
+    scripts[paths.VENV / "bin" / "python3"] = RECOVER
+    scripts[paths.BIN / "pulumi"] = wrapper.pulumi(tmp_path / "engine")
+    for file, text in scripts.items():
+        file.write_text(text)
+        file.chmod(0o755)
+    paths.ENV_SH.write_text(environment.env_sh(built_here=False))
+    return root
+
+
+def pulumi(checkout: Path, *words: str, **given: str) -> subprocess.CompletedProcess[str]:
+    search = f"{checkout.parent / 'stubs'}:{os.environ['PATH']}"
+    return subprocess.run(
+        [paths.BIN / "pulumi", *words],
+        env={"PATH": search, **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_becomes_the_engine_so_that_signals_reach_it(checkout: Path) -> None:
+    with subprocess.Popen(
+        [paths.BIN / "pulumi", "version", "a b"], stdout=subprocess.PIPE, text=True
+    ) as running:
+        said, _ = running.communicate(timeout=10)
+    assert said == f"engine {running.pid} version a b\n", checkout
+
+
+def test_an_empty_namespace_is_the_machines_own_network(checkout: Path) -> None:
+    paths.NETNS.write_text("")
+    assert pulumi(checkout, "version").stdout.startswith("engine")
+
+
+def test_root_enters_the_namespace_of_libvirt(checkout: Path) -> None:
+    paths.NETNS.write_text("labs")
+    (wrapper.NAMESPACES / "labs").touch()
+    done = pulumi(checkout, "up", "--yes")
+    assert done.stdout == f"ip netns exec labs {paths.BIN}/pulumi up --yes\n"
+
+
+def test_who_is_inside_already_goes_on(checkout: Path) -> None:
+    paths.NETNS.write_text("labs")
+    (wrapper.NAMESPACES / "labs").symlink_to("/proc/self/ns/net")
+    assert pulumi(checkout, "up").stdout.startswith("engine")
+
+
+def test_others_enter_by_sudo_and_stay_who_they_are(checkout: Path) -> None:
+    paths.NETNS.write_text("labs\n")
+    (wrapper.NAMESPACES / "labs").touch()
+    words = pulumi(checkout, "up", AS="1000").stdout
+    assert words.startswith("sudo -n --preserve-env ip netns exec labs setpriv --reuid 1000 ")
+    assert words.endswith(f"-- {paths.BIN}/pulumi up\n")
+
+
+def test_who_may_not_enter_is_told_what_to_do(checkout: Path) -> None:
+    paths.NETNS.write_text("labs")
+    (wrapper.NAMESPACES / "labs").touch()
+    done = pulumi(checkout, "up", AS="1000", PASSWORD="1")
+    assert done.returncode == 1
+    assert "sudo -v" in done.stderr
+    assert not done.stdout
+
+
+def test_a_namespace_that_is_gone_is_named_with_its_remedy(checkout: Path) -> None:
+    paths.NETNS.write_text("labs")
+    done = pulumi(checkout, "up")
+    assert done.returncode == 1
+    assert "labs" in done.stderr
+    assert "make host" in done.stderr
+
+
+def asks(checkout: Path, *words: str, **given: str) -> bool:
+    """Return whether ``toolchain.recover`` was run before the engine."""
+    (checkout / "toolchain" / "recover.py").touch()
+    lines = pulumi(checkout, *words, **given).stdout.splitlines()
+    assert lines[-1].startswith("engine")
+    if len(lines) > 1:
+        assert lines[0] == f"recover yes -P -m toolchain.recover -- {' '.join(words)}"
+    return len(lines) > 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("up",), ("update", "--yes"), ("preview",), ("pre",), ("destroy", "-y"), ("down",), ("dn",),
+        ("refresh",), ("import", "a", "b"), ("-C", "folder", "up"), ("--color", "never", "up"),
+        ("-v", "9", "--logtostderr", "up", "--stack", "local"), ("--cwd=folder", "up"),
+    ],
+)  # fmt: skip
+def test_what_changes_a_stack_first_puts_a_killed_run_right(
+    checkout: Path, words: tuple[str, ...]
+) -> None:
+    assert asks(checkout, *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (), ("version",), ("stack", "output"), ("config", "set", "up", "1"), ("-C", "up", "stack"),
+        ("up", "--help"), ("cancel",), ("stack", "ls"), ("plugin", "ls"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_starts_no_python(checkout: Path, words: tuple[str, ...]) -> None:
+    assert not asks(checkout, *words)
+
+
+def test_recovering_does_not_recover(checkout: Path) -> None:
+    assert not asks(checkout, "refresh", NESTLAB_RECOVERING="yes")
+
+
+def test_a_recovery_that_fails_stops_the_command(checkout: Path) -> None:
+    (checkout / "toolchain" / "recover.py").touch()
+    done = pulumi(checkout, "up", RECOVERED="7")
+    assert done.returncode == 7
+    assert "engine" not in done.stdout
+
+
+def test_without_the_recovery_module_the_engine_runs_at_once(checkout: Path) -> None:
+    assert pulumi(checkout, "up").stdout.startswith("engine")

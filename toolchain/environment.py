@@ -1,0 +1,106 @@
+"""The environment the engine needs, said once: for ``env.sh`` and for our own commands and tests.
+
+A backend or passphrase that the user has set stays in force; nothing else of theirs is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from toolchain import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BACKEND = "PULUMI_BACKEND_URL"
+PHRASE = "PULUMI_CONFIG_PASSPHRASE"
+PHRASE_FILE = "PULUMI_CONFIG_PASSPHRASE_FILE"
+OFFLINE = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
+
+
+def ours(*, built_here: bool) -> dict[str, str]:
+    """Return the variables set whatever the user has set; ``built_here``: plugins are never fetched."""
+    variables = {
+        "NESTLAB_ROOT": str(paths.ROOT),
+        "PULUMI_HOME": str(paths.HOME),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        # Refresh and destroy then see the nested hosts through the program's gates; without it
+        # both fail while a nested host is switched off.
+        "PULUMI_RUN_PROGRAM": "true",
+    }
+    return variables | ({OFFLINE: "true"} if built_here else {})
+
+
+def backend() -> str:
+    """Return the URL of the file backend in this checkout."""
+    return f"file://{paths.STATE}"
+
+
+def search_paths() -> dict[str, tuple[str, ...]]:
+    """Return what comes first in each search path.
+
+    Dynamic providers are pickled by reference to ``components``, so every process of the engine
+    must be able to import it.
+    """
+    return {
+        "PATH": (str(paths.BIN), str(paths.VENV / "bin")),
+        "PYTHONPATH": (str(paths.ROOT),),
+    }
+
+
+def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return ``base`` (the process's own environment when not given) made fit for the engine."""
+    given = dict(os.environ if base is None else base)
+    _drop_another_checkouts(given)
+    for name, firsts in search_paths().items():
+        rest = [part for part in given.get(name, "").split(os.pathsep) if part]
+        given[name] = os.pathsep.join([*firsts, *(part for part in rest if part not in firsts)])
+    given |= ours(built_here=built_here())
+    given[BACKEND] = given.get(BACKEND) or backend()
+    if PHRASE not in given and not given.get(PHRASE_FILE):
+        given[PHRASE_FILE] = str(paths.PASSPHRASE)
+    return given
+
+
+def _drop_another_checkouts(given: dict[str, str]) -> None:
+    local = f"{given.get('NESTLAB_ROOT', '')}/{paths.LOCAL.name}"
+    if given.get(BACKEND) == f"file://{local}/{paths.STATE.name}":
+        del given[BACKEND]
+    if given.get(PHRASE_FILE) == f"{local}/{paths.PASSPHRASE.name}":
+        del given[PHRASE_FILE]
+
+
+def built_here() -> bool:
+    """Return whether this checkout's engine and plugins are the ones built from Go modules."""
+    return (paths.BIN / "pulumi-language-python").is_symlink()
+
+
+def env_sh(*, built_here: bool) -> str:
+    """Return the text of ``env.sh``: the same as `environment`, for sh, bash and zsh."""
+    local = f"${{NESTLAB_ROOT:-}}/{paths.LOCAL.name}"
+    lines = [
+        "# Written by `make toolchain`. Source it in sh, bash or zsh, from any folder.",
+        "# What another checkout's file set is replaced; what you set yourself is not.",
+        f'[ "${{{BACKEND}:-}}" != "file://{local}/{paths.STATE.name}" ] || unset {BACKEND}',
+        f'[ "${{{PHRASE_FILE}:-}}" != "{local}/{paths.PASSPHRASE.name}" ] || unset {PHRASE_FILE}',
+    ]
+    for name, firsts in search_paths().items():
+        first = shlex.quote(os.pathsep.join(firsts))
+        lines += [
+            f'case ":${{{name}:-}}:" in',
+            f"  *:{first}:*) ;;",
+            f'  *) {name}={first}"${{{name}:+:${name}}}" ;;',
+            "esac",
+            f"export {name}",
+        ]
+    lines += [f"export {n}={shlex.quote(v)}" for n, v in ours(built_here=built_here).items()]
+    lines += [
+        f'[ -n "${{{BACKEND}:-}}" ] || {BACKEND}={shlex.quote(backend())}',
+        f"export {BACKEND}",
+        f'if [ -z "${{{PHRASE}+set}}" ] && [ -z "${{{PHRASE_FILE}:-}}" ]; then',
+        f"  export {PHRASE_FILE}={shlex.quote(str(paths.PASSPHRASE))}",
+        "fi",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,205 @@
+"""The golden image where libvirt reaches it: volumes of a pool that all checkouts share.
+
+Everything goes through virsh, so that a member of the group libvirt can do it without root. An
+upload that was cut off leaves a volume that looks whole; so a last, empty volume ``HASH.whole``
+says that the others are, and without it they are uploaded again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from toolchain import cache, daemons, paths, ui
+
+if TYPE_CHECKING:
+    from toolchain.system import Result, System
+
+POOL = "nestlab-images"
+PLACE = Path("/var/lib/libvirt/nestlab/images")
+GOLDEN_JSON = "golden.json"
+VERSION = 1
+"""Of golden.json's shape; readers refuse another."""
+CMDLINE = (("root", "LABEL=root"), ("console", "ttyS0"), ("net.ifnames", "0"))
+"""The kernel arguments the image boots with; the key ``_`` holds words without a value."""
+UPLOAD_S = 900.0
+"""Deadline for one upload, seconds; half a gigabyte takes 2 on a quiet machine."""
+REMEDY = f"Check that libvirt works (`virsh -c {daemons.URI} pool-list`) and that {PLACE.parent} has 1 GB free."
+SHOWN = 4
+"""Users of the image that are named when it has to stay."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of the image: what it is called in libvirt, and where it lies in the cache."""
+
+    volume: str
+    file: Path
+    format: str
+
+    @property
+    def path(self) -> Path:
+        """Where QEMU reads it."""
+        return PLACE / self.volume
+
+
+def parts(folder: Path) -> dict[str, Part]:
+    """The image's three files by role; ``folder`` is named by the image's hash."""
+    name = folder.name
+    return {
+        "disk": Part(f"{name}.qcow2", folder / "root.qcow2", "qcow2"),
+        "kernel": Part(f"{name}.vmlinuz", folder / "vmlinuz", "raw"),
+        "initrd": Part(f"{name}.initrd", folder / "initrd", "raw"),
+    }
+
+
+def _virsh(system: System, *commands: str, timeout_s: float = 60, stdin: str = "") -> Result:
+    """Run virsh commands in one client, as each start of one costs a third of the time there is."""
+    return system.run(["virsh", "-q", "-c", daemons.URI, "; ".join(commands)], timeout_s=timeout_s, stdin=stdin)
+
+
+def _must(system: System, command: str, *, timeout_s: float = 60, stdin: str = "") -> str:
+    done = _virsh(system, command, timeout_s=timeout_s, stdin=stdin)
+    if not done.ok:
+        raise ui.Problem(f"`virsh {command}` failed: {done.last}.\n{REMEDY}")
+    return done.out
+
+
+def _quoted(word: str) -> str:
+    """Quote ``word`` for virsh's own command language."""
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def volumes(system: System) -> set[str]:
+    """Names of the pool's volumes as they are on the disk now; empty when the pool is not up."""
+    told = _virsh(system, f"pool-refresh {POOL}", f"vol-list {POOL}").out
+    return {words[0] for line in told.splitlines() if len(words := line.split()) > 1 and words[1].startswith("/")}
+
+
+def publish(system: System, folder: Path, root_gib: int) -> None:
+    """Give libvirt the image in ``folder`` unless it has it, and write ``.nestlab/golden.json``.
+
+    Raises:
+        Problem: libvirt refuses; with what it said.
+    """
+    wanted = parts(folder)
+    whole = f"{folder.name}.whole"
+    names = {part.volume for part in wanted.values()} | {whole}
+    if not names <= volumes(system):
+        with cache.locked("image"), ui.step("golden image: hand it to libvirt"):
+            ensure_pool(system)
+            there = volumes(system)
+            if not names <= there:
+                for name in sorted(names & there):
+                    _must(system, f"vol-delete {name} {POOL}")
+                for part in wanted.values():
+                    upload(system, part, root_gib)
+                _must(system, f"vol-create {POOL} /dev/stdin", stdin=volume_xml(whole, 0, "raw"))
+    cache.write(paths.LOCAL / GOLDEN_JSON, json.dumps(description(folder, root_gib), indent=2) + "\n")
+
+
+def description(folder: Path, root_gib: int) -> dict[str, object]:
+    """What a lab has to know of the image, as ``golden.json`` says it."""
+    wanted = parts(folder)
+    return {
+        "version": VERSION,
+        "hash": folder.name,
+        "pool": POOL,
+        "volume": wanted["disk"].volume,
+        "kernel": str(wanted["kernel"].path),
+        "initrd": str(wanted["initrd"].path),
+        "cmdline": [{"key": key, "value": value} for key, value in CMDLINE],
+        "files": {role: str(part.file) for role, part in wanted.items()},
+        "root_gib": root_gib,
+    }
+
+
+def volume_xml(name: str, size: int, form: str) -> str:
+    """A volume of ``size`` bytes that QEMU may read whoever it runs as; the image has no secret."""
+    volume = ET.Element("volume")
+    ET.SubElement(volume, "name").text = name
+    ET.SubElement(volume, "capacity", unit="bytes").text = str(size)
+    target = ET.SubElement(volume, "target")
+    ET.SubElement(target, "format", type=form)
+    ET.SubElement(ET.SubElement(target, "permissions"), "mode").text = "0644"
+    return ET.tostring(volume, encoding="unicode")
+
+
+def upload(system: System, part: Part, root_gib: int) -> None:
+    """Make one volume and fill it."""
+    size = root_gib << 30 if part.format == "qcow2" else part.file.stat().st_size
+    _must(system, f"vol-create {POOL} /dev/stdin", stdin=volume_xml(part.volume, size, part.format))
+    command = f"vol-upload {part.volume} {_quoted(str(part.file))} --pool {POOL}"
+    _must(system, command, timeout_s=UPLOAD_S)
+
+
+def ensure_pool(system: System) -> None:
+    """Have the pool defined, running and started with libvirt, whatever was left of it.
+
+    Raises:
+        Problem: a pool of that name lies elsewhere, or libvirt refuses.
+    """
+    told = _virsh(system, f"pool-dumpxml {POOL}")
+    if told.ok:
+        place = ET.fromstring(told.out).findtext("target/path")  # noqa: S314 - libvirt's own words
+        if place != str(PLACE):
+            raise ui.Problem(
+                f"libvirt's pool {POOL} lies in {place}, and labs expect it in {PLACE}.\n"
+                f"Remove it (`virsh pool-destroy {POOL}; virsh pool-undefine {POOL}`) and run this again."
+            )
+    else:
+        _must(system, f"pool-define-as {POOL} dir --target {PLACE}")
+    if POOL not in _must(system, "pool-list --name").split():
+        _must(system, f"pool-build {POOL}")  # makes the folder, and leaves one that is there as it is
+        _must(system, f"pool-start {POOL}")
+    _must(system, f"pool-autostart {POOL}")
+
+
+def forget(system: System) -> None:
+    """Remove the pool and its images, except those that a disk or guest of this machine needs.
+
+    For ``make clean``. Where libvirt does not answer, nothing is done: it is not started for this.
+
+    Raises:
+        Problem: libvirt refuses; with what it said.
+    """
+    asked = _virsh(system, "pool-list --all --name")
+    if not asked.ok or POOL not in asked.out.split():
+        return
+    ensure_pool(system)
+    told = users(system)
+    kept: set[str] = set()
+    with ui.step("remove the golden image from libvirt"):
+        hashes = {name.split(".")[0] for name in volumes(system)}
+        for name in sorted(hashes):
+            if by := [user for user, text in told.items() if f"{PLACE}/{name}." in text or not text]:
+                kept.add(name)
+                shown = ", ".join(by[:SHOWN]) + (", ..." if len(by) > SHOWN else "")
+                ui.say(f"golden image {name} stays in libvirt's pool {POOL}: {shown}")
+        for name in sorted(volumes(system)):
+            if name.split(".")[0] not in kept:
+                _must(system, f"vol-delete {name} {POOL}")
+        if not kept:
+            for verb in ("pool-destroy", "pool-delete", "pool-undefine"):
+                _must(system, f"{verb} {POOL}")
+
+
+def users(system: System) -> dict[str, str]:
+    """Who may need an image -> the XML that tells; empty text where libvirt can't tell."""
+    told: dict[str, str] = {}
+    running = set(_must(system, "pool-list --name").split())
+    for pool in _must(system, "pool-list --all --name").split():
+        if pool == POOL:
+            continue
+        if pool not in running:
+            told[f"pool {pool} is inactive, so its disks cannot be asked"] = ""
+            continue
+        listed = _must(system, f"vol-list {_quoted(pool)}").splitlines()
+        for name in (line.rsplit("/", 1)[-1].strip() for line in listed if "/" in line):
+            told[f"disk {name} needs it"] = _virsh(system, f"vol-dumpxml {_quoted(name)} --pool {_quoted(pool)}").out
+    for domain in _must(system, "list --all --name").split():
+        told[f"guest {domain} needs it"] = _virsh(system, f"dumpxml {_quoted(domain)}").out
+    return told

@@ -1,0 +1,242 @@
+"""The golden image of the nested KVM host, made from Debian's packages (``python3 -m toolchain image``).
+
+What goes into it lies in the folder ``image/`` beside this file; the image is kept in the cache by
+the hash of all that, so a change of any file there makes another image and a second run makes none.
+It holds no secret: keys and names reach each clone through its seed (``image/root/usr/lib/nestlab/seed``).
+
+This leaves out how the image reaches libvirt (``golden.py``), and any distribution but Debian.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import hashlib
+import io
+import shlex
+import tarfile
+from pathlib import Path
+
+from toolchain import cache, golden, paths, run, ui
+from toolchain.system import System
+
+SOURCES = Path(__file__).resolve().parent / "image"
+RECIPE = 1
+"""Raised when this file changes what comes out; the files in ``SOURCES`` count by themselves."""
+DEFAULT_SUITE = "bookworm"
+OLDEST_DEBIAN = 12
+"""The first Debian with what the recipe relies on (merged /usr, networkd's and libvirt's versions)."""
+ROOT_GIB = 4
+"""Virtual size of the disk, GiB: the system takes 0.6, and clones may be larger."""
+BUILD_S = 1200.0
+"""Deadline for mmdebstrap, seconds; a minute with a near mirror, mostly unpacking."""
+BOOT_S = 300.0
+"""Deadline for the image's first boot, seconds; 15 to 40 under emulation."""
+PROVED = ("nestlab-warm: kvm answers", "nestlab-warm: complete")
+"""What the first boot must have printed: libvirt found KVM in there, and the disk was left clean."""
+
+
+def listed(name: str) -> list[str]:
+    """Lines of ``SOURCES/name`` without comments."""
+    lines = (line.strip() for line in (SOURCES / name).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def suite() -> str:
+    """Debian's release to build: this machine's own when it is Debian 12 or newer."""
+    try:
+        told = Path("/etc/os-release").read_text()
+    except FileNotFoundError:
+        return DEFAULT_SUITE
+    facts = dict(line.split("=", 1) for line in shlex.split(told) if "=" in line)
+    version = facts.get("VERSION_ID", "")
+    new_enough = version.isdecimal() and int(version) >= OLDEST_DEBIAN
+    return facts["VERSION_CODENAME"] if facts.get("ID") == "debian" and new_enough else DEFAULT_SUITE
+
+
+def digest(of_suite: str) -> str:
+    """Hash of everything the image is made from; its name in the cache and in libvirt."""
+    told = hashlib.sha256(f"{RECIPE}\0{of_suite}\0{ROOT_GIB}\0".encode())
+    for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        told.update(f"{path.relative_to(SOURCES).as_posix()}\0{len(content)}\0".encode())
+        told.update(content)
+    return told.hexdigest()[:12]
+
+
+def overlay() -> bytes:
+    """What lies over the packages' files, as a tar: root's, and executable when it is a script."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        files = {path.relative_to(SOURCES / "root").as_posix(): path for path in (SOURCES / "root").rglob("*")}
+        files |= {f"nestlab-{name}": SOURCES / name for name in ("customize", "initrd-init")}
+        for name, path in sorted(files.items()):
+            if not path.is_file():
+                continue
+            content = path.read_bytes()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            entry.mode = 0o755 if content.startswith(b"#!") else 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def mirrors(system: System, of_suite: str) -> list[str]:
+    """apt source lines for ``of_suite`` from this machine's own configuration; empty without any.
+
+    apt itself is asked, as it alone understands every way to write its sources. Other publishers
+    use Debian's suite names too, so a source counts when its own index says Debian, or, before the
+    first ``apt-get update``, when its address does.
+    """
+    fields = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
+    asked = system.run(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"])
+    wanted = {of_suite, f"{of_suite}-updates", f"{of_suite}-security"}
+    found: list[str] = []
+    for line in asked.out.splitlines():
+        origin, address, release, component = line.rsplit("|", 3)
+        ours = origin == "Debian" or (origin.startswith("$") and "debian" in address.rstrip("/").split("/")[-1])
+        source = f"deb {address} {release} {component}"
+        if ours and release in wanted and component == "main" and source not in found:
+            found.append(source)
+    # Updates alone make no system.
+    return found if any(source.split()[2] == of_suite for source in found) else []
+
+
+def command(making: Path, of_suite: str, sources: list[str], *, root: bool) -> list[str]:
+    """mmdebstrap's command line: into a folder as root, into a tar without."""
+    quoted = shlex.quote(str(making / "overlay.tar"))
+    words = ["mmdebstrap", "--variant=minbase", "--mode=root" if root else "--mode=unshare"]
+    words += ["--format=dir" if root else "--format=tar", f"--include={','.join(listed('packages'))}"]
+    words += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"']
+    words += [f"--aptopt={line}" for line in ('Acquire::Retries "3"',)]
+    words += [f"--dpkgopt=path-exclude={pattern}" for pattern in listed("excluded")]
+    words += [f"--customize-hook=tar-in {quoted} /", '--customize-hook=chroot "$1" /nestlab-customize']
+    # A killed parent takes mmdebstrap along, which then undoes its mounts.
+    target = making / ("root" if root else "root.tar")
+    return ["setpriv", "--pdeathsig", "TERM", *words, of_suite, str(target), *sources]
+
+
+def ensure(system: System) -> Path:
+    """Return the folder with root.qcow2, vmlinuz and initrd; make them unless the cache has them.
+
+    Raises:
+        Problem: a program is missing, or a step of the making failed.
+    """
+    of_suite = suite()
+    final = paths.images() / digest(of_suite)
+    if not final.is_dir():
+        with cache.locked("image"):
+            if not final.is_dir():
+                check(system)
+                with cache.into_place(final) as making:
+                    make(system, making, of_suite)
+    return final
+
+
+def check(system: System) -> None:
+    """Refuse before the minute is spent, rather than after.
+
+    Raises:
+        Problem: naming every missing program and right.
+    """
+    needed = {"mmdebstrap": "mmdebstrap", "qemu-img": "qemu-utils", "mke2fs": "e2fsprogs"}
+    needed |= {"qemu-system-x86_64": "qemu-system-x86", "setpriv": "util-linux"}
+    if not system.is_root():
+        needed |= {"newuidmap": "uidmap", "fakeroot": "fakeroot"}
+    if lacking := [package for program, package in needed.items() if not system.which(program)]:
+        why = "" if system.is_root() else " (or run this as root, which needs less)"
+        raise ui.Problem(
+            f"the image cannot be made: {', '.join(lacking)} missing.\n"
+            f"Install them: sudo apt-get install --no-install-recommends {' '.join(lacking)}{why}"
+        )
+    if not system.is_root() and not _has_subordinate_ids():
+        raise ui.Problem(
+            f"the image cannot be made: {getpass.getuser()} has no subordinate user ids, and files of"
+            " many owners need them.\nRun `sudo usermod --add-subuids 100000-165535 --add-subgids"
+            f" 100000-165535 {getpass.getuser()}`, or run this as root."
+        )
+
+
+def _has_subordinate_ids() -> bool:
+    user = getpass.getuser()
+    try:
+        lines = [Path(f"/etc/{name}").read_text().splitlines() for name in ("subuid", "subgid")]
+    except FileNotFoundError:
+        return False
+    return all(any(line.startswith(f"{user}:") for line in told) for told in lines)
+
+
+def make(system: System, making: Path, of_suite: str) -> None:
+    """Fill ``making`` with the image's three files.
+
+    Raises:
+        Problem: naming the step that failed, with its last words.
+    """
+    root = system.is_root()
+    with ui.step("golden image: Debian's packages", "about a minute, once"):
+        install(system, making, of_suite, root=root)
+    with ui.step("golden image: file system"):
+        pack(making, root=root)
+    with ui.step("golden image: first boot", "half a minute under emulation"):
+        boot(making)
+    with ui.step("golden image: disk"):
+        run.run(["qemu-img", "convert", "-O", "qcow2", making / "root.raw", making / "root.qcow2"], timeout=300)
+    for name in ("root", "root.raw", "root.tar", "overlay.tar", "console"):
+        cache.remove(making / name)
+
+
+def install(system: System, making: Path, of_suite: str, *, root: bool) -> None:
+    """Run mmdebstrap."""
+    (making / "overlay.tar").write_bytes(overlay())
+    sources = mirrors(system, of_suite)
+    where = "this machine's apt sources" if sources else "mmdebstrap's default mirror"
+    remedy = (
+        f"The packages come from {where}, suite {of_suite}. Check that `apt-get update` works here and that"
+        f" {paths.images()} has 3 GB free, and run the same command again."
+    )
+    run.run(command(making, of_suite, sources, root=root), timeout=BUILD_S, remedy=remedy, env=system.environment())
+
+
+def pack(making: Path, *, root: bool) -> None:
+    """Make the disk's file system, kernel and initrd out of what mmdebstrap left."""
+    # No partition table: the file system is the disk, so growing it is one step.
+    script = f"""set -eu
+        cd {shlex.quote(str(making))}
+        [ -d root ] || {{ mkdir root; tar -xf root.tar -C root; rm root.tar; }}
+        mv root/boot/kernel vmlinuz
+        mv root/boot/initrd initrd
+        mke2fs -q -t ext4 -L root -m 0 -E lazy_itable_init=0,root_owner=0:0 -d root root.raw {ROOT_GIB}G"""
+    shell = ["sh", "-c", script]
+    remedy = f"Check that {paths.images()} has 3 GB free, and run the same command again."
+    run.run(shell if root else ["fakeroot", *shell], timeout=300, remedy=remedy)
+
+
+def boot(making: Path) -> None:
+    """Boot the image once, without a network: libvirt in there learns what QEMU can do.
+
+    Raises:
+        Problem: it did not come up, with the last lines of its console.
+    """
+    console = making / "console"
+    disk = f"if=none,id=root,format=raw,cache=unsafe,file={str(making / 'root.raw').replace(',', ',,')}"
+    words = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "pc,accel=tcg", "-cpu", "max"]
+    words += ["-smp", "2", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]
+    words += ["-drive", disk, "-device", "virtio-blk-pci,drive=root"]
+    words += ["-kernel", str(making / "vmlinuz"), "-initrd", str(making / "initrd")]
+    arguments = [*golden.CMDLINE, ("init", "/usr/lib/nestlab/warm")]
+    words += ["-append", " ".join(value if key == "_" else f"{key}={value}" for key, value in arguments)]
+    remedy = "The image would not work in a lab either; what it said on its console is above."
+    said = run.run(words, timeout=BOOT_S, remedy=remedy)
+    console.write_text(said)
+    if missed := [line for line in PROVED if line not in said]:
+        raise ui.Problem(f"the new image booted, but did not say {missed[0]!r}:\n{run.tail(said)}\n{remedy}")
+
+
+def main(argv: list[str]) -> int:
+    """Make the golden image unless it is there, hand it to libvirt, and write ``.nestlab/golden.json``."""
+    parser = argparse.ArgumentParser(prog="python3 -m toolchain image", description=main.__doc__)
+    parser.parse_args(argv)
+    system = System()
+    folder = ensure(system)
+    golden.publish(system, folder, ROOT_GIB)
+    return 0

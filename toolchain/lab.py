@@ -1,0 +1,242 @@
+"""`make up`, `make down`, `make show`, `make enter`: a lab from nothing, away again, and into it.
+
+Each is the set-up steps that are still missing, then one plain `pulumi` command. What stands between
+is only what people would otherwise have to know: which stack, and that it may not exist yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from typing import Any
+
+from toolchain import build, host, image, paths, ui, verdict
+from toolchain.environment import environment
+from toolchain.system import System
+
+STACK = "local"
+SALT = re.compile(r"^encryptionsalt: .*\n", re.MULTILINE)
+
+
+def main(argv: list[str]) -> int:
+    """Run ``up``, ``down``, ``show`` or ``enter``, which is the first word of ``argv``."""
+    parser = argparse.ArgumentParser(prog=f"python3 -m toolchain {argv[0]}")
+    parser.add_argument("--stack", default=STACK, help=f"which of stacks/ (default: {STACK})")
+    if argv[0] == "show":
+        parser.add_argument("--secrets", action="store_true", help="passwords in clear")
+        parser.add_argument("--json", action="store_true", help="for programs")
+    if argv[0] == "up":
+        parser.add_argument("--timings", help="file for the seconds of each phase, as JSON")
+    if argv[0] == "enter":
+        parser.add_argument("name", help="machine of the lab, as `make show` calls it")
+        parser.add_argument("command", nargs=argparse.REMAINDER, help="default: a shell")
+    wanted = parser.parse_args(argv[1:])
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", wanted.stack):
+        raise ui.Problem(f"{wanted.stack!r} is no stack's name: letters, digits, - _ . only.")
+    return {"up": up, "down": down, "show": show, "enter": enter}[argv[0]](wanted)
+
+
+def up(wanted: argparse.Namespace) -> int:
+    """Set the machine up as far as it is not, and bring the lab up.
+
+    Raises:
+        Problem: a set-up step failed, or there is no such stack.
+    """
+    timings: dict[str, float] = {}
+    began = time.monotonic()
+
+    def done(phase: str) -> None:
+        nonlocal began
+        timings[phase], began = time.monotonic() - began, time.monotonic()
+
+    settings = paths.ROOT / "stacks" / f"Pulumi.{wanted.stack}.yaml"
+    if not settings.is_file():
+        known = ", ".join(sorted(_stacks()))
+        raise ui.Problem(f"there is no stacks/{settings.name}. Known stacks: {known}.")
+    build.main([])
+    done("toolchain")
+    host.main([])
+    done("host")
+    if "kind: kvm" in settings.read_text():
+        image.main([])
+    done("image")
+    verdict.ensure(System())
+    done("doctor")
+    if not _exists(wanted.stack):
+        # Selected too: plain `pulumi up` in a shell with env.sh is then about this lab.
+        _capture("stack", "init", wanted.stack)
+    done("stack")
+    status = _pulumi("up", "--yes", "--skip-preview", "--suppress-progress", stack=wanted.stack)
+    done("deployment")
+    if wanted.timings:
+        with open(wanted.timings, "w", encoding="utf-8") as handle:  # noqa: PTH123
+            json.dump(timings, handle)
+    if status:
+        ui.say("the lab is not up; `make up` carries on from here, `make down` takes it away")
+        return 1
+    return show(argparse.Namespace(stack=wanted.stack, secrets=False, json=False))
+
+
+def down(wanted: argparse.Namespace) -> int:
+    """Take the lab away; nothing happens when there is none."""
+    if not (paths.BIN / "pulumi").exists() or not _exists(wanted.stack):
+        ui.say(f"the stack {wanted.stack} is not up")
+        return 0
+    if (paths.LOCAL / "netns").exists():
+        host.main([])  # after a restart of the machine libvirt has to be there to be asked
+    arguments = ("destroy", "--yes", "--skip-preview", "--suppress-progress")
+    if _pulumi(*arguments, stack=wanted.stack):
+        ui.say("the lab is not down; see above, and repeat `make down`")
+        return 1
+    _capture("stack", "rm", "--yes", "--preserve-config", "--stack", wanted.stack)
+    _strip_salt(wanted.stack)
+    return 0
+
+
+def show(wanted: argparse.Namespace) -> int:
+    """Print the connection sheet: every machine, its layer, address, and how to get in.
+
+    Raises:
+        Problem: the lab is not up.
+    """
+    told = _outputs(wanted.stack, secrets=wanted.secrets)
+    if wanted.json:
+        print(json.dumps(told, indent=2))
+        return 0
+    for line in _lines(told):
+        print(line)
+    return 0
+
+
+def enter(wanted: argparse.Namespace) -> int:
+    """Become a shell (or the given command) on a machine of the lab.
+
+    Raises:
+        Problem: the lab is not up, or the machine is not one that can be entered.
+    """
+    rows = {row["name"]: row for row in _outputs(wanted.stack)["sheet"]}
+    row = rows.get(wanted.name)
+    if row is None:
+        raise ui.Problem(f"the lab has no {wanted.name!r}. It has: {', '.join(rows)}.")
+    inside = row["inside"][-1] if row["inside"] else ""
+    command = [word for word in wanted.command if word != "--"]
+    if row["kind"] == "container":
+        command = [*row["console"].split(), *(["--", *command] if command else [])]
+    elif row["kind"] == "guest":
+        if command:
+            raise ui.Problem(f"{row['name']} is a guest without a known login: only its console opens.")
+        domain = row["name"] if inside else row["domain"]
+        command = ["virsh", "-c", "qemu:///system", "console", domain]
+    host = inside if row["kind"] in {"container", "guest"} else row["name"]
+    argv = _ssh(host, wanted.stack, command) if host else command
+    # The guests' namespace is where libvirt lives; the wrapper of pulumi goes the same way.
+    namespace = (paths.LOCAL / "netns").read_text().strip() if (paths.LOCAL / "netns").exists() else ""
+    if namespace:
+        argv = ["ip", "netns", "exec", namespace, *argv]
+        if os.geteuid():
+            argv = ["sudo", "-n", *argv]
+    return subprocess.run(argv, check=False).returncode
+
+
+def _ssh(host: str, stack: str, command: list[str]) -> list[str]:
+    folder = paths.LOCAL / "keys" / stack / host
+    try:
+        known = (folder / "known_hosts").read_text().split()[0]
+    except (OSError, IndexError):
+        raise ui.Problem(f"the keys of {host} are not there. Run `make up` again.") from None
+    address, _, port = known.strip("[").partition("]:")
+    return [
+        "ssh",
+        *(["-t"] if sys.stdin.isatty() else []),
+        *("-i", str(folder / "id_ed25519"), "-o", f"UserKnownHostsFile={folder / 'known_hosts'}"),
+        *("-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
+        *("-p", port or "22", f"root@{address}"),
+        *([shlex.join(command)] if command else []),
+    ]
+
+
+def _outputs(stack: str, *, secrets: bool = False) -> dict[str, Any]:
+    if not (paths.BIN / "pulumi").exists() or not _exists(stack):
+        raise ui.Problem(f"the stack {stack} is not up. `make up` brings it up.")
+    asked = ("stack", "output", "--json", "--stack", stack)
+    told: dict[str, Any] = json.loads(_capture(*asked, *(["--show-secrets"] if secrets else [])))
+    if "sheet" not in told:
+        raise ui.Problem(f"the stack {stack} is not up as a whole. Run `make up` again.")
+    return told if secrets else {"sheet": told["sheet"]}
+
+
+def _lines(told: dict[str, Any]) -> list[str]:
+    passwords = told.get("passwords") or {}
+    rows = [["LAYER", "NAME", "KIND", "ADDRESS", "USER", "SCREEN", "GET IN"]]
+    for row in told["sheet"]:
+        name = row["name"]
+        screen = row["console"] if ":" in row["console"] else ""
+        if screen and row["inside"]:
+            screen += f" on {row['inside'][-1]}"
+        cells = [str(row["layer"]), "  " * (row["layer"] - 1) + name, row["kind"]]
+        cells += [row["address"], row["user"], screen, f"make enter NAME={name}"]
+        rows.append([cell or "-" for cell in cells])
+    if passwords:
+        rows[0].append("SCREEN'S PASSWORD")
+        for row, told_row in zip(rows[1:], told["sheet"], strict=True):
+            row.append(passwords.get(told_row["name"], "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return lines if passwords else [*lines, "", "Passwords of the screens: make show SECRETS=1"]
+
+
+def _exists(stack: str) -> bool:
+    if os.environ.get("PULUMI_BACKEND_URL", paths.STATE.as_uri()) == paths.STATE.as_uri():
+        return (paths.STATE / ".pulumi" / "stacks" / "nestlab" / f"{stack}.json").exists()
+    return any(each["name"] == stack for each in json.loads(_capture("stack", "ls", "--json")))
+
+
+def _stacks() -> list[str]:
+    found = (paths.ROOT / "stacks").glob("Pulumi.*.yaml")
+    return [path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in found]
+
+
+def _strip_salt(stack: str) -> None:
+    """Take out of the stack file what the engine wrote into it: the salt of a state that is gone."""
+    settings = paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml"
+    text = settings.read_text()
+    if SALT.search(text):
+        settings.write_text(SALT.sub("", text))
+
+
+def _pulumi(*words: str, stack: str) -> int:
+    command = [str(paths.BIN / "pulumi"), *words, "--stack", stack]
+    try:
+        return subprocess.run(
+            command, cwd=paths.ROOT, env=os.environ | environment(), check=False
+        ).returncode
+    except KeyboardInterrupt:
+        # The engine got the same signal and is ending its steps; its exit is what matters.
+        return 130
+
+
+def _capture(*words: str) -> str:
+    done = subprocess.run(
+        [str(paths.BIN / "pulumi"), *words],
+        cwd=paths.ROOT,
+        env=os.environ | environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ui.Problem(f"`pulumi {' '.join(words)}` failed:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,105 @@
+"""Running one Pulumi program inside the language host's process, on its main thread.
+
+What went wrong is told to the user here, once: a `pulumi.RunError` as its message, anything else
+with the traceback of the program's own code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import runpy
+import sys
+import traceback
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pulumi
+from pulumi import runtime
+from pulumi.runtime.proto import language_pb2
+
+THREADS_PER_RESOURCE = 4
+"""The program's threads for each resource the engine allows at a time: calls wait in them."""
+
+
+def run(request: Any, engine: str) -> Any:
+    """Run one program to its end; what went wrong is logged here, once, and answered as ``bail``."""
+    runtime.reset_options(
+        project=request.project,
+        stack=request.stack,
+        root_directory=request.info.root_directory,
+        parallel=request.parallel,
+        engine_address=engine,
+        monitor_address=request.monitor_address,
+        preview=request.dryRun,
+        organization=request.organization or "organization",
+    )
+    runtime.set_all_config(dict(request.config), list(request.configSecretKeys))
+    folder = Path(request.info.program_directory or request.pwd)
+    named = folder / (request.info.entry_point or ".")
+    entry = named if named.suffix == ".py" else named / "__main__.py"
+    loop = asyncio.new_event_loop()
+    waiting = max(request.parallel, 1) * THREADS_PER_RESOURCE
+    loop.set_default_executor(futures.ThreadPoolExecutor(waiting))
+    os.chdir(request.pwd or folder)
+    sys.path.insert(0, str(entry.parent))
+    try:
+        loop.run_until_complete(runtime.run_in_stack(lambda: _execute(entry)))
+    except Exception as error:  # noqa: BLE001 - the user's program may fail in any way
+        if not _engine_is_gone(error):
+            with contextlib.suppress(grpc.RpcError):
+                pulumi.log.error(account(error, entry.parent))
+        return language_pb2.RunResponse(bail=True)
+    finally:
+        _close(loop)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return language_pb2.RunResponse()
+
+
+def _execute(entry: Path) -> None:
+    if not entry.is_file():
+        raise pulumi.RunError(f"there is no program: {entry} is not there")
+    try:
+        runpy.run_path(str(entry), run_name="__main__")
+    except SystemExit as ended:
+        if ended.code not in {None, 0}:
+            raise pulumi.RunError(f"the program ended itself: {ended.code}") from None
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Close ``loop``; tasks that a failed program left behind would complain on standard error."""
+    if left := asyncio.all_tasks(loop):
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left))
+    loop.close()
+
+
+def _engine_is_gone(error: BaseException | None) -> bool:
+    """Whether the program failed only because the engine stopped taking resources.
+
+    The engine does that after a failure or an interrupt, which it tells the user itself.
+    """
+    while error is not None:
+        if isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def account(error: BaseException, folder: Path) -> str:
+    """Return what the user reads about ``error``: a message, or a traceback of their own code."""
+    if isinstance(error, pulumi.RunError):
+        return str(error)
+    frames = error.__traceback__
+    while frames and not Path(frames.tb_frame.f_code.co_filename).is_relative_to(folder):
+        frames = frames.tb_next
+    # Without a frame of the program it failed before its first line, or inside the SDK.
+    if frames is None and not isinstance(error, SyntaxError):
+        frames = error.__traceback__
+    lines = traceback.format_exception(type(error), error, frames)
+    return "the program failed with an unhandled exception:\n" + "".join(lines)

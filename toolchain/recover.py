@@ -1,0 +1,291 @@
+"""What the `pulumi` wrapper does before a deployment: puts right what a killed one left.
+
+A killed engine leaves a lock that nobody holds, plugins that are about to end, and a note in the
+state that it was about to create something. The next `pulumi up` would stop at the lock, or meet the
+half-made thing by its name. Nothing is touched that is not this lab's by its UUID.
+
+It leaves other backends than the checkout's own alone: their locks and states have owners elsewhere.
+Runs in the Python environment; nearly always it finds nothing to do, in some 50 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from components.remote import ownership
+from components.remote.shell import LocalShell, Shell, SshShell, Unreachable
+from components.remote.virsh import Virsh, VirshError
+from toolchain import paths, processes, ui
+
+STACKS = paths.STATE / ".pulumi" / "stacks"
+LOCKS = paths.STATE / ".pulumi" / "locks"
+ENDING_S = 5.0
+"""How long plugins of a killed engine may take to notice it, seconds."""
+IDENTITY = "pulumi-python:dynamic/nestlab:Identity"
+OWNED = {
+    "libvirt:index/domain:Domain": "domain",
+    "libvirt:index/network:Network": "network",
+    "libvirt:index/pool:Pool": "pool",
+}
+VOLUMES = {"libvirt:index/volume:Volume", "libvirt:index/cloudInitDisk:CloudInitDisk"}
+
+State = dict[str, Any]
+
+
+def main(argv: list[str]) -> int:
+    """Put the stack that ``argv`` (pulumi's own arguments) is about right; return 0."""
+    words = argv[1:] if argv[:1] == ["--"] else argv
+    if os.environ.get("PULUMI_BACKEND_URL") != paths.STATE.as_uri():
+        return 0
+    stack = stack_of(words)
+    if stack is None:
+        return 0
+    if drop_stale_locks(stack):
+        wait_for_orphans()
+    if locked(stack):
+        return 0  # somebody is at work; the engine says so
+    if has_pending(stack):
+        finish_pending(stack)
+    return 0
+
+
+def stack_of(words: list[str]) -> str | None:
+    """Return the stack pulumi would take: named on the command line, in the environment, selected."""
+    for number, word in enumerate(words):
+        if word in {"-s", "--stack"}:
+            return _bare(words[number + 1]) if number + 1 < len(words) else None
+        if word.startswith(("--stack=", "-s=")):
+            return _bare(word.partition("=")[2])
+    if chosen := os.environ.get("PULUMI_STACK"):
+        return _bare(chosen)
+    for workspace in (paths.HOME / "workspaces").glob("nestlab-*-workspace.json"):
+        try:
+            return _bare(json.loads(workspace.read_text()).get("stack") or "") or None
+        except (OSError, ValueError):
+            return None
+    return None
+
+
+def _bare(name: str) -> str:
+    """Return a stack's own name: ``organization/nestlab/local`` is ``local``."""
+    return name.rpartition("/")[2]
+
+
+def _locks(stack: str) -> list[Path]:
+    return sorted(LOCKS.glob(f"*/*/{stack}/*.json"))
+
+
+def locked(stack: str) -> bool:
+    """Whether somebody holds the stack's lock."""
+    return bool(_locks(stack))
+
+
+def drop_stale_locks(stack: str) -> int:
+    """Remove locks whose engine ran on this machine and is gone; return how many."""
+    dropped = 0
+    for lock in _locks(stack):
+        try:
+            holder = json.loads(lock.read_text())
+            mine = holder["hostname"] == socket.gethostname()
+            alive = processes.name(int(holder["pid"])).startswith("pulumi")
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if mine and not alive:
+            lock.unlink(missing_ok=True)
+            lock.with_name(f"{lock.name}.attrs").unlink(missing_ok=True)
+            dropped += 1
+    return dropped
+
+
+def wait_for_orphans() -> None:
+    """Wait until plugins and hosts of a killed engine have ended; end those that do not."""
+    until = time.monotonic() + ENDING_S
+    while orphans := _orphans():
+        if time.monotonic() > until:
+            for orphan in orphans:
+                orphan.stop(timeout_s=1)
+            return
+        time.sleep(0.1)
+
+
+def _orphans() -> list[processes.Process]:
+    found = []
+    for entry in processes.PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        line = processes.command_line(pid)
+        ours = str(paths.HOME) in line or _runs_for_us(entry, line)
+        engine = processes.name(processes.parent(pid)).startswith("pulumi")
+        if ours and not engine and pid not in processes.ancestors(os.getpid()):
+            process = processes.identify(pid)
+            found += [process] if process else []
+    return found
+
+
+def _runs_for_us(entry: Path, line: str) -> bool:
+    if "toolchain.dynhost" not in line and "toolchain.langhost" not in line:
+        return False
+    try:
+        return f"NESTLAB_ROOT={paths.ROOT}\0".encode() in (entry / "environ").read_bytes()
+    except OSError:
+        return False
+
+
+def _checkpoint(stack: str) -> Path | None:
+    return next(iter(STACKS.glob(f"*/{stack}.json")), None)
+
+
+def has_pending(stack: str) -> bool:
+    """Whether the stack's state holds operations that never ended."""
+    checkpoint = _checkpoint(stack)
+    return checkpoint is not None and '"pending_operations"' in checkpoint.read_text()
+
+
+def finish_pending(stack: str) -> None:
+    """Remove what was being created, forget what was being deleted and is gone, tidy the state.
+
+    Raises:
+        Problem: the engine does not take the state back.
+    """
+    with ui.step("putting right what a killed run left"):
+        told = json.loads(_pulumi("stack", "export", "--stack", stack))
+        deployment = told["deployment"]
+        for operation in deployment.pop("pending_operations", None) or []:
+            _finish(operation, deployment)
+        _pulumi("stack", "import", "--stack", stack, stdin=json.dumps(told))
+
+
+def _finish(operation: State, deployment: State) -> None:
+    resource, kind = operation["resource"], operation["type"]
+    try:
+        found = _Found.of(resource, deployment)
+        if found is None:
+            return
+        if kind == "creating":
+            found.remove()
+        elif kind == "deleting" and found.gone():
+            forget(resource["urn"], deployment)
+    except (Unreachable, VirshError) as beyond:
+        # It may be inside a host that is off: what it is about comes up again when that answers.
+        ui.warn(f"{resource['urn'].rpartition('::')[2]}: {beyond}")
+
+
+def forget(urn: str, deployment: State) -> None:
+    """Take a resource out of the state, and out of what others say they depend on."""
+    deployment["resources"] = [one for one in deployment["resources"] if one["urn"] != urn]
+    for one in deployment["resources"]:
+        one["dependencies"] = [each for each in one.get("dependencies") or [] if each != urn]
+        for key, urns in (one.get("propertyDependencies") or {}).items():
+            one["propertyDependencies"][key] = [each for each in urns or [] if each != urn]
+        for key in ("deletedWith", "parent"):
+            if one.get(key) == urn:
+                del one[key]
+        if one.get("replaceWith"):
+            one["replaceWith"] = [each for each in one["replaceWith"] if each != urn]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A resource of libvirt, and the libvirt it is in."""
+
+    virsh: Virsh
+    kind: str
+    """"domain", "network", "pool" or "volume"."""
+    name: str
+    pool: str
+    uuid: str
+    """The UUID that makes it this lab's; empty for a volume, which its pool makes ours."""
+
+    @classmethod
+    def of(cls, resource: State, deployment: State) -> _Found | None:
+        """Return what ``resource`` of the state is about; None when not libvirt's."""
+        kind = OWNED.get(resource["type"]) or ("volume" if resource["type"] in VOLUMES else "")
+        inputs = resource.get("inputs") or {}
+        identity = _identity(deployment)
+        virsh, outer = _libvirt(resource, deployment)
+        if not kind or not identity or virsh is None or not isinstance(inputs.get("name"), str):
+            return None
+        # As `LibvirtPlace` does: by its name on the outer host, inside by what the state calls it.
+        key = inputs["name"] if outer else resource["urn"].rpartition("::")[2]
+        uuid = "" if kind == "volume" else ownership.uuid_of(identity, kind, key)
+        return cls(virsh, kind, inputs["name"], str(inputs.get("pool") or ""), uuid)
+
+    def _is_ours(self) -> bool:
+        command = {"domain": "domuuid", "network": "net-uuid", "pool": "pool-uuid"}[self.kind]
+        return self.virsh.run(command, self.name).out.strip() == self.uuid
+
+    def remove(self) -> None:
+        """Remove it if it is there and this lab's."""
+        if self.kind == "volume":
+            self.virsh.run("pool-refresh", self.pool)
+            self.virsh.run("vol-delete", self.name, "--pool", self.pool)
+        elif self._is_ours():
+            ownership.remove(self.virsh, self.kind, self.name)
+
+    def gone(self) -> bool:
+        """Whether it is not there; volumes and pools may be deleted twice."""
+        return self.kind in {"domain", "network"} and not self._is_ours()
+
+
+def _identity(deployment: State) -> str:
+    for one in deployment["resources"]:
+        if one["type"] == IDENTITY:
+            return str(one["outputs"]["value"])
+    return ""
+
+
+def _libvirt(resource: State, deployment: State) -> tuple[Virsh | None, bool]:
+    """Return the libvirt that ``resource`` is in, and whether that is the outer host's."""
+    urn = (resource.get("provider") or "").rpartition("::")[0]
+    provider = next((one for one in deployment["resources"] if one["urn"] == urn), None)
+    uri = str((provider or {}).get("inputs", {}).get("uri") or "")
+    if not uri:
+        return None, True
+    link = urlsplit(uri)
+    query = parse_qs(link.query)
+    if "knownhosts" not in query:
+        return Virsh(LocalShell(), uri), True
+    return Virsh(_ssh(link.hostname or "", link.port or 22, query), "qemu:///system"), False
+
+
+def _ssh(host: str, port: int, query: dict[str, list[str]]) -> Shell:
+    try:
+        private = Path(query["keyfile"][0]).read_text()
+        known = Path(query["knownhosts"][0]).read_text().split()
+    except OSError:
+        raise Unreachable(f"{host}: its keys are not there") from None
+    return SshShell(host, port, "root", private, " ".join(known[1:3]), host)
+
+
+def _pulumi(*words: str, stdin: str | None = None) -> str:
+    done = subprocess.run(
+        [str(paths.BIN / "pulumi"), *words],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=paths.ROOT,
+    )
+    if done.returncode:
+        raise ui.Problem(f"`pulumi {shlex.join(words)}` failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ui.Problem as problem:
+        ui.fail(str(problem))
+        sys.exit(1)

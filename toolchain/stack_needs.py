@@ -1,0 +1,114 @@
+"""What a stack takes of the outer host, asked from the stack's own model.
+
+The doctor runs before the project's Python environment exists, but reading a stack needs it: YAML
+and the spec's pydantic models. So the doctor asks a second Python, the environment's, which runs
+`main` here and answers in JSON. The stack's media are not looked for: they may not be made yet.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from toolchain import paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from toolchain.system import System
+
+PYTHON = paths.VENV / "bin/python3"
+STACKS = paths.ROOT / "stacks"
+KEY = "nestlab:lab"
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the stack's first layer takes, or ``why`` that is not known."""
+
+    why: str = ""
+    lab: str = ""
+    uri: str = ""
+    """The outer host's libvirt; sizes of this machine say nothing about another one."""
+    memory_mib: int = 0
+    disk_gib: int = 0
+    cores: int = 0
+    pool_path: str = ""
+    subnets: dict[str, str] = field(default_factory=dict)
+    """Of the outer networks, by name; a network on somebody's bridge has none."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Those networks as libvirt knows them: labs share the outer host."""
+        return tuple(f"{self.lab}-{name}" for name in self.subnets)
+
+
+def ask(system: System, stack: str) -> Needs:
+    """Return what ``stack`` needs; never raises, ``why`` tells what was in the way."""
+    file = stack_file(stack)
+    if not file.is_file():
+        return Needs(why=f"there is no {_short(file)}")
+    if not PYTHON.exists():
+        return Needs(why=f"{_short(PYTHON)} is not there yet: run `python3 -m toolchain toolchain`")
+    # Not the file itself: its folder would come first on the path, before the standard library.
+    script = f"import sys; sys.path.insert(0, {str(paths.ROOT)!r})"
+    run = f"{script}; from toolchain import stack_needs; sys.exit(stack_needs.main(sys.argv[1:]))"
+    done = system.run([str(PYTHON), "-B", "-c", run, stack], timeout_s=TIMEOUT_S)
+    try:
+        return Needs(**json.loads(done.out))
+    except (ValueError, TypeError):
+        return Needs(why=f"reading {_short(file)} failed: {done.last}")
+
+
+def stack_file(stack: str) -> Path:
+    """The configuration of ``stack``."""
+    return STACKS / f"Pulumi.{stack}.yaml"
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else str(path)
+
+
+def main(argv: list[str]) -> int:
+    """Print what the stack ``argv[0]`` needs, as JSON."""
+    print(json.dumps(asdict(read(stack_file(argv[0])))))
+    return 0
+
+
+def read(file: Path) -> Needs:
+    """Read a stack's configuration; only where PyYAML and pydantic are."""
+    try:
+        yaml = importlib.import_module("yaml")
+        model = importlib.import_module("components.spec.lab").LabSpec
+        totals = importlib.import_module("components.spec.plan").totals
+    except ImportError as lacking:
+        return Needs(why=f"the stack's model can't be loaded: {lacking}")
+    try:
+        config = yaml.safe_load(file.read_text())
+        data = config["config"][KEY]
+    except (OSError, yaml.YAMLError) as refused:
+        return Needs(why=f"{_short(file)} can't be read: {str(refused).splitlines()[0]}")
+    except (TypeError, KeyError):
+        return Needs(why=f"{_short(file)} has no {KEY} under config")
+    try:
+        lab = model.model_validate(data)
+    except ValueError as refused:  # pydantic's ValidationError is one
+        first = str(refused).splitlines()[0]
+        return Needs(why=f"{_short(file)} is refused ({first}); `pulumi preview` says why")
+    size = totals(lab)
+    return Needs(
+        lab=lab.name,
+        uri=lab.host.uri,
+        memory_mib=int(size.memory_mib),
+        disk_gib=int(size.disk_gib),
+        cores=int(size.cores),
+        pool_path=lab.pool_path,
+        subnets={
+            name: str(network.subnet)
+            for name, network in lab.networks.items()
+            if network.subnet is not None
+        },
+    )

@@ -1,0 +1,103 @@
+"""The small scripts between a user's ``pulumi`` and the engine, as text.
+
+They are shell, not Python, because ``pulumi stack output`` and its like must answer at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from toolchain import paths
+
+NAMESPACES = Path("/run/netns")
+"""Where ``ip netns`` names network namespaces."""
+MARK = "# nestlab's own way to the engine"
+"""In the first lines of each wrapper: no checkout takes another's wrapper for an engine."""
+
+_WRAPPER = r"""#!/bin/sh
+@MARK@; written by `make toolchain`.
+# It enters the network namespace that libvirt lives in, lets a run that was killed be put right
+# before the next one, and becomes the engine, so that signals reach that one.
+engine=@ENGINE@
+root=@ROOT@
+namespaces=@NAMESPACES@
+. "$root/@LOCAL@/env.sh"
+
+namespace=
+[ ! -r "$root/@LOCAL@/netns" ] || read -r namespace <"$root/@LOCAL@/netns" || true
+if [ -n "$namespace" ] && ! [ /proc/self/ns/net -ef "$namespaces/$namespace" ]; then
+  if ! [ -e "$namespaces/$namespace" ]; then
+    echo "error: libvirt's network namespace $namespace is gone, as after a restart of the machine." >&2
+    echo "Run \`make host\`, and the same command again." >&2
+    exit 1
+  fi
+  if [ "$(id -u)" = 0 ]; then
+    exec ip netns exec "$namespace" "$0" "$@"
+  fi
+  if sudo -n true 2>/dev/null; then
+    exec sudo -n --preserve-env ip netns exec "$namespace" \
+      setpriv --reuid "$(id -u)" --regid "$(id -g)" --init-groups -- "$0" "$@"
+  fi
+  echo "error: libvirt's guests live in the network namespace $namespace, which only root may enter," >&2
+  echo "and sudo asks for a password. Run \`sudo -v\` first, or this command as root." >&2
+  exit 1
+fi
+
+# The first word that is neither an option nor an option's value.
+command= skip= help=
+for word in "$@"; do
+  case $word in -h | --help) help=yes ;; esac
+  if [ -n "$skip" ]; then
+    skip=
+    continue
+  fi
+  case $word in
+    -C | --cwd | --color | --memprofilerate | --otel-traces | --profiling | --tracing | -v | --verbose)
+      [ -n "$command" ] || skip=yes ;;
+    -*) ;;
+    *) command=${command:-$word} ;;
+  esac
+done
+case $command in
+  up | update | preview | pre | refresh | destroy | down | dn | import | watch)
+    if [ -z "$help$NESTLAB_RECOVERING" ] && [ -f "$root/toolchain/recover.py" ]; then
+      NESTLAB_RECOVERING=yes "$root/.venv/bin/python3" -P -m toolchain.recover -- "$@" || exit $?
+    fi
+    ;;
+esac
+exec "$engine" "$@"
+"""
+
+# SIGINT in the first tenths of a second, while modules are still imported, would print a trace.
+_HOST = """#!/bin/sh
+exec "$NESTLAB_ROOT/.venv/bin/python3" -P -c '
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+from toolchain.@MODULE@ import main
+main()' "$@"
+"""
+
+
+def pulumi(engine: Path) -> str:
+    """Return the script that stands for ``pulumi`` in this checkout and becomes ``engine``."""
+    filled = {
+        "@MARK@": MARK,
+        "@ENGINE@": shlex.quote(str(engine)),
+        "@ROOT@": shlex.quote(str(paths.ROOT)),
+        "@LOCAL@": paths.LOCAL.name,
+        "@NAMESPACES@": shlex.quote(str(NAMESPACES)),
+    }
+    text = _WRAPPER
+    for mark, value in filled.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def host(module: str) -> str:
+    """Return the script that becomes one of the Python hosts.
+
+    It lies beside the engine in the cache, where the engine looks for it, and so serves every
+    checkout: the one it is called from is in the environment.
+    """
+    return _HOST.replace("@MODULE@", module)
