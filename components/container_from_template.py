@@ -25,7 +25,7 @@ class ContainerFromTemplate(pulumi.ComponentResource):
     console: pulumi.Output[str]
     """Command that gives a shell in it, run on its hypervisor."""
 
-    def __init__(  # noqa: PLR0913 - three of them are the container, three where it is
+    def __init__(
         self,
         name: str,
         spec: ContainerSpec,

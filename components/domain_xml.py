@@ -130,8 +130,10 @@ def _screen(profile: DomainProfile) -> list[str]:
     return [
         *parts,
         dropped,
-        f'<xsl:template match="{at}"><xsl:copy><xsl:apply-templates select="@*"/>{attributes}'
-        '<xsl:apply-templates select="node()"/></xsl:copy></xsl:template>\n',
+        (
+            f'<xsl:template match="{at}"><xsl:copy><xsl:apply-templates select="@*"/>{attributes}'
+            '<xsl:apply-templates select="node()"/></xsl:copy></xsl:template>\n'
+        ),
     ]
 
 

@@ -25,7 +25,7 @@ class GuestFromIso(pulumi.ComponentResource):
     console: pulumi.Output[str]
     """Its screen as a URI; known once the guest is up, empty without one."""
 
-    def __init__(  # noqa: PLR0913 - three of them are the machine, three where it is
+    def __init__(
         self,
         name: str,
         spec: GuestSpec,

@@ -34,7 +34,7 @@ class _Outer(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def deploy(  # noqa: PLR0913 - facts come by name
+def deploy(
     spec: LabSpec,
     *,
     root: Path,

@@ -35,7 +35,7 @@ class NestedHypervisorLab(pulumi.ComponentResource):
     console: pulumi.Output[str]
     """Its screen as a URI; known once it is up."""
 
-    def __init__(  # noqa: PLR0913 - three of them are the hypervisor, three where it is
+    def __init__(
         self,
         name: str,
         spec: HypervisorSpec,
@@ -55,7 +55,9 @@ class NestedHypervisorLab(pulumi.ComponentResource):
         self.register_outputs({"address": self.address, "console": self.console})
 
 
-def fill(place: Hypervisor, spec: PlaceSpec, *, prefix: str, parent: pulumi.Resource) -> list[Entry]:
+def fill(
+    place: Hypervisor, spec: PlaceSpec, *, prefix: str, parent: pulumi.Resource
+) -> list[Entry]:
     """Make everything that ``spec`` puts into ``place``; return its part of the sheet.
 
     Logical names are the path from the outside in, so no two places can collide.

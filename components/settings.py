@@ -12,8 +12,10 @@ from components.spec import (
     HostFacts,
     LabSpec,
     SpecError,
-    load as load_spec,
     resolve_accelerator,
+)
+from components.spec import (
+    load as load_spec,
 )
 from components.spec.facts import FOLDER, LOCAL_URI
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from components.hypervisors.handle import MachineMade
     from components.spec import MachinePlan
@@ -31,22 +31,26 @@ def sheet(entries: Sequence[Entry]) -> pulumi.Output[list[dict[str, Any]]]:
     from the outside in), domain (what its hypervisor calls it), address, user, console; an empty
     text where there is none.
     """
-    rows = [
-        pulumi.Output.all(address=entry.made.address, console=entry.made.console).apply(
-            lambda live, entry=entry: {
-                "name": entry.plan.name,
-                "kind": entry.kind,
-                "layer": entry.plan.layer,
-                "inside": list(entry.plan.place),
-                "address": live["address"],
-                "domain": entry.plan.domain_name,
-                "user": entry.made.user,
-                "console": live["console"],
-            }
-        )
-        for entry in sorted(entries, key=lambda each: each.plan.layer)
-    ]
+    rows = [_row(entry) for entry in sorted(entries, key=lambda each: each.plan.layer)]
     return pulumi.Output.all(*rows).apply(list)
+
+
+def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
+    plan = entry.plan
+
+    def told(live: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "name": plan.name,
+            "kind": entry.kind,
+            "layer": plan.layer,
+            "inside": list(plan.place),
+            "domain": plan.domain_name,
+            "address": live["address"],
+            "user": entry.made.user,
+            "console": live["console"],
+        }
+
+    return pulumi.Output.all(address=entry.made.address, console=entry.made.console).apply(told)
 
 
 def passwords(entries: Sequence[Entry]) -> pulumi.Output[dict[str, str]]:

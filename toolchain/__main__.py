@@ -9,14 +9,22 @@ import sys
 from toolchain import ui
 
 COMMANDS = {
-    "toolchain": ("toolchain.build", "find or build the engine, its plugins and the Python environment"),
+    "toolchain": (
+        "toolchain.build",
+        "find or build the engine, its plugins and the Python environment",
+    ),
     "host": ("toolchain.host", "prepare this machine's libvirt"),
     "image": ("toolchain.image", "make the golden image of the nested KVM host"),
-    "doctor": ("toolchain.doctor", "say whether this machine can run nested labs, and what to mend"),
+    "doctor": (
+        "toolchain.doctor",
+        "say whether this machine can run nested labs, and what to mend",
+    ),
     "up": ("toolchain.lab", "bring the lab up"),
     "down": ("toolchain.lab", "take the lab down"),
     "show": ("toolchain.lab", "print the connection sheet"),
     "enter": ("toolchain.lab", "open a shell on a machine of the lab"),
+    "test": ("toolchain.testing", "run the tests, tier by tier"),
+    "bench": ("toolchain.bench", "measure a lab beside plain virsh"),
     "clean": ("toolchain.clean", "remove what the set-up made (--cache: the shared cache too)"),
 }
 """Subcommand -> module with ``main(argv) -> int``. Modules of several commands get the name first."""

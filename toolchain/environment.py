@@ -26,9 +26,8 @@ def ours(*, built_here: bool) -> dict[str, str]:
         "NESTLAB_ROOT": str(paths.ROOT),
         "PULUMI_HOME": str(paths.HOME),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
-        # Refresh and destroy then see the nested hosts through the program's gates; without it
-        # both fail while a nested host is switched off.
-        "PULUMI_RUN_PROGRAM": "true",
+        # The salt that the engine writes into a stack's file is not committed; the state has it too.
+        "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
     }
     return variables | ({OFFLINE: "true"} if built_here else {})
 

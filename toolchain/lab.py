@@ -130,13 +130,17 @@ def enter(wanted: argparse.Namespace) -> int:
         command = [*row["console"].split(), *(["--", *command] if command else [])]
     elif row["kind"] == "guest":
         if command:
-            raise ui.Problem(f"{row['name']} is a guest without a known login: only its console opens.")
+            raise ui.Problem(
+                f"{row['name']} is a guest without a known login: only its console opens."
+            )
         domain = row["name"] if inside else row["domain"]
         command = ["virsh", "-c", "qemu:///system", "console", domain]
     host = inside if row["kind"] in {"container", "guest"} else row["name"]
     argv = _ssh(host, wanted.stack, command) if host else command
     # The guests' namespace is where libvirt lives; the wrapper of pulumi goes the same way.
-    namespace = (paths.LOCAL / "netns").read_text().strip() if (paths.LOCAL / "netns").exists() else ""
+    namespace = (
+        (paths.LOCAL / "netns").read_text().strip() if (paths.LOCAL / "netns").exists() else ""
+    )
     if namespace:
         argv = ["ip", "netns", "exec", namespace, *argv]
         if os.geteuid():

@@ -41,7 +41,7 @@ def watch(end: Callable[[], None]) -> None:
             if not select.select([woken], [], [], LOOK_EVERY_S)[0]:
                 continue
             # A program may handle other signals, which come through the same pipe.
-            if set(os.read(woken, 64)) & {2}:
+            if set(os.read(woken, 64)) & set(ENDING):
                 break
         end()
 

@@ -4,7 +4,7 @@ A killed engine leaves a lock that nobody holds, plugins that are about to end, 
 state that it was about to create something. The next `pulumi up` would stop at the lock, or meet the
 half-made thing by its name. Nothing is touched that is not this lab's by its UUID.
 
-It leaves other backends than the checkout's own alone: their locks and states have owners elsewhere.
+It leaves backends that are not folders of this machine alone: their locks have owners elsewhere.
 Runs in the Python environment; nearly always it finds nothing to do, in some 50 ms.
 """
 
@@ -20,15 +20,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from components.remote import ownership
 from components.remote.shell import LocalShell, Shell, SshShell, Unreachable
 from components.remote.virsh import Virsh, VirshError
 from toolchain import paths, processes, ui
 
-STACKS = paths.STATE / ".pulumi" / "stacks"
-LOCKS = paths.STATE / ".pulumi" / "locks"
 ENDING_S = 5.0
 """How long plugins of a killed engine may take to notice it, seconds."""
 IDENTITY = "pulumi-python:dynamic/nestlab:Identity"
@@ -45,10 +43,8 @@ State = dict[str, Any]
 def main(argv: list[str]) -> int:
     """Put the stack that ``argv`` (pulumi's own arguments) is about right; return 0."""
     words = argv[1:] if argv[:1] == ["--"] else argv
-    if os.environ.get("PULUMI_BACKEND_URL") != paths.STATE.as_uri():
-        return 0
     stack = stack_of(words)
-    if stack is None:
+    if stack is None or backend() is None:
         return 0
     if drop_stale_locks(stack):
         wait_for_orphans()
@@ -57,6 +53,12 @@ def main(argv: list[str]) -> int:
     if has_pending(stack):
         finish_pending(stack)
     return 0
+
+
+def backend() -> Path | None:
+    """Return the folder of the file backend in force; None with another kind of backend."""
+    link = urlsplit(os.environ.get("PULUMI_BACKEND_URL", ""))
+    return Path(unquote(link.path)) / ".pulumi" if link.scheme == "file" else None
 
 
 def stack_of(words: list[str]) -> str | None:
@@ -82,7 +84,8 @@ def _bare(name: str) -> str:
 
 
 def _locks(stack: str) -> list[Path]:
-    return sorted(LOCKS.glob(f"*/*/{stack}/*.json"))
+    folder = backend()
+    return sorted(folder.glob(f"locks/*/*/{stack}/*.json")) if folder else []
 
 
 def locked(stack: str) -> bool:
@@ -143,7 +146,8 @@ def _runs_for_us(entry: Path, line: str) -> bool:
 
 
 def _checkpoint(stack: str) -> Path | None:
-    return next(iter(STACKS.glob(f"*/{stack}.json")), None)
+    folder = backend()
+    return next(iter(folder.glob(f"stacks/*/{stack}.json")), None) if folder else None
 
 
 def has_pending(stack: str) -> bool:

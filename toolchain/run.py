@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
+from typing import TYPE_CHECKING
 
 from toolchain.ui import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SHOWN_LINES = 12
 """Lines of a failed command's own words that are shown; the cause is nearly always among the last."""
@@ -55,7 +58,9 @@ def run(
         )
     except FileNotFoundError as missing:
         name = missing.filename or command[0]
-        raise Problem(_join(f"{name} is not there; it is needed for: {_words(command)}", remedy)) from None
+        raise Problem(
+            _join(f"{name} is not there; it is needed for: {_words(command)}", remedy)
+        ) from None
     except subprocess.TimeoutExpired as late:
         said = tail(_text(late.stderr) or _text(late.stdout))
         text = f"{_words(command)} did not end within {timeout:.0f} s"

@@ -10,8 +10,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 QUIET_S = 1.0
 """Steps that end sooner leave no line: a second run of a command is silent."""

@@ -8,11 +8,9 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
-import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 from typing_extensions import override
 
-from components.gates.base import Props
 from components.remote.ownership import left_behind, remove, uuid_of
 from components.remote.shell import Unreachable, shell_of
 from components.remote.virsh import Virsh, VirshError
@@ -20,6 +18,11 @@ from components.remote.waiting import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import pulumi
+
+    from components.gates.base import Props
+
 
 class IdentityProvider(ResourceProvider):
     """Makes a lab's identity, and sweeps after it."""

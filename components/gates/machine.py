@@ -18,7 +18,7 @@ from typing_extensions import override
 from components.gates import probes
 from components.gates.base import Gate, Props
 from components.remote.shell import Unreachable, shell_of
-from components.remote.virsh import Virsh, VirshError
+from components.remote.virsh import Virsh, VirshError, census, changed
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class MachineGateProvider(Gate):
     @override
     def look(self, props: Props) -> Seen:
         virsh = _virsh(props)
-        state = virsh.domain_state(props["domain"])
+        state = census(virsh).domains.get(props["domain"])
         if state is None:
             return Seen(ok=False, text=f"domain {props['domain']} is not defined any more")
         if state != "running":
@@ -59,6 +59,7 @@ class MachineGateProvider(Gate):
     def mend(self, olds: Props, news: Props) -> Props:
         virsh = _virsh(news)
         domain = news["domain"]
+        changed(virsh)
         before = virsh.domain_state(domain)
         if before is None:
             if not olds.get("definition"):

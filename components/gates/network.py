@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pulumi
 from pulumi.dynamic import Resource
 from typing_extensions import override
 
 from components.gates.base import Gate, Props
 from components.remote.shell import shell_of
-from components.remote.virsh import Virsh, words_of
+from components.remote.virsh import Virsh, census, changed, words_of
 from components.remote.waiting import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import pulumi
 
 
 class NetworkGateProvider(Gate):
@@ -28,7 +29,7 @@ class NetworkGateProvider(Gate):
 
     @override
     def look(self, props: Props) -> Seen:
-        active = _virsh(props).network_active(props["network"])
+        active = census(_virsh(props)).networks.get(props["network"])
         if active is None:
             return Seen(ok=False, text=f"network {props['network']} is not defined any more")
         return Seen(ok=active, text=f"network {props['network']} is {'up' if active else 'down'}")
@@ -36,6 +37,7 @@ class NetworkGateProvider(Gate):
     @override
     def mend(self, olds: Props, news: Props) -> Props:
         virsh, network = _virsh(news), news["network"]
+        changed(virsh)
         if virsh.network_active(network) is None:
             virsh.define("network", olds["definition"])
             virsh.must("net-autostart", network)

@@ -7,19 +7,18 @@ kernel does, and neither that a hypervisor takes orders. A *glance* is the cheap
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from components.remote.shell import CONNECT_S, Unreachable, fresh_shell, shell_of
-from components.remote.virsh import Virsh, VirshError
+from components.remote.shell import CONNECT_S, fresh_shell, shell_of
+from components.remote.virsh import Virsh, VirshError, foresee
 from components.remote.waiting import Seen
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Props = dict[str, Any]
 Probe = "Callable[[Props, Virsh], Seen]"
 
 SSH_PORT = 22
+INNER = "qemu:///system"
+"""A nested libvirt's URI, seen from its own host."""
 FORWARD = "nestlab-forward-{port}"
 """systemd unit on a nested host that carries a port of it to a host one layer deeper."""
 
@@ -51,7 +50,7 @@ def tcp(props: Props, virsh: Virsh) -> Seen:
 def libvirt(props: Props, virsh: Virsh) -> Seen:
     """A nested libvirt answers over SSH, as the machine whose host key was planned."""
     _forward(props, virsh)
-    inner = Virsh(fresh_shell(props["reach"]), "qemu:///system")
+    inner = Virsh(fresh_shell(props["reach"]), INNER)
     try:
         version = inner.must("version", timeout_s=30)
     except VirshError as not_yet:
@@ -70,8 +69,13 @@ def libvirt_glance(props: Props, virsh: Virsh) -> Seen:
             link.settimeout(CONNECT_S)
             greeting = link.recv(64)
     except OSError as silent:
-        return Seen(ok=False, text=f"{host}:{port} does not answer ({silent.strerror or 'no answer'})")
+        return Seen(
+            ok=False, text=f"{host}:{port} does not answer ({silent.strerror or 'no answer'})"
+        )
     ok = greeting.startswith(b"SSH-")
+    if ok:
+        # The gates inside ask next, while the engine's own connection is being made.
+        foresee(Virsh(shell_of(reach), INNER))
     return Seen(ok=ok, text=f"{host}:{port} {'greets' if ok else 'is no SSH server'}")
 
 
@@ -126,6 +130,3 @@ def glance(props: Props, virsh: Virsh) -> Seen:
     kind = props["probe"]["kind"]
     seen: Seen = GLANCES.get(kind, PROBES[kind])(props, virsh)
     return seen
-
-
-__all__ = ["GLANCES", "PROBES", "SSH_PORT", "Unreachable", "glance", "probe", "shell_of"]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import secrets
 import string
+from typing import TYPE_CHECKING
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 from typing_extensions import override
 
-from components.gates.base import Props
+if TYPE_CHECKING:
+    from components.gates.base import Props
 
 VNC_LENGTH = 8
 """RFC 6143 7.2.2: VNC authentication uses the first eight characters, no more."""
@@ -95,4 +97,3 @@ class Password(Resource, module="nestlab", name="Password"):
         super().__init__(
             PasswordProvider(), name, {"name": name, "length": length, "value": None}, opts
         )
-

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import pulumi
-
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pulumi
+
     from components.gates.identity import Identity
     from components.gates.secrets import SshKey
     from components.spec import (
@@ -169,7 +170,7 @@ class Hypervisor(Protocol):
 class Installer(Protocol):
     """How one kind of nested hypervisor comes to be on a host with libvirt."""
 
-    def __call__(  # noqa: PLR0913 - what a kind can need, by name
+    def __call__(
         self,
         name: str,
         *,

@@ -31,7 +31,7 @@ FORWARDS = 2200
 """First TCP port of a nested host that leads to one inside it; the address's last byte is added."""
 
 
-def install(  # noqa: PLR0913
+def install(
     name: str,
     *,
     lab: Lab,
@@ -150,7 +150,7 @@ def _words(golden: GoldenImage) -> list[dict[str, str]]:
     return [pairs, *([{"_": alone}] if alone else [])]
 
 
-def _seed(  # noqa: PLR0913
+def _seed(
     name: str,
     lab: Lab,
     host: LibvirtPlace,
@@ -158,7 +158,9 @@ def _seed(  # noqa: PLR0913
     host_key: SshKey,
     parent: pulumi.Resource | None,
 ) -> libvirt.CloudInitDisk:
-    user_data = pulumi.Output.all(lab.key.public, host_key.private, host_key.public).apply(
+    user_data: pulumi.Output[str] = pulumi.Output.all(
+        lab.key.public, host_key.private, host_key.public
+    ).apply(
         lambda keys: seed.user_data(
             name=plan.name, authorized=keys[0], host_private=keys[1], host_public=keys[2]
         )
@@ -167,7 +169,7 @@ def _seed(  # noqa: PLR0913
         f"{name}-seed",
         name=f"{plan.domain_name}-seed.iso",
         pool=host.pool.name,
-        user_data=pulumi.Output.secret(user_data),
+        user_data=user_data,
         meta_data=lab.identity.value.apply(
             lambda identity: seed.meta_data(name=plan.name, instance=f"{identity}-{plan.name}")
         ),

@@ -113,7 +113,9 @@ class LibvirtPlace:
             name=self.pool_name,
             type="dir",
             target=libvirt.PoolTargetArgs(path=self.pool_path),
-            xml=libvirt.PoolXmlArgs(xslt=self._identified("pool", self.pool_name, f"{self.name}-pool")),
+            xml=libvirt.PoolXmlArgs(
+                xslt=self._identified("pool", self.pool_name, f"{self.name}-pool")
+            ),
             opts=self.options(self.owner),
         )
 
@@ -158,7 +160,9 @@ class LibvirtPlace:
             domain=plan.domain,
             dhcp=libvirt.NetworkDhcpArgs(enabled=plan.dhcp) if own else None,
             autostart=True,
-            xml=libvirt.NetworkXmlArgs(xslt=self._identified("network", plan.libvirt_name, f"{name}-network")),
+            xml=libvirt.NetworkXmlArgs(
+                xslt=self._identified("network", plan.libvirt_name, f"{name}-network")
+            ),
             opts=self.options(opts.parent, delete_before_replace=True),
         )
         gate = NetworkGate(
@@ -295,7 +299,7 @@ class LibvirtPlace:
             **base,
         )
 
-    def domain(  # noqa: PLR0913 - a machine is many things
+    def domain(
         self,
         name: str,
         spec: MachineSpec,
@@ -330,7 +334,9 @@ class LibvirtPlace:
             kernel=direct.kernel if direct else None,
             initrd=direct.initrd if direct else None,
             cmdlines=[dict(each) for each in direct.cmdline] if direct else None,
-            boot_devices=[libvirt.DomainBootDeviceArgs(devs=list(plan.boot))] if plan.boot else None,
+            boot_devices=[libvirt.DomainBootDeviceArgs(devs=list(plan.boot))]
+            if plan.boot
+            else None,
             disks=[_disk_args(drive) for drive in drives],
             network_interfaces=[
                 libvirt.DomainNetworkInterfaceArgs(
@@ -340,14 +346,15 @@ class LibvirtPlace:
             ],
             graphics=_graphics(console),
             video=libvirt.DomainVideoArgs(type=spec.video if spec.video != "none" else "vga"),
-            consoles=[
-                libvirt.DomainConsoleArgs(type="pty", target_port="0", target_type="serial")
-            ],
+            consoles=[libvirt.DomainConsoleArgs(type="pty", target_port="0", target_type="serial")],
             autostart=spec.autostart,
             xml=libvirt.DomainXmlArgs(xslt=self._profile(name, spec, plan, drives, password)),
             opts=self.options(
                 parent,
-                depends_on=[*self.queue.turn(), *(networks[nic.network].ready for nic in plan.nics)],
+                depends_on=[
+                    *self.queue.turn(),
+                    *(networks[nic.network].ready for nic in plan.nics),
+                ],
                 delete_before_replace=True,
                 replace_on_changes=FORGOTTEN,
             ),
@@ -381,7 +388,7 @@ class LibvirtPlace:
 
         return pulumi.Output.all(uuid, password).apply(render)
 
-    def gate(  # noqa: PLR0913
+    def gate(
         self,
         name: str,
         plan: MachinePlan,

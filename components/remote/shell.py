@@ -117,7 +117,9 @@ class LocalShell:
         except subprocess.TimeoutExpired:
             raise Unreachable(f"{argv[0]} did not end within {timeout_s:g} s") from None
         return Result(
-            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
         )
 
     def connects(self, host: str, port: int) -> bool:
@@ -201,15 +203,21 @@ class SshShell:
             # Otherwise a server with several host keys may show one we do not know.
             transport.get_security_options().key_types = ("ssh-ed25519",)
             transport.start_client(timeout=HANDSHAKE_S)
-            if transport.get_remote_server_key() != wanted:
-                raise paramiko.SSHException(
-                    "its host key is not the one planned for it: another machine has this address"
-                )
+            _insist(transport, wanted)
             transport.auth_publickey(self.user, key)
         except BaseException:
             transport.close()
             raise
         return transport
+
+
+def _insist(transport: paramiko.Transport, wanted: paramiko.PKey) -> None:
+    import paramiko  # noqa: PLC0415
+
+    if transport.get_remote_server_key() != wanted:
+        raise paramiko.SSHException(
+            "its host key is not the one planned for it: another machine has this address"
+        )
 
 
 def _talk(channel: paramiko.Channel, stdin: bytes, until: float, what: str) -> Result:
@@ -285,4 +293,3 @@ def fresh_shell(target: Target) -> Shell:
     if isinstance(shell, SshShell):
         shell.close()
     return shell
-

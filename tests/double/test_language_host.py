@@ -330,12 +330,15 @@ def test_a_host_that_is_told_to_end_does_so_at_once_and_in_silence(
         text=True,
     ) as host:
         assert host.stdout
-        assert host.stdout.readline().strip().isdigit()
-        began = time.monotonic()
-        host.send_signal(number)
-        assert host.wait(5) == 0
-        assert time.monotonic() - began < 1
-        assert not host.stdout.read()
+        try:
+            assert host.stdout.readline().strip().isdigit()
+            began = time.monotonic()
+            host.send_signal(number)
+            assert host.wait(5) == 0
+            assert time.monotonic() - began < 1
+            assert not host.stdout.read()
+        finally:
+            host.kill()
 
 
 def _runs(pid: int) -> bool:

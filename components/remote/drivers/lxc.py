@@ -12,13 +12,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.gates.base import Props
 from components.remote.guests import DriverError
 from components.remote.waiting import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from components.gates.base import Props
     from components.remote.shell import Shell
 
 HOME = "/var/lib/lxc"
@@ -95,7 +95,15 @@ class LxcDriver:
         if wanted["archive"]:
             _must(shell, ["mkdir", "-p", f"{home}/rootfs"])
             data = Path(wanted["archive"]).read_bytes()
-            unpack = ["tar", "--numeric-owner", "-xpf", "-", "-C", f"{home}/rootfs", *_packing(data)]
+            unpack = [
+                "tar",
+                "--numeric-owner",
+                "-xpf",
+                "-",
+                "-C",
+                f"{home}/rootfs",
+                *_packing(data),
+            ]
             _must(shell, unpack, stdin=data, timeout_s=UPLOAD_S)
             settings = (
                 "lxc.include = /usr/share/lxc/config/common.conf\n"

@@ -1,0 +1,192 @@
+"""The embedded lab on this machine's own libvirt, from nothing to nothing.
+
+A failure here means that a student's first `make up` fails, or that a second command after it lies.
+The tests of this module share one lab and run in the order of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.checkout import virsh
+
+if TYPE_CHECKING:
+    from tests.support.checkout import Checkout
+
+pytestmark = pytest.mark.host
+
+
+def changes(said: str) -> dict[str, int]:
+    """Return pulumi's own count of steps: {"unchanged": 28, "updated": 1, ...}."""
+    words = r"created|updated|replaced|deleted|unchanged|to create|to update|to replace|to delete"
+    return {word: int(number) for number, word in re.findall(rf"(\d+) ({words})", said)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def strangers() -> dict[str, str]:
+    """What was on this machine before, to compare with afterwards."""
+    return {what: virsh(what, "--all", "--name") for what in ("list", "net-list", "pool-list")}
+
+
+def test_preview_before_anything_exists_shows_both_layers(checkout: Checkout) -> None:
+    done = checkout.make_target("toolchain")
+    assert done.code == 0, done.said
+    for step in ("host", "image", "doctor"):
+        done = checkout.make_target(step)
+        assert done.code == 0, done.said
+    assert checkout.pulumi("stack", "init", "local").code == 0
+    said = checkout.preview()
+    for name in ("kvm1-domain", "kvm1-inner-network", "kvm1-ipxe-domain", "kvm1-box-container"):
+        assert re.search(rf"\+ .* {name} ", said), said
+    assert set(changes(said)) == {"to create"}, said
+
+
+def test_make_up_brings_a_guest_and_a_container_up_inside_a_nested_host(checkout: Checkout) -> None:
+    done = checkout.make_target("up")
+    assert done.code == 0, done.said
+    assert "make enter NAME=kvm1" in done.said, "people are told how to get in"
+    guests = checkout.inside("virsh", "-q", "list", "--name").said.split()
+    assert guests == ["ipxe"]
+    xml = checkout.inside("virsh", "dumpxml", "ipxe").said
+    assert "<domain type='kvm'" in xml, "the inner guest runs with KVM, not emulated twice"
+    assert "host-passthrough" in xml
+    address = checkout.sheet()["ipxe"]["address"]
+    leases = checkout.inside("virsh", "-q", "net-dhcp-leases", "inner").said
+    assert address in leases, "the planned address was really leased"
+    answer = checkout.run(
+        "python3", "-m", "toolchain", "enter", "box", "--", "cat", "/proc/1/comm"
+    )
+    assert answer.said.strip() == "init", "the container answers a command"
+    ping = checkout.run("python3", "-m", "toolchain", "enter", "box", "--", "ping", "-c1", address.rpartition(".")[0] + ".1")
+    assert "1 packets received" in ping.said, "the container has its network"
+
+
+def test_the_sheet_says_where_everything_is_and_no_secret(checkout: Checkout) -> None:
+    shown = checkout.make_target("show").said
+    for name in ("kvm1", "ipxe", "box"):
+        assert f"NAME={name}" in shown
+    open_ = checkout.make_target("show", "SECRETS=1").said
+    row = next(line for line in open_.splitlines() if " ipxe " in f" {line} ")
+    password = row.split()[-1]
+    assert len(password) == 8
+    assert password not in shown, "passwords are shown when asked for"
+    keys = [path for path in (checkout.root / ".nestlab").rglob("*") if path.is_file()]
+    secret = [path for path in keys if "PRIVATE KEY" in path.read_text(errors="replace")]
+    assert secret, "the lab's key is where libvirt's clients look for it"
+    assert all(path.stat().st_mode & 0o077 == 0 for path in secret)
+
+
+def test_a_second_up_and_a_refresh_change_nothing(checkout: Checkout) -> None:
+    assert set(changes(checkout.up())) == {"unchanged"}
+    said = checkout.pulumi("refresh", "--yes", "--skip-preview", "--suppress-progress")
+    assert said.code == 0, said.said
+    assert set(changes(said.said)) == {"unchanged"}, said.said
+    assert set(changes(checkout.up())) == {"unchanged"}, "and nothing after a refresh either"
+
+
+def test_the_policy_pack_passes_and_stops_a_cpu_that_cannot_nest(checkout: Checkout) -> None:
+    done = checkout.pulumi("preview", "--policy-pack", "policies")
+    assert done.code == 0, done.said
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (("destroy", "{lab}-kvm1"), "shut off"),
+        (("reset", "{lab}-kvm1"), ""),
+        (("undefine-running", "{lab}-kvm1"), "not defined any more"),
+        (("net-destroy", "{lab}-lab"), "is down"),
+        (("net-undefine", "{lab}-lab"), "not defined any more"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_harm_to_the_outer_layer_is_seen_in_preview_and_mended_by_up(
+    checkout: Checkout, harm: tuple[str, str], said: str
+) -> None:
+    command, name = harm[0], harm[1].format(lab=checkout.lab)
+    if command == "undefine-running":
+        virsh("destroy", name)
+        virsh("undefine", name)
+    elif command == "net-undefine":
+        virsh("net-destroy", name)
+        virsh("net-undefine", name)
+    else:
+        virsh(command, name)
+    seen = checkout.preview()
+    assert said in seen, seen
+    if said:
+        assert "to update" in seen, seen
+    checkout.up()
+    assert checkout.inside("virsh", "-q", "list", "--name").said.split() == ["ipxe"]
+    assert checkout.inside("lxc-info", "-n", "box", "-sH").said.strip() == "RUNNING"
+    assert set(changes(checkout.up())) == {"unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (("virsh", "destroy", "ipxe"), "shut off"),
+        (("sh", "-c", "virsh destroy ipxe; virsh undefine ipxe"), "not defined any more"),
+        (("virsh", "net-destroy", "inner"), "is down"),
+        (("lxc-stop", "-n", "box", "-k"), "stopped"),
+        (("lxc-destroy", "-n", "box", "-f"), "not there any more"),
+    ],
+    ids=["guest off", "guest undefined", "network down", "container off", "container gone"],
+)
+def test_harm_inside_the_nested_host_is_seen_in_preview_and_mended_by_up(
+    checkout: Checkout, harm: tuple[str, ...], said: str
+) -> None:
+    checkout.inside(*harm)
+    seen = checkout.preview()
+    assert said in seen, seen
+    checkout.up()
+    assert checkout.inside("virsh", "-q", "list", "--name").said.split() == ["ipxe"]
+    assert checkout.inside("virsh", "-q", "net-list", "--name").said.split() == ["inner"]
+    assert checkout.inside("lxc-info", "-n", "box", "-sH").said.strip() == "RUNNING"
+    assert set(changes(checkout.up())) == {"unchanged"}
+
+
+def test_a_third_inner_guest_changes_just_that(checkout: Checkout) -> None:
+    def add(lab: dict[str, dict[str, dict[str, dict[str, object]]]]) -> None:
+        lab["hypervisors"]["kvm1"]["guests"]["second"] = {
+            "iso": "ipxe",
+            "memory_mib": 128,
+            "network": "inner",
+        }
+
+    checkout.edit(add)
+    seen = checkout.preview()
+    assert changes(seen).get("to replace", 0) == 0, seen
+    assert changes(seen)["to update"] == 1, "only the network's reservations"
+    checkout.up()
+    assert set(checkout.inside("virsh", "-q", "list", "--name").said.split()) == {"ipxe", "second"}
+
+
+def test_more_memory_and_another_nic_replace_the_guest_and_nothing_else(checkout: Checkout) -> None:
+    for field, value in (("memory_mib", 192), ("nic_model", "e1000")):
+
+        def change(lab: dict[str, object], field: str = field, value: object = value) -> None:
+            guests = lab["hypervisors"]["kvm1"]["guests"]  # type: ignore[index]
+            guests["second"][field] = value
+
+        checkout.edit(change)
+        seen = checkout.preview()
+        assert re.search(r"kvm1-second-domain replace", seen), seen
+        assert changes(seen)["to replace"] == 1, seen
+        checkout.up()
+        assert set(changes(checkout.up())) == {"unchanged"}
+    xml = checkout.inside("virsh", "dumpxml", "second").said
+    assert "<model type='e1000'/>" in xml
+    assert "196608</memory>" in xml
+
+
+def test_down_takes_seconds_and_leaves_nothing(checkout: Checkout, strangers: dict[str, str]) -> None:
+    checkout.down()
+    assert checkout.left() == []
+    after = {what: virsh(what, "--all", "--name") for what in strangers}
+    assert after == strangers, "what was there before is there still"
+    again = checkout.make_target("down")
+    assert again.code == 0, "there is nothing to take away, and that is well"

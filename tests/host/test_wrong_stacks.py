@@ -1,0 +1,68 @@
+"""Ten wrong stacks through the real engine: each is refused in words, and nothing is created.
+
+The unit tests hold the exact text of every refusal; here it is what a user sees, and what does not
+happen on the host.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tests.support.checkout import virsh
+
+if TYPE_CHECKING:
+    from tests.support.checkout import Checkout
+
+pytestmark = pytest.mark.host
+
+CASES = Path(__file__).parent.parent / "cases" / "refused"
+CHOSEN = (
+    "files_missing",
+    "guests_together_too_large",
+    "kind_minimums",
+    "names_used_twice",
+    "nested_too_deep",
+    "subnets_overlap",
+    "unknown_fields_name_the_nearest",
+    "unknown_kind",
+    "unknown_template",
+    "wrong_types",
+)
+
+
+def on_the_host() -> list[str]:
+    """Everything that libvirt has on this machine."""
+    return [virsh(what, "--all") for what in ("list", "net-list", "pool-list")]
+
+
+@pytest.fixture(scope="module")
+def ready(checkout: Checkout) -> Checkout:
+    """A checkout with its toolchain and facts."""
+    for step in ("toolchain", "host", "image", "doctor"):
+        done = checkout.make_target(step)
+        assert done.code == 0, done.said
+    assert checkout.pulumi("stack", "init", "local").code == 0
+    return checkout
+
+
+@pytest.mark.parametrize("case", CHOSEN)
+def test_a_wrong_stack_is_refused_and_nothing_is_created(ready: Checkout, case: str) -> None:
+    lab = yaml.safe_load((CASES / f"{case}.yaml").read_text())
+    text = yaml.safe_dump({"config": {"nestlab:lab": lab}}, sort_keys=False)
+    before = on_the_host()
+    whole = ready.settings.read_text()
+    ready.settings.write_text(text)
+    try:
+        done = ready.pulumi("up", "--yes", "--skip-preview")
+    finally:
+        ready.settings.write_text(whole)
+    assert done.code != 0
+    assert "Traceback" not in done.said
+    for line in (CASES / f"{case}.txt").read_text().splitlines():
+        if "<root>" not in line:
+            assert line in done.said.replace("\n", " ") or line in done.said, done.said
+    assert on_the_host() == before

@@ -1,0 +1,60 @@
+"""`make test`: units first, then doubles, then the real host; the first tier that fails ends it.
+
+The host tier needs the machine set up, and sets it up as `make up` does. Tests tell what they need
+and are skipped with a reason where it can't be had, but never silently.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+
+from toolchain import build, host, image, packages, paths, ui, verdict
+from toolchain.environment import environment
+from toolchain.system import System
+
+TIERS = {
+    "unit": ("tests/unit", "tests/policy"),
+    "double": ("tests/double",),
+    "host": ("tests/host",),
+}
+PACKAGES = ("openssh-server",)
+"""Debian packages that only tests need: the doubles of remote command lines sit behind a real sshd."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the tiers in order; return pytest's status of the first that fails, else 0."""
+    parser = argparse.ArgumentParser(prog="python3 -m toolchain test", description=__doc__)
+    parser.add_argument("tiers", nargs="*", choices=[*TIERS, []], help="default: all, in order")
+    parser.add_argument("--soak", action="store_true", help="also the tests that take many minutes")
+    wanted = parser.parse_args(argv)
+    build.main([])
+    marks = [] if wanted.soak else ["-m", "not soak"]
+    for tier in wanted.tiers or TIERS:
+        _prepare(tier)
+        folders = [folder for folder in TIERS[tier] if (paths.ROOT / folder).is_dir()]
+        status = _pytest(*folders, *marks)
+        if status:
+            ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
+            return status
+    return 0
+
+
+def _prepare(tier: str) -> None:
+    system = System()
+    if tier == "double" and system.is_root() and system.which("apt-get"):
+        asked = system.run(["dpkg-query", "-W", "-f=${db:Status-Status}\n", *PACKAGES])
+        if asked.out.split() != ["installed"] * len(PACKAGES):
+            packages.install(system, list(PACKAGES))
+    if tier == "host":
+        host.main([])
+        image.main([])
+        verdict.ensure(system)
+
+
+def _pytest(*words: str) -> int:
+    namespace = paths.NETNS.read_text().strip() if paths.NETNS.is_file() else ""
+    inside = ["ip", "netns", "exec", namespace] if namespace and os.geteuid() == 0 else []
+    command = [*inside, str(paths.VENV / "bin" / "python3"), "-m", "pytest", "-q", *words]
+    return subprocess.run(command, cwd=paths.ROOT, env=environment(), check=False).returncode
