@@ -40,8 +40,8 @@ test: ## units, then doubles, then a real lab on this machine
 check: toolchain ## lint and types
 	@$(IN) ruff check . && ruff format --check . && mypy components toolchain policies tests __main__.py
 
-bench: ## measure up, no-op and down beside plain virsh (minutes)
-	@$(SETUP) bench
+bench: toolchain host image ## measure up, no-op and down beside plain virsh (minutes)
+	@namespace=$$(cat .nestlab/netns); $(IN) $${namespace:+ip netns exec $$namespace} python3 -m tests.bench
 
 clean: ## remove what the set-up started and built (CACHE=1: the shared cache too)
 	@$(SETUP) clean $(if $(CACHE),--cache)

@@ -24,7 +24,6 @@ COMMANDS = {
     "show": ("toolchain.lab", "print the connection sheet"),
     "enter": ("toolchain.lab", "open a shell on a machine of the lab"),
     "test": ("toolchain.testing", "run the tests, tier by tier"),
-    "bench": ("toolchain.bench", "measure a lab beside plain virsh"),
     "clean": ("toolchain.clean", "remove what the set-up made (--cache: the shared cache too)"),
 }
 """Subcommand -> module with ``main(argv) -> int``. Modules of several commands get the name first."""

@@ -96,7 +96,7 @@ def test_the_engine_is_told_all_it_needs(checkout: Path) -> None:
     assert made["PYTHONPATH"] == str(checkout), "dynamic providers are pickled by reference"
     assert made["PULUMI_BACKEND_URL"] == f"file://{checkout}/.nestlab/state"
     assert made["PULUMI_CONFIG_PASSPHRASE_FILE"] == f"{checkout}/.nestlab/passphrase"
-    assert made["PULUMI_RUN_PROGRAM"] == "true"
+    assert made["PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER"] == "true"
     assert made["PULUMI_SKIP_UPDATE_CHECK"] == "true"
     assert "PYTHONDONTWRITEBYTECODE" not in made
 
