@@ -107,7 +107,9 @@ def _disks(disks: tuple[DiskProfile, ...]) -> list[str]:
 def _serial(log: str) -> list[str]:
     if not log:
         return []
-    return [_insert("/domain/devices/console", f'<log file={quoteattr(log)} append="off"/>')]
+    # In an attribute written out, XSLT takes braces for an expression.
+    file = quoteattr(log.replace("{", "{{").replace("}", "}}"))
+    return [_insert("/domain/devices/console", f'<log file={file} append="off"/>')]
 
 
 def _screen(profile: DomainProfile) -> list[str]:
@@ -138,4 +140,5 @@ def _screen(profile: DomainProfile) -> list[str]:
 
 
 def _attribute(name: str, value: str) -> str:
-    return f"<xsl:attribute name={quoteattr(name)}>{escape(value)}</xsl:attribute>"
+    # Without xsl:text a value of blanks would be taken for indentation.
+    return f"<xsl:attribute name={quoteattr(name)}><xsl:text>{escape(value)}</xsl:text></xsl:attribute>"

@@ -91,11 +91,18 @@ def fill(
 
 
 def _reservations(plan: PlacePlan, network: str) -> list[dict[str, str]]:
-    """Return who gets which address on ``network``, in the order of the file."""
-    machines: list[MachinePlan] = list(plan.machines.values())
-    return [
-        {"mac": nic.mac, "address": nic.address, "name": machine.name}
-        for machine in machines
-        for nic in machine.nics
-        if nic.network == network and nic.address and machine.group != "containers"
-    ]
+    """Return who gets which address on ``network``, in the order of the file.
+
+    libvirt takes a name once for a network: a machine's further NICs get a number to theirs.
+    """
+    found = []
+    for machine in plan.machines.values():
+        if machine.group == "containers":
+            continue
+        planned = [
+            (nic.mac, nic.address) for nic in machine.nics if nic.network == network and nic.address
+        ]
+        for number, (mac, address) in enumerate(planned):
+            name = f"{machine.name}-{number}" if number else machine.name
+            found.append({"mac": mac, "address": address, "name": name})
+    return found

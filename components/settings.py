@@ -13,17 +13,17 @@ from components.spec import (
     LabSpec,
     SpecError,
     resolve_accelerator,
+    sums,
 )
 from components.spec import (
     load as load_spec,
 )
 from components.spec.facts import FOLDER, LOCAL_URI
+from components.spec.places import places
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NEEDS_GOLDEN = {"kvm"}
-"""Kinds of nested hypervisors that are clones of the golden image."""
 CORES_UNKNOWN = 2
 """Cores of an outer host that the doctor has not seen: as many machines boot at a time."""
 
@@ -45,7 +45,10 @@ def load(data: object, root: Path, stack: str) -> Given:
     """
     try:
         spec = load_spec(data, root=root)
+        if wrong := sums.wrong(spec, root / FOLDER / "sums.json"):
+            raise SpecError(wrong)  # noqa: TRY301 - told like every other problem
         local = spec.host.uri.startswith(LOCAL_URI)
+        golden = any(place.kind and place.kind.golden for place in places(spec))
         host = None
         if local and (spec.host.accelerator == "auto" or (root / FOLDER / "host.json").exists()):
             host = HostFacts.read(root)
@@ -56,15 +59,8 @@ def load(data: object, root: Path, stack: str) -> Given:
                 "private": root / FOLDER / "keys" / stack,
                 "accelerator": resolve_accelerator(spec, host),
                 "cores": host.cores if host else CORES_UNKNOWN,
-                "golden": GoldenImage.read(root) if _kinds(spec) & NEEDS_GOLDEN else None,
+                "golden": GoldenImage.read(root) if golden else None,
             },
         )
     except SpecError as wrong:
         raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{wrong}") from None
-
-
-def _kinds(place: Any) -> set[str]:
-    found: set[str] = set()
-    for nested in place.hypervisors.values():
-        found |= {nested.kind} | _kinds(nested)
-    return found

@@ -69,7 +69,7 @@ def overlay() -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         files = {path.relative_to(SOURCES / "root").as_posix(): path for path in (SOURCES / "root").rglob("*")}
-        files |= {f"nestlab-{name}": SOURCES / name for name in ("customize", "initrd-init")}
+        files |= {f"nestlab-{name}": SOURCES / name for name in ("customize", "initrd-init", "busybox-template.sed")}
         for name, path in sorted(files.items()):
             if not path.is_file():
                 continue

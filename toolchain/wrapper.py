@@ -61,7 +61,10 @@ for word in "$@"; do
 done
 case $command in
   up | update | preview | pre | refresh | destroy | down | dn | import | watch)
-    if [ -z "$help$NESTLAB_RECOVERING" ] && [ -f "$root/toolchain/recover.py" ]; then
+    state=${PULUMI_BACKEND_URL#file://}/.pulumi
+    # Looked for here, because starting Python for it would cost each command a tenth of a second.
+    if [ -z "$help$NESTLAB_RECOVERING" ] && { [ -n "$(find "$state/locks" -name '*.json' 2>/dev/null)" ] ||
+      grep -qs '"pending_operations"' "$state"/stacks/*/*.json; }; then
       NESTLAB_RECOVERING=yes "$root/.venv/bin/python3" -P -m toolchain.recover -- "$@" || exit $?
     fi
     ;;

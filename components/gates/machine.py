@@ -17,15 +17,20 @@ from typing_extensions import override
 
 from components.gates import probes
 from components.gates.base import Gate, Props
-from components.remote.shell import Unreachable, shell_of
-from components.remote.virsh import Virsh, VirshError, census, changed
+from components.remote.census import census, changed
+from components.remote.shell import SshShell, Unreachable, shell_of
+from components.remote.virsh import Virsh, VirshError
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RUNNING = {"running", "idle", "paused", "in shutdown", "pmsuspended"}
-"""States of a domain that has a QEMU."""
+    from components.remote.shell import Shell
+
+ACTIVE = {"running", "idle", "paused", "in shutdown", "pmsuspended"}
+"""States of a domain that has a QEMU and need not be started."""
+WAKING = {"paused": "resume", "pmsuspended": "dompmwakeup", "crashed": "destroy"}
+"""What gets a domain out of a state in which starting it is refused."""
 
 
 class MachineGateProvider(Gate):
@@ -67,9 +72,11 @@ class MachineGateProvider(Gate):
             virsh.define("domain", olds["definition"])
             virsh.must("autostart", domain)
             say(f"{news['name']}: defined again; its disk is the one it had")
-        if before in RUNNING - {"running"}:
-            virsh.run("resume", domain)
-        if virsh.domain_state(domain) not in RUNNING:
+        if before == "in shutdown":
+            _wait_till_off(news, virsh)
+        if before in WAKING:
+            virsh.run(WAKING[before], domain)
+        if virsh.domain_state(domain) not in ACTIVE:
             if before is not None:
                 say(f"{news['name']}: starting it, it was {before}")
             virsh.must("start", domain)
@@ -82,6 +89,7 @@ class MachineGateProvider(Gate):
             )
         except NotReady as late:
             raise NotReady(f"{late}\n{how_to_look(news, virsh)}") from None
+        keep(virsh.shell)
         return {
             **news,
             "definition": virsh.definition("domain", domain),
@@ -91,11 +99,12 @@ class MachineGateProvider(Gate):
 
     @override
     def retire(self, props: Props) -> None:
+        # First: they must not stay when the place does not answer.
+        remove_keys(props)
         virsh = _virsh(props)
-        if virsh.domain_state(props["domain"]) is None:
+        if virsh.domain_state(props["domain"]) is None and props.get("definition"):
             # The provider refuses to delete what is not there.
             virsh.define("domain", props["definition"])
-        remove_keys(props)
         if props.get("console_log") and virsh.is_local:
             with contextlib.suppress(OSError):
                 Path(props["console_log"]).unlink(missing_ok=True)
@@ -104,22 +113,46 @@ class MachineGateProvider(Gate):
 def _patiently(props: Props, virsh: Virsh) -> Seen:
     """Look once in a wait: an answer that does not come is a thing seen, not a failure."""
     try:
-        if virsh.domain_state(props["domain"]) not in RUNNING:
-            return Seen(ok=False, text=f"domain {props['domain']} stopped running")
+        state = virsh.domain_state(props["domain"])
+        if state != "running":
+            text = "stopped running" if state in {None, "shut off"} else f"is {state}"
+            return Seen(ok=False, text=f"domain {props['domain']} {text}")
         return probes.probe(props, virsh)
-    except Unreachable as silent:
+    except (Unreachable, VirshError) as silent:
         return Seen(ok=False, text=str(silent))
+
+
+def _wait_till_off(props: Props, virsh: Virsh) -> None:
+    """Wait for the end of a shutdown that is under way: the domain can be started after it."""
+
+    def look() -> Seen:
+        state = virsh.domain_state(props["domain"])
+        return Seen(ok=state != "in shutdown", text=f"domain {props['domain']} is {state}")
+
+    wait_for(props["name"], look, deadline_s=float(props["deadline_s"]))
+
+
+def keep(shell: Shell) -> None:
+    """Have a nested host write to its disk what was just made in it.
+
+    People switch hosts off the hard way, and a medium that was uploaded a moment ago would come back
+    empty (ext4 allocates up to half a minute later).
+    """
+    if isinstance(shell, SshShell):
+        shell.run(["sync"])
 
 
 def how_to_look(props: Props, virsh: Virsh) -> str:
     """What a person can do next: the console's last lines and the commands to see more."""
-    at = f"virsh -c {virsh.uri}"
-    lines = [f"  look at it: {at} console {props['domain']}   (Ctrl-] leaves)"]
-    if display := virsh.vnc(props["domain"]):
-        lines.append(f"  screen: {display}")
-    if tail := virsh.tail(props.get("console_log") or ""):
-        lines.append(f"  last lines of {props['console_log']}:")
-        lines += [f"    | {line}" for line in tail]
+    console = f"virsh -c {virsh.uri} console {props['domain']}"
+    lines = [f"  look at it on {virsh.shell.name}: {console}   (Ctrl-] leaves)"]
+    # The place may be what does not answer.
+    with contextlib.suppress(Unreachable):
+        if display := virsh.vnc(props["domain"]):
+            lines.append(f"  screen: {display}")
+        if tail := virsh.tail(props.get("console_log") or ""):
+            lines.append(f"  last lines of {props['console_log']}:")
+            lines += [f"    | {line}" for line in tail]
     return "\n".join(lines)
 
 

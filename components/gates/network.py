@@ -12,8 +12,9 @@ from pulumi.dynamic import Resource
 from typing_extensions import override
 
 from components.gates.base import Gate, Props
+from components.remote.census import census, changed
 from components.remote.shell import shell_of
-from components.remote.virsh import Virsh, census, changed, words_of
+from components.remote.virsh import Virsh, VirshError, words_of
 from components.remote.waiting import Seen
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class NetworkGateProvider(Gate):
         virsh, network = _virsh(news), news["network"]
         changed(virsh)
         if virsh.network_active(network) is None:
+            if not olds.get("definition"):
+                raise VirshError(f"network {network} is not defined at {virsh.shell.name}")
             virsh.define("network", olds["definition"])
             virsh.must("net-autostart", network)
         virsh.reserve(network, words_of(news["reservations"]))
@@ -49,7 +52,7 @@ class NetworkGateProvider(Gate):
     @override
     def retire(self, props: Props) -> None:
         virsh = _virsh(props)
-        if virsh.network_active(props["network"]) is None:
+        if virsh.network_active(props["network"]) is None and props.get("definition"):
             # The provider refuses to delete what is not there.
             virsh.define("network", props["definition"])
 

@@ -14,7 +14,13 @@ import pulumi_libvirt as libvirt
 from components.domain_xml import DiskProfile
 from components.gates.secrets import SshKey
 from components.hypervisors.handle import HypervisorMade, Inside
-from components.hypervisors.libvirt import DirectBoot, Drive, LibvirtPlace, fingerprint
+from components.hypervisors.libvirt import (
+    DirectBoot,
+    Drive,
+    LibvirtPlace,
+    fingerprint,
+    machine_facts,
+)
 from components.media import seed
 
 if TYPE_CHECKING:
@@ -63,7 +69,7 @@ def install(
         domain,
         {"kind": "libvirt", "forward": forward},
         parent,
-        instance=fingerprint(spec, plan, golden),
+        instance=fingerprint(machine_facts(spec, plan), golden),
         key_folder=str(folder),
         reach=pulumi.Output.all(lab.key.private, host_key.public).apply(
             lambda keys: {

@@ -7,7 +7,7 @@ and silently forgets replace the domain, and what it can't say goes through `dom
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -31,6 +31,7 @@ from components.remote.guests import RemoteGuest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from components.spec import (
         ConsoleSpec,
@@ -187,7 +188,7 @@ class LibvirtPlace:
                 pool=self.pool.name,
                 source=str(path),
                 # Without a format the provider writes qcow2, and reads back what it finds.
-                format="iso" if iso else _format(path.read_bytes()[:4] if path.exists() else b""),
+                format="iso" if iso else _format(path),
                 opts=self.options(self.owner),
             )
         return self._media[name]
@@ -216,7 +217,7 @@ class LibvirtPlace:
             domain,
             _probe(plan, self.plan),
             opts.parent,
-            instance=fingerprint(spec, plan),
+            instance=fingerprint(machine_facts(spec, plan)),
         )
         return MachineMade(
             ready=gate,
@@ -312,7 +313,7 @@ class LibvirtPlace:
         """Make the domain of a machine; return it with its console's password, empty for none."""
         console = spec.console
         password: pulumi.Input[str] = ""
-        if console.password and console.type != "none":
+        if console.password and _has_screen(spec):
             made = Password(f"{name}-console", opts=self.gate_options(parent))
             password = made.value
         domain = libvirt.Domain(
@@ -379,7 +380,7 @@ class LibvirtPlace:
                     nic_models=tuple(nic.model or "virtio" for nic in plan.nics),
                     disks=tuple(drive.profile for drive in drives),
                     no_video=spec.video == "none",
-                    no_screen=spec.video == "none" or console.type == "none",
+                    no_screen=not _has_screen(spec),
                     console_log=CONSOLE_LOG.format(domain=plan.domain_name),
                     console_port=console.port,
                     console_password=known[1],
@@ -424,6 +425,17 @@ def fingerprint(*facts: object) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
+def machine_facts(spec: MachineSpec, plan: MachinePlan) -> dict[str, Any]:
+    """Return what a machine is made of, without what stands inside it and how it is waited for.
+
+    Otherwise a guest more or less in a nested host would look like another host, and in preview
+    nothing would be known of all that is in it.
+    """
+    left_out = {"networks", "guests", "containers", "hypervisors", "ready"}
+    planned = {key: value for key, value in asdict(plan).items() if key not in left_out}
+    return planned | {"spec": spec.model_dump(exclude=left_out)}
+
+
 def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:
     """What `MachineGate` asks of a guest."""
     kind = plan.ready.probe
@@ -444,6 +456,10 @@ def _disk_args(drive: Drive) -> libvirt.DomainDiskArgs:
     return libvirt.DomainDiskArgs(volume_id=key, scsi=drive.profile.bus == "scsi" or None)
 
 
+def _has_screen(spec: MachineSpec) -> bool:
+    return spec.console.type != "none" and spec.video != "none"
+
+
 def _graphics(console: ConsoleSpec) -> libvirt.DomainGraphicsArgs:
     return libvirt.DomainGraphicsArgs(
         # Without any the provider adds SPICE with no password; `domain_xml` takes it away again.
@@ -455,5 +471,6 @@ def _graphics(console: ConsoleSpec) -> libvirt.DomainGraphicsArgs:
     )
 
 
-def _format(magic: bytes) -> str:
-    return "qcow2" if magic == b"QFI\xfb" else "raw"
+def _format(image: Path) -> str:
+    with image.open("rb") as handle:
+        return "qcow2" if handle.read(4) == b"QFI\xfb" else "raw"

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
     from components.remote.virsh import Virsh
 
-KINDS = {
-    "domain": ("list", "--all"),
-    "network": ("net-list", "--all"),
-    "pool": ("pool-list", "--all"),
-}
+KINDS = {"domain": "list", "network": "net-list", "pool": "pool-list"}
 """What carries a lab's UUID, in the order in which it can be removed, and how virsh lists it."""
 
 
@@ -30,12 +26,23 @@ def uuid_of(identity: str, kind: str, name: str) -> str:
 
 def left_behind(virsh: Virsh, identity: str) -> Iterator[tuple[str, str]]:
     """Yield kind and name of everything at the place that is this lab's."""
-    for kind, listing in KINDS.items():
-        for line in virsh.must(*listing, "--uuid", "--name").splitlines():
-            found, _, name = line.strip().partition(" ")
-            name = name.strip()
-            if name and found == uuid_of(identity, kind, name):
+    for kind in KINDS:
+        for found, name in _present(virsh, kind):
+            if found == uuid_of(identity, kind, name):
                 yield kind, name
+
+
+def _present(virsh: Virsh, kind: str) -> Iterator[tuple[str, str]]:
+    """Yield UUID and name of every object of ``kind`` at the place."""
+    if kind == "network":
+        # net-list alone can't print both (libvirt 9).
+        for name in virsh.must("net-list", "--all", "--name").split():
+            yield virsh.must("net-uuid", name).strip(), name
+        return
+    for line in virsh.must(KINDS[kind], "--all", "--uuid", "--name").splitlines():
+        found, _, name = line.strip().partition(" ")
+        if name.strip():
+            yield found, name.strip()
 
 
 def remove(virsh: Virsh, kind: str, name: str) -> None:

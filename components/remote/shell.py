@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shlex
 import socket
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import paramiko
 
@@ -31,6 +32,12 @@ CONNECT_S = 5.0
 HANDSHAKE_S = 20.0
 """Key exchange and login on an emulated machine that is still booting, seconds."""
 COMMAND_S = 60.0
+GRACE_S = 2.0
+"""How long after its time a command's connection is cut, where nothing else ended it, seconds."""
+
+
+# It logs what it also raises, with a traceback: a machine that boots would fill the user's screen.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Target(TypedDict, total=False):
@@ -151,30 +158,47 @@ class SshShell:
         import paramiko  # noqa: PLC0415 - 0.1 s, which a deployment of one layer need not pay
 
         until = time.monotonic() + timeout_s
+        patience = min(HANDSHAKE_S, timeout_s)
+        link = None
         try:
-            channel = self._transport().open_session(timeout=HANDSHAKE_S)
-            with contextlib.closing(channel):
+            link = self._transport(patience)
+            channel = link.open_session(timeout=patience)
+            with _cut_after(link, timeout_s + GRACE_S), contextlib.closing(channel):
                 channel.settimeout(timeout_s)
                 channel.exec_command(shlex.join(argv))
-                return _talk(channel, stdin, until, f"{self.name}: {argv[0]}")
+                return _talk(channel, stdin, until, argv[0])
         except (paramiko.SSHException, EOFError, OSError) as broken:
-            self.close()
-            raise Unreachable(f"{self.name} ({self.host}:{self.port}): {_words(broken)}") from None
+            raise self._broken(link, broken) from None
 
     def connects(self, host: str, port: int) -> bool:
         """See `Shell.connects`."""
         import paramiko  # noqa: PLC0415
 
+        link = None
         try:
-            self._transport().open_channel(
+            link = self._transport(HANDSHAKE_S)
+            link.open_channel(
                 "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_S
             ).close()
         except paramiko.ChannelException:
             return False
         except (paramiko.SSHException, EOFError, OSError) as broken:
-            self.close()
-            raise Unreachable(f"{self.name} ({self.host}:{self.port}): {_words(broken)}") from None
+            if link and link.is_active():
+                return False  # the place is there, and what was asked for answers nothing at all
+            raise self._broken(link, broken) from None
         return True
+
+    def _broken(self, link: paramiko.Transport | None, why: Exception) -> Unreachable:
+        """Give up ``link``, and no other that has taken its place; return what to raise.
+
+        One whose command did not end in time is left to the commands of other threads on it.
+        """
+        with self._lock:
+            if link is not None and self._held is link:
+                self._held = None
+        if link is not None and not isinstance(why, TimeoutError):
+            link.close()
+        return Unreachable(f"{self.name} ({self.host}:{self.port}): {_words(why)}")
 
     def close(self) -> None:
         """Give the connection up; the next command opens a new one."""
@@ -183,14 +207,14 @@ class SshShell:
                 self._held.close()
             self._held = None
 
-    def _transport(self) -> paramiko.Transport:
+    def _transport(self, patience: float) -> paramiko.Transport:
         with self._lock:
             if self._held and self._held.is_active():
                 return self._held
-            self._held = self._connect()
+            self._held = self._connect(patience)
             return self._held
 
-    def _connect(self) -> paramiko.Transport:
+    def _connect(self, patience: float) -> paramiko.Transport:
         import paramiko  # noqa: PLC0415
 
         key = paramiko.Ed25519Key.from_private_key(io.StringIO(self.private_key))
@@ -198,11 +222,11 @@ class SshShell:
         link = socket.create_connection((self.host, self.port), CONNECT_S)
         transport = paramiko.Transport(link)
         try:
-            transport.banner_timeout = transport.handshake_timeout = HANDSHAKE_S
-            transport.auth_timeout = HANDSHAKE_S
+            transport.banner_timeout = transport.handshake_timeout = patience
+            transport.auth_timeout = patience
             # Otherwise a server with several host keys may show one we do not know.
             transport.get_security_options().key_types = ("ssh-ed25519",)
-            transport.start_client(timeout=HANDSHAKE_S)
+            transport.start_client(timeout=patience)
             _insist(transport, wanted)
             transport.auth_publickey(self.user, key)
         except BaseException:
@@ -214,6 +238,8 @@ class SshShell:
 def _insist(transport: paramiko.Transport, wanted: paramiko.PKey) -> None:
     import paramiko  # noqa: PLC0415
 
+    if not transport.initial_kex_done:
+        raise TimeoutError("it takes connections and does not answer")
     if transport.get_remote_server_key() != wanted:
         raise paramiko.SSHException(
             "its host key is not the one planned for it: another machine has this address"
@@ -235,8 +261,9 @@ def _talk(channel: paramiko.Channel, stdin: bytes, until: float, what: str) -> R
         if channel.exit_status_ready() and channel.eof_received and not moved:
             code = channel.recv_exit_status()
             return Result(code, out.decode(errors="replace"), err.decode(errors="replace"))
-        if channel.closed and not channel.exit_status_ready():
-            raise EOFError(f"{what}: the connection was cut")
+        # A channel that ends by itself says so first (RFC 4254 5.3).
+        if channel.closed and not channel.eof_received:
+            raise EOFError(f"the connection was cut while {what} ran")
         if time.monotonic() > until:
             raise TimeoutError(f"{what} did not end in time")
         if not moved:
@@ -251,6 +278,18 @@ def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
         channel.shutdown_write()
 
 
+@contextlib.contextmanager
+def _cut_after(link: paramiko.Transport, seconds: float) -> Iterator[None]:
+    """Close ``link`` after ``seconds``: paramiko waits for ever for the answer to a request."""
+    guard = threading.Timer(seconds, link.close)
+    guard.daemon = True
+    guard.start()
+    try:
+        yield
+    finally:
+        guard.cancel()
+
+
 def _blob(public: str) -> bytes:
     """Return the key itself of an OpenSSH public key line."""
     import base64  # noqa: PLC0415
@@ -261,6 +300,8 @@ def _blob(public: str) -> bytes:
 def _words(broken: BaseException) -> str:
     if isinstance(broken, TimeoutError) and not str(broken):
         return "no answer"
+    if isinstance(broken, EOFError) and not str(broken):
+        return "the connection was cut"
     text = getattr(broken, "strerror", None) or str(broken) or type(broken).__name__
     return str(text)[:1].lower() + str(text)[1:]
 

@@ -6,10 +6,7 @@ again. This does, by libvirt's client, which every place with libvirt has.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
-import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,16 +41,6 @@ class Reservation:
     def xml(self) -> str:
         """The ``host`` element of libvirt's network format."""
         return f"<host mac='{self.mac}' name='{self.name}' ip='{self.address}'/>"
-
-
-@dataclass(frozen=True)
-class Census:
-    """What a libvirt had at one moment."""
-
-    domains: dict[str, str]
-    """State by name, in libvirt's words ("running", "shut off", ...)."""
-    networks: dict[str, bool]
-    """Whether it is up, by name."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +82,6 @@ class Virsh:
         if GONE.search(done.err):
             return None
         raise VirshError(f"virsh {words[0]} at {self.shell.name}: {done.said}")
-
-    def count(self) -> Census:
-        """Ask for everything at once: on an emulated machine each virsh takes a third of a second."""
-        told = self.must("list --all; echo --; net-list --all")
-        domains, _, networks = told.partition("\n--\n")
-        rows = (line.split(maxsplit=2) for line in domains.splitlines() if line.strip())
-        nets = (line.split() for line in networks.splitlines() if line.strip())
-        return Census(
-            {name: state.strip() for _, name, state in rows},
-            {words[0]: words[1] == "active" for words in nets},
-        )
 
     def domain_state(self, name: str) -> str | None:
         """State in libvirt's words ("running", "shut off", ...); None when not defined."""
@@ -200,57 +176,3 @@ class Virsh:
 def words_of(reservations: Sequence[dict[str, str]]) -> list[Reservation]:
     """Return reservations from the plain data that goes through the engine."""
     return [Reservation(one["mac"], one["address"], one["name"]) for one in reservations]
-
-
-CENSUS_S = 2.0
-"""How long a census may be used: the gates of one place look within a second of one another."""
-
-
-class _Shared:
-    """A census that the gates of one place share, taken by whoever comes first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken: tuple[float, Census] | None = None
-
-    def get(self, virsh: Virsh) -> Census:
-        with self._lock:
-            now = time.monotonic()
-            if self._taken is None or now - self._taken[0] > CENSUS_S:
-                self._taken = (now, virsh.count())
-            return self._taken[1]
-
-    def drop(self) -> None:
-        with self._lock:
-            self._taken = None
-
-
-_shared: dict[tuple[str, str], _Shared] = {}
-
-
-def _shared_by(virsh: Virsh) -> _Shared:
-    return _shared.setdefault((virsh.shell.name, virsh.uri), _Shared())
-
-
-def census(virsh: Virsh) -> Census:
-    """Return what ``virsh`` has, seen within the last `CENSUS_S` seconds.
-
-    Raises:
-        Unreachable, VirshError: it can't be asked.
-    """
-    return _shared_by(virsh).get(virsh)
-
-
-def changed(virsh: Virsh) -> None:
-    """Say that something is being changed at ``virsh``, so that its next census is a new one."""
-    _shared_by(virsh).drop()
-
-
-def foresee(virsh: Virsh) -> None:
-    """Take the census in the background, because it will soon be asked for."""
-
-    def quietly() -> None:
-        with contextlib.suppress(Unreachable, VirshError):
-            census(virsh)
-
-    threading.Thread(target=quietly, daemon=True).start()

@@ -128,6 +128,8 @@ class Kind:
     needs_dhcp: bool
     """Whether it can only take its planned address by DHCP."""
     offers: Offers
+    golden: bool = False
+    """Whether it is a clone of the golden image that ``make image`` builds."""
 
 
 LIBVIRT_NICS: tuple[NicModel, ...] = get_args(NicModel)

@@ -166,14 +166,22 @@ class Checkout:
         ):
             names = virsh(*words).split()
             found += [f"{what} {name}" for name in names if self.lab in name]
-        places = (f"/var/lib/libvirt/nestlab/{self.lab}", f"/var/log/libvirt/qemu/{self.lab}-kvm1-console.log")
+        places = (
+            f"/var/lib/libvirt/nestlab/{self.lab}",
+            f"/var/log/libvirt/qemu/{self.lab}-kvm1-console.log",
+        )
         found += [f"file {place}" for place in places if Path(place).exists()]
         keys = self.root / ".nestlab" / "keys"
         found += [f"file {path}" for path in keys.rglob("*") if path.is_file()]
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    line = (
+                        (entry / "cmdline")
+                        .read_bytes()
+                        .replace(b"\0", b" ")
+                        .decode(errors="replace")
+                    )
                     if self.lab in line or str(self.root) in line:
                         found.append(f"process {entry.name}: {line[:120]}")
         return found

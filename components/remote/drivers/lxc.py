@@ -12,7 +12,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.remote.census import census, changed
 from components.remote.guests import DriverError
+from components.remote.virsh import Virsh
 from components.remote.waiting import Seen
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 HOME = "/var/lib/lxc"
 """Where LXC keeps containers (lxc.conf(5), ``lxc.lxcpath``)."""
+LIBVIRT = "qemu:///system"
+"""The libvirt of the same host, which shares its census."""
 STOP_S = 10
 """How long a container may take to end by itself, seconds."""
 UPLOAD_S = 900.0
@@ -35,6 +39,8 @@ class LxcDriver:
 
     def problem(self, wanted: Props) -> str:
         """See `Driver.problem`."""
+        if any("\n" in word for word in wanted["command"]):
+            return "a word of its command holds a line break, which LXC's settings can't: use ; instead"
         archive, sha256 = wanted["archive"], wanted["sha256"]
         if not archive or not sha256:
             return ""
@@ -63,8 +69,21 @@ class LxcDriver:
         state = state.strip() or "in an unknown state"
         return Seen(ok=state == "RUNNING", text=f"container {name} is {state.lower()}")
 
+    def glance(self, shell: Shell, wanted: Props) -> Seen:
+        """See `Driver.glance`."""
+        name = wanted["name"]
+        found = census(Virsh(shell, LIBVIRT)).containers.get(name)
+        if found is None:
+            return Seen(ok=False, text=f"container {name} is not there any more")
+        if found.settings.strip() != configuration(wanted).strip():
+            return Seen(ok=False, text=f"container {name} is not set up as the stack says")
+        return Seen(
+            ok=found.runs, text=f"container {name} is {'running' if found.runs else 'stopped'}"
+        )
+
     def ensure(self, shell: Shell, wanted: Props) -> None:
         """See `Driver.ensure`."""
+        changed(Virsh(shell, LIBVIRT))
         name = wanted["name"]
         home = f"{HOME}/{name}"
         if not shell.run(["test", "-e", f"{home}/complete"]).ok:
@@ -130,7 +149,7 @@ def configuration(wanted: Props) -> str:
         f"lxc.cgroup2.cpu.max = {int(wanted['cores']) * 100000} 100000",
     ]
     if wanted["command"]:
-        lines.append(f"lxc.init.cmd = {shlex.join(wanted['command'])}")
+        lines += _init(wanted["command"])
     if wanted["bridge"]:
         lines += [
             "lxc.net.0.type = veth",
@@ -146,6 +165,20 @@ def configuration(wanted: Props) -> str:
     else:
         lines.append("lxc.net.0.type = empty")
     return "\n".join(lines) + "\n"
+
+
+def _init(command: Sequence[str]) -> list[str]:
+    """Return what makes ``command`` the container's init.
+
+    LXC cuts it at every blank and knows no quotes (split_init_cmd of lxccontainer.c), so words with
+    blanks are handed to a shell in the environment.
+    """
+    if all(word and not any(letter.isspace() for letter in word) for word in command):
+        return [f"lxc.init.cmd = {' '.join(command)}"]
+    return [
+        f"lxc.environment = NESTLAB_COMMAND=exec {shlex.join(command)}",
+        'lxc.init.cmd = /bin/sh -c eval${IFS}"$NESTLAB_COMMAND"',
+    ]
 
 
 def _packing(data: bytes) -> list[str]:

@@ -39,6 +39,7 @@ KIND = Kind(
     reserve_mib=512,
     reserve_gib=2,
     needs_dhcp=True,
+    golden=True,
     offers=Offers(
         nic_models=LIBVIRT_NICS,
         disk_buses=LIBVIRT_DISKS,

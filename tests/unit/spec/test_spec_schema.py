@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
+from components.spec import reference
 from components.spec.schema import KEY, schema
 
 if TYPE_CHECKING:
@@ -92,3 +93,10 @@ def test_every_field_is_described_and_a_size_says_its_unit() -> None:
         for end, unit in units.items():
             if name.endswith(end):
                 assert unit in field["description"], f"{name} does not say its unit"
+
+
+def test_the_page_about_the_stack_file_is_current() -> None:
+    committed = ROOT / "docs" / "stack-file.md"
+    assert committed.read_text() == reference.page(), (
+        "run: python -m components.spec.reference > docs/stack-file.md"
+    )

@@ -105,9 +105,21 @@ def test_a_namespace_that_is_gone_is_named_with_its_remedy(checkout: Path) -> No
     assert "make host" in done.stderr
 
 
+def killed(checkout: Path, *, left: str = "lock") -> None:
+    """Leave what an engine leaves when it is killed."""
+    del checkout
+    state = paths.STATE / ".pulumi"
+    file = {
+        "lock": state / "locks" / "organization" / "nestlab" / "local" / "0f.json",
+        "pending": state / "stacks" / "nestlab" / "local.json",
+    }[left]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('{"pending_operations": []}' if left == "pending" else "{}")
+
+
 def asks(checkout: Path, *words: str, **given: str) -> bool:
     """Return whether ``toolchain.recover`` was run before the engine."""
-    (checkout / "toolchain" / "recover.py").touch()
+    killed(checkout)
     lines = pulumi(checkout, *words, **given).stdout.splitlines()
     assert lines[-1].startswith("engine")
     if len(lines) > 1:
@@ -144,12 +156,17 @@ def test_recovering_does_not_recover(checkout: Path) -> None:
     assert not asks(checkout, "refresh", NESTLAB_RECOVERING="yes")
 
 
+def test_an_operation_that_never_ended_is_put_right_too(checkout: Path) -> None:
+    killed(checkout, left="pending")
+    assert pulumi(checkout, "up").stdout.startswith("recover yes")
+
+
 def test_a_recovery_that_fails_stops_the_command(checkout: Path) -> None:
-    (checkout / "toolchain" / "recover.py").touch()
+    killed(checkout)
     done = pulumi(checkout, "up", RECOVERED="7")
     assert done.returncode == 7
     assert "engine" not in done.stdout
 
 
-def test_without_the_recovery_module_the_engine_runs_at_once(checkout: Path) -> None:
+def test_where_nothing_was_killed_the_engine_runs_at_once(checkout: Path) -> None:
     assert pulumi(checkout, "up").stdout.startswith("engine")

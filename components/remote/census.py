@@ -1,0 +1,174 @@
+"""What a place has, seen all at once and shared by the gates that look at it in the same moment.
+
+Looking costs: on an emulated machine each run of virsh takes a third of a second. So the gates of one
+place share one census, and a nested host is asked by one small script that reads the files in which
+libvirt and LXC themselves note what they run. Mending never relies on it: it asks libvirt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from components.remote.shell import LocalShell, Unreachable
+from components.remote.virsh import VirshError
+
+if TYPE_CHECKING:
+    from components.remote.virsh import Virsh
+
+FRESH_S = 2.0
+"""How long a census may be used: the gates of one place look within a second of one another."""
+
+# Shell built-ins but for one grep: each program started costs an emulated machine 50 ms. The state of
+# a running domain stands in its status file (libvirt, src/conf/virdomainobjlist.c), and a running
+# container's monitor listens on an abstract socket named after it (LXC, commands.c).
+SCRIPT = r"""
+for f in /etc/libvirt/qemu/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "domain ${f%.xml}"; done
+for f in /run/libvirt/qemu/*.xml; do
+  [ -e "$f" ] || continue
+  state=running
+  while read -r line; do
+    case $line in "<domstatus "*) state=${line#*state=\'}; state=${state%%\'*}; break ;; esac
+  done <"$f"
+  f=${f##*/}; echo "runs ${f%.xml} $state"
+done
+for f in /etc/libvirt/qemu/networks/*.xml; do
+  [ -e "$f" ] && f=${f##*/} && echo "network ${f%.xml}"
+done
+for f in /run/libvirt/network/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "up ${f%.xml}"; done
+for f in /var/lib/lxc/*/nestlab.conf; do
+  [ -e "$f" ] || continue
+  name=${f%/*}; echo "container ${name##*/}"
+  while read -r line; do printf 'set %s\n' "$line"; done <"$f"
+done
+grep -o '@/var/lib/lxc/[^/ ]*/command' /proc/net/unix
+exit 0
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """An LXC container that a lab made."""
+
+    settings: str
+    """What the lab decided of it, as it stands in its configuration."""
+    runs: bool
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a place had at one moment."""
+
+    domains: dict[str, str] = field(default_factory=dict)
+    """State by name, in libvirt's words ("running", "shut off", ...)."""
+    networks: dict[str, bool] = field(default_factory=dict)
+    """Whether it is up, by name."""
+    containers: dict[str, Container] = field(default_factory=dict)
+    """By name; only nested hosts are asked for them."""
+
+
+def take(virsh: Virsh) -> Census:
+    """Look, now.
+
+    Raises:
+        Unreachable, VirshError: the place or its libvirt can't be asked.
+    """
+    if isinstance(virsh.shell, LocalShell):
+        return _by_virsh(virsh)
+    done = virsh.shell.run(["sh", "-c", SCRIPT])
+    if not done.ok:
+        raise VirshError(f"looking at {virsh.shell.name}: {done.said}")
+    return read(done.out)
+
+
+def _by_virsh(virsh: Virsh) -> Census:
+    told = virsh.must("list --all; echo networks:; net-list --all")
+    # Quiet, virsh ends what `echo` says with no line break.
+    domains, _, networks = told.partition("networks:")
+    rows = (line.split(maxsplit=2) for line in domains.splitlines() if line.strip())
+    nets = (line.split() for line in networks.splitlines() if line.strip())
+    return Census(
+        {name: state.strip() for _, name, state in rows},
+        {words[0]: words[1] == "active" for words in nets},
+    )
+
+
+def read(told: str) -> Census:
+    """Return what `SCRIPT` printed."""
+    found = Census()
+    settings: dict[str, list[str]] = {}
+    running: set[str] = set()
+    name = ""
+    for line in told.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "domain":
+            found.domains.setdefault(rest, "shut off")
+        elif word == "runs":
+            domain, _, state = rest.partition(" ")
+            found.domains[domain] = state
+        elif word == "network":
+            found.networks.setdefault(rest, False)
+        elif word == "up":
+            found.networks[rest] = True
+        elif word == "container":
+            name = rest
+            settings[name] = []
+        elif word == "set":
+            settings[name].append(rest)
+        elif word.startswith("@"):
+            running.add(word.split("/")[-2])
+    for container, lines in settings.items():
+        found.containers[container] = Container("\n".join(lines), container in running)
+    return found
+
+
+class _Shared:
+    """The census of one place: taken by whoever comes first, used by all who come soon after."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: tuple[float, Census] | None = None
+
+    def get(self, virsh: Virsh) -> Census:
+        with self._lock:
+            if self._taken is None or time.monotonic() - self._taken[0] > FRESH_S:
+                self._taken = (time.monotonic(), take(virsh))
+            return self._taken[1]
+
+    def drop(self) -> None:
+        with self._lock:
+            self._taken = None
+
+
+_shared: dict[tuple[str, str], _Shared] = {}
+
+
+def _of(virsh: Virsh) -> _Shared:
+    return _shared.setdefault((virsh.shell.name, virsh.uri), _Shared())
+
+
+def census(virsh: Virsh) -> Census:
+    """Return what the place has, seen within the last `FRESH_S` seconds.
+
+    Raises:
+        Unreachable, VirshError: it can't be asked.
+    """
+    return _of(virsh).get(virsh)
+
+
+def changed(virsh: Virsh) -> None:
+    """Say that something is being changed at the place, so that its next census is a new one."""
+    _of(virsh).drop()
+
+
+def foresee(virsh: Virsh) -> None:
+    """Take the census in the background, because it will soon be asked for."""
+
+    def quietly() -> None:
+        with contextlib.suppress(Unreachable, VirshError):
+            census(virsh)
+
+    threading.Thread(target=quietly, daemon=True).start()
