@@ -6,7 +6,8 @@ import argparse
 import importlib
 import json
 
-from toolchain import cache, paths, ui
+from toolchain import cache, golden, paths, ui
+from toolchain.system import System
 
 
 def main(argv: list[str]) -> int:
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> int:
             " .nestlab/state, which this would remove.\nTake it down first (`make down`), or run"
             " `python3 -m toolchain clean --forget` and remove its guests by hand."
         )
+    golden.forget(System())
     importlib.import_module("toolchain.host").stop(argv)
     for what in (paths.LOCAL, paths.VENV):
         cache.remove(what)

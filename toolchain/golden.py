@@ -75,7 +75,9 @@ def parts(folder: Path) -> dict[str, Part]:
 
 def _virsh(system: System, *commands: str, timeout_s: float = 60, stdin: str = "") -> Result:
     """Run virsh commands in one client, as each start of one costs a third of the time there is."""
-    return system.run(["virsh", "-q", "-c", daemons.URI, "; ".join(commands)], timeout_s=timeout_s, stdin=stdin)
+    return system.run(
+        ["virsh", "-q", "-c", daemons.URI, "; ".join(commands)], timeout_s=timeout_s, stdin=stdin
+    )
 
 
 def _must(system: System, command: str, *, timeout_s: float = 60, stdin: str = "") -> str:
@@ -93,7 +95,11 @@ def _quoted(word: str) -> str:
 def volumes(system: System) -> set[str]:
     """Names of the pool's volumes as they are on the disk now; empty when the pool is not up."""
     told = _virsh(system, f"pool-refresh {POOL}", f"vol-list {POOL}").out
-    return {words[0] for line in told.splitlines() if len(words := line.split()) > 1 and words[1].startswith("/")}
+    return {
+        words[0]
+        for line in told.splitlines()
+        if len(words := line.split()) > 1 and words[1].startswith("/")
+    }
 
 
 def publish(system: System, folder: Path, root_gib: int) -> None:
@@ -115,7 +121,9 @@ def publish(system: System, folder: Path, root_gib: int) -> None:
                 for part in wanted.values():
                     upload(system, part, root_gib)
                 _must(system, f"vol-create {POOL} /dev/stdin", stdin=volume_xml(whole, 0, "raw"))
-    cache.write(paths.LOCAL / GOLDEN_JSON, json.dumps(description(folder, root_gib), indent=2) + "\n")
+    cache.write(
+        paths.LOCAL / GOLDEN_JSON, json.dumps(description(folder, root_gib), indent=2) + "\n"
+    )
 
 
 def description(folder: Path, root_gib: int) -> dict[str, object]:
@@ -170,7 +178,8 @@ def ensure_pool(system: System) -> None:
     else:
         _must(system, f"pool-define-as {POOL} dir --target {PLACE}")
     if POOL not in _must(system, "pool-list --name").split():
-        _must(system, f"pool-build {POOL}")  # makes the folder, and leaves one that is there as it is
+        # Makes the folder, and leaves one that is there as it is.
+        _must(system, f"pool-build {POOL}")
         _must(system, f"pool-start {POOL}")
     _must(system, f"pool-autostart {POOL}")
 
@@ -192,7 +201,9 @@ def forget(system: System) -> None:
     with ui.step("remove the golden image from libvirt"):
         hashes = {name.split(".")[0] for name in volumes(system)}
         for name in sorted(hashes):
-            if by := [user for user, text in told.items() if f"{PLACE}/{name}." in text or not text]:
+            if by := [
+                user for user, text in told.items() if f"{PLACE}/{name}." in text or not text
+            ]:
                 kept.add(name)
                 shown = ", ".join(by[:SHOWN]) + (", ..." if len(by) > SHOWN else "")
                 ui.say(f"golden image {name} stays in libvirt's pool {POOL}: {shown}")
@@ -216,7 +227,9 @@ def users(system: System) -> dict[str, str]:
             continue
         listed = _must(system, f"vol-list {_quoted(pool)}").splitlines()
         for name in (line.rsplit("/", 1)[-1].strip() for line in listed if "/" in line):
-            told[f"disk {name} needs it"] = _virsh(system, f"vol-dumpxml {_quoted(name)} --pool {_quoted(pool)}").out
+            told[f"disk {name} needs it"] = _virsh(
+                system, f"vol-dumpxml {_quoted(name)} --pool {_quoted(pool)}"
+            ).out
     for domain in _must(system, "list --all --name").split():
         told[f"guest {domain} needs it"] = _virsh(system, f"dumpxml {_quoted(domain)}").out
     return told

@@ -13,6 +13,7 @@ import argparse
 import getpass
 import hashlib
 import io
+import os
 import shlex
 import tarfile
 from pathlib import Path
@@ -23,6 +24,7 @@ from toolchain.system import System
 SOURCES = Path(__file__).resolve().parent / "image"
 RECIPE = 1
 """Raised when this file changes what comes out; the files in ``SOURCES`` count by themselves."""
+OS_RELEASE = Path("/etc/os-release")
 DEFAULT_SUITE = "bookworm"
 OLDEST_DEBIAN = 12
 """The first Debian with what the recipe relies on (merged /usr, networkd's and libvirt's versions)."""
@@ -45,13 +47,15 @@ def listed(name: str) -> list[str]:
 def suite() -> str:
     """Debian's release to build: this machine's own when it is Debian 12 or newer."""
     try:
-        told = Path("/etc/os-release").read_text()
+        told = OS_RELEASE.read_text()
     except FileNotFoundError:
         return DEFAULT_SUITE
     facts = dict(line.split("=", 1) for line in shlex.split(told) if "=" in line)
     version = facts.get("VERSION_ID", "")
     new_enough = version.isdecimal() and int(version) >= OLDEST_DEBIAN
-    return facts["VERSION_CODENAME"] if facts.get("ID") == "debian" and new_enough else DEFAULT_SUITE
+    return (
+        facts["VERSION_CODENAME"] if facts.get("ID") == "debian" and new_enough else DEFAULT_SUITE
+    )
 
 
 def digest(of_suite: str) -> str:
@@ -68,8 +72,14 @@ def overlay() -> bytes:
     """What lies over the packages' files, as a tar: root's, and executable when it is a script."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        files = {path.relative_to(SOURCES / "root").as_posix(): path for path in (SOURCES / "root").rglob("*")}
-        files |= {f"nestlab-{name}": SOURCES / name for name in ("customize", "initrd-init", "busybox-template.sed")}
+        files = {
+            path.relative_to(SOURCES / "root").as_posix(): path
+            for path in (SOURCES / "root").rglob("*")
+        }
+        files |= {
+            f"nestlab-{name}": SOURCES / name
+            for name in ("customize", "initrd-init", "busybox-template.sed")
+        }
         for name, path in sorted(files.items()):
             if not path.is_file():
                 continue
@@ -82,7 +92,7 @@ def overlay() -> bytes:
 
 
 def mirrors(system: System, of_suite: str) -> list[str]:
-    """apt source lines for ``of_suite`` from this machine's own configuration; empty without any.
+    """Source lines of apt for ``of_suite`` from this machine's own configuration; empty without any.
 
     apt itself is asked, as it alone understands every way to write its sources. Other publishers
     use Debian's suite names too, so a source counts when its own index says Debian, or, before the
@@ -94,7 +104,9 @@ def mirrors(system: System, of_suite: str) -> list[str]:
     found: list[str] = []
     for line in asked.out.splitlines():
         origin, address, release, component = line.rsplit("|", 3)
-        ours = origin == "Debian" or (origin.startswith("$") and "debian" in address.rstrip("/").split("/")[-1])
+        ours = origin == "Debian" or (
+            origin.startswith("$") and "debian" in address.rstrip("/").split("/")[-1]
+        )
         source = f"deb {address} {release} {component}"
         if ours and release in wanted and component == "main" and source not in found:
             found.append(source)
@@ -102,15 +114,34 @@ def mirrors(system: System, of_suite: str) -> list[str]:
     return found if any(source.split()[2] == of_suite for source in found) else []
 
 
+def proxies(system: System) -> dict[str, str]:
+    """Proxies of this machine's apt, as environment: mmdebstrap's apt reads no other settings of it.
+
+    Not as options of a command, where everybody would see a password in them.
+    """
+    wanted = {"Acquire::http::Proxy": "http_proxy", "Acquire::https::Proxy": "https_proxy"}
+    told = system.run(["apt-config", "dump", "--format", "%f %v%n"]).out
+    pairs = (line.split(maxsplit=1) for line in told.splitlines() if len(line.split()) > 1)
+    return {wanted[name]: value.strip() for name, value in pairs if name in wanted}
+
+
 def command(making: Path, of_suite: str, sources: list[str], *, root: bool) -> list[str]:
-    """mmdebstrap's command line: into a folder as root, into a tar without."""
+    """Command line of mmdebstrap: into a folder as root, into a tar without."""
     quoted = shlex.quote(str(making / "overlay.tar"))
     words = ["mmdebstrap", "--variant=minbase", "--mode=root" if root else "--mode=unshare"]
-    words += ["--format=dir" if root else "--format=tar", f"--include={','.join(listed('packages'))}"]
-    words += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"']
-    words += [f"--aptopt={line}" for line in ('Acquire::Retries "3"',)]
+    words += ["--format=dir" if root else "--format=tar"]
+    words += [f"--include={','.join(listed('packages'))}"]
+    settings = (
+        'APT::Install-Recommends "false"',
+        'Acquire::Languages "none"',
+        'Acquire::Retries "3"',
+    )
+    words += [f"--aptopt={setting}" for setting in settings]
     words += [f"--dpkgopt=path-exclude={pattern}" for pattern in listed("excluded")]
-    words += [f"--customize-hook=tar-in {quoted} /", '--customize-hook=chroot "$1" /nestlab-customize']
+    words += [
+        f"--customize-hook=tar-in {quoted} /",
+        '--customize-hook=chroot "$1" /nestlab-customize',
+    ]
     # A killed parent takes mmdebstrap along, which then undoes its mounts.
     target = making / ("root" if root else "root.tar")
     return ["setpriv", "--pdeathsig", "TERM", *words, of_suite, str(target), *sources]
@@ -158,12 +189,12 @@ def check(system: System) -> None:
 
 
 def _has_subordinate_ids() -> bool:
-    user = getpass.getuser()
+    names = (f"{getpass.getuser()}:", f"{os.getuid()}:")
     try:
         lines = [Path(f"/etc/{name}").read_text().splitlines() for name in ("subuid", "subgid")]
     except FileNotFoundError:
         return False
-    return all(any(line.startswith(f"{user}:") for line in told) for told in lines)
+    return all(any(line.startswith(names) for line in told) for told in lines)
 
 
 def make(system: System, making: Path, of_suite: str) -> None:
@@ -176,12 +207,13 @@ def make(system: System, making: Path, of_suite: str) -> None:
     with ui.step("golden image: Debian's packages", "about a minute, once"):
         install(system, making, of_suite, root=root)
     with ui.step("golden image: file system"):
-        pack(making, root=root)
+        pack(system, making, root=root)
     with ui.step("golden image: first boot", "half a minute under emulation"):
-        boot(making)
+        boot(system, making)
     with ui.step("golden image: disk"):
-        run.run(["qemu-img", "convert", "-O", "qcow2", making / "root.raw", making / "root.qcow2"], timeout=300)
-    for name in ("root", "root.raw", "root.tar", "overlay.tar", "console"):
+        words = ["qemu-img", "convert", "-O", "qcow2", making / "root.raw", making / "root.qcow2"]
+        run.run(words, timeout=300, env=system.environment())
+    for name in ("root", "root.raw", "root.tar", "overlay.tar"):
         cache.remove(making / name)
 
 
@@ -194,10 +226,12 @@ def install(system: System, making: Path, of_suite: str, *, root: bool) -> None:
         f"The packages come from {where}, suite {of_suite}. Check that `apt-get update` works here and that"
         f" {paths.images()} has 3 GB free, and run the same command again."
     )
-    run.run(command(making, of_suite, sources, root=root), timeout=BUILD_S, remedy=remedy, env=system.environment())
+    environment = proxies(system) | system.environment()
+    words = command(making, of_suite, sources, root=root)
+    run.run(words, timeout=BUILD_S, remedy=remedy, env=environment)
 
 
-def pack(making: Path, *, root: bool) -> None:
+def pack(system: System, making: Path, *, root: bool) -> None:
     """Make the disk's file system, kernel and initrd out of what mmdebstrap left."""
     # No partition table: the file system is the disk, so growing it is one step.
     script = f"""set -eu
@@ -208,28 +242,52 @@ def pack(making: Path, *, root: bool) -> None:
         mke2fs -q -t ext4 -L root -m 0 -E lazy_itable_init=0,root_owner=0:0 -d root root.raw {ROOT_GIB}G"""
     shell = ["sh", "-c", script]
     remedy = f"Check that {paths.images()} has 3 GB free, and run the same command again."
-    run.run(shell if root else ["fakeroot", *shell], timeout=300, remedy=remedy)
+    words = shell if root else ["fakeroot", *shell]
+    run.run(words, timeout=300, remedy=remedy, env=system.environment())
 
 
-def boot(making: Path) -> None:
+def boot(system: System, making: Path) -> None:
     """Boot the image once, without a network: libvirt in there learns what QEMU can do.
 
     Raises:
         Problem: it did not come up, with the last lines of its console.
     """
-    console = making / "console"
     disk = f"if=none,id=root,format=raw,cache=unsafe,file={str(making / 'root.raw').replace(',', ',,')}"
-    words = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "pc,accel=tcg", "-cpu", "max"]
-    words += ["-smp", "2", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]
+    words = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "qemu-system-x86_64",
+        "-machine",
+        "pc,accel=tcg",
+        "-cpu",
+        "max",
+    ]
+    words += [
+        "-smp",
+        "2",
+        "-m",
+        "1024",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+    ]
     words += ["-drive", disk, "-device", "virtio-blk-pci,drive=root"]
     words += ["-kernel", str(making / "vmlinuz"), "-initrd", str(making / "initrd")]
     arguments = [*golden.CMDLINE, ("init", "/usr/lib/nestlab/warm")]
-    words += ["-append", " ".join(value if key == "_" else f"{key}={value}" for key, value in arguments)]
+    words += [
+        "-append",
+        " ".join(value if key == "_" else f"{key}={value}" for key, value in arguments),
+    ]
     remedy = "The image would not work in a lab either; what it said on its console is above."
-    said = run.run(words, timeout=BOOT_S, remedy=remedy)
-    console.write_text(said)
+    said = run.run(words, timeout=BOOT_S, remedy=remedy, env=system.environment())
     if missed := [line for line in PROVED if line not in said]:
-        raise ui.Problem(f"the new image booted, but did not say {missed[0]!r}:\n{run.tail(said)}\n{remedy}")
+        raise ui.Problem(
+            f"the new image booted, but did not say {missed[0]!r}:\n{run.tail(said)}\n{remedy}"
+        )
 
 
 def main(argv: list[str]) -> int:

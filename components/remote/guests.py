@@ -100,6 +100,12 @@ class RemoteGuestProvider(Gate):
         driver_of(props["driver"]).remove(shell_of(props["target"]), props["wanted"])
 
     @override
+    def delete(self, _id: str, _props: Props) -> None:
+        # Nobody else removes it: a place that does not answer is a failure. With its whole place it
+        # is not asked for (deleted_with).
+        self.retire(_props)
+
+    @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
         found = super().diff(_id, _olds, _news)
         old, new = _olds.get("wanted") or {}, _news.get("wanted") or {}

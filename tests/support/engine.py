@@ -281,5 +281,15 @@ def _run(program: Callable[[], Mapping[str, Any] | None], recorder: Recorder) ->
     try:
         loop.run_until_complete(run_in_stack(whole))
     finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+        _close(loop)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Close ``loop``; what a failed deployment left behind would complain on standard error."""
+    loop.set_exception_handler(lambda *_: None)
+    if left := asyncio.all_tasks(loop):
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    asyncio.set_event_loop(None)
+    loop.close()

@@ -103,6 +103,8 @@ class LxcDriver:
     def remove(self, shell: Shell, wanted: Props) -> None:
         """See `Driver.remove`."""
         name = wanted["name"]
+        # First: what is half gone must not be taken for whole.
+        _must(shell, ["rm", "-f", f"{HOME}/{name}/complete"])
         _stop(shell, name)
         shell.run(["lxc-destroy", "-n", name, "-f"])
         # What lxc-create did not finish, lxc-destroy does not know.

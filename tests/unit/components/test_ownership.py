@@ -1,0 +1,121 @@
+"""Whose an object is: decided by its UUID alone, at both ends of a lab's life.
+
+A failure here means that `pulumi destroy` leaves something behind, or takes what is somebody else's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.gates import identity as identities
+from components.gates.identity import IdentityProvider
+from components.remote.ownership import left_behind, remove, uuid_of
+from components.remote.shell import Unreachable
+from components.remote.virsh import Virsh, VirshError
+from tests.support.libvirtd import FakeLibvirt
+
+if TYPE_CHECKING:
+    from typing import Any
+
+URI = "qemu:///system"
+OURS = "0123456789abcdef"
+THEIRS = "fedcba9876543210"
+IDENTITY = st.text("0123456789abcdef", min_size=16, max_size=16)
+
+
+@pytest.fixture
+def place() -> FakeLibvirt:
+    """A host with an object of each kind of ours, of another lab, and of a stranger."""
+    made = FakeLibvirt()
+    for lab, owner in (("ours", OURS), ("theirs", THEIRS)):
+        made.domain(f"{lab}-web", uuid=uuid_of(owner, "domain", f"{lab}-web"))
+        made.domain(f"{lab}-off", "shut off", uuid=uuid_of(owner, "domain", f"{lab}-off"))
+        made.network(f"{lab}-net", uuid=uuid_of(owner, "network", f"{lab}-net"))
+        made.network(f"{lab}-down", "inactive", uuid=uuid_of(owner, "network", f"{lab}-down"))
+        made.pools[f"nestlab-{lab}"] = uuid_of(owner, "pool", f"nestlab-{lab}")
+        made.volumes[f"nestlab-{lab}"] = [f"{lab}-web.qcow2", "medium-ipxe.iso"]
+    made.domain("ours-by-name", uuid=str(uuid.uuid4()))
+    made.network("default")
+    made.pools["default"] = str(uuid.uuid4())
+    made.volumes["default"] = ["precious.qcow2"]
+    return made
+
+
+def test_what_is_ours_is_found_by_its_uuid_in_an_order_in_which_it_can_go(
+    place: FakeLibvirt,
+) -> None:
+    assert list(left_behind(Virsh(place, URI), OURS)) == [
+        ("domain", "ours-web"),
+        ("domain", "ours-off"),
+        ("network", "ours-net"),
+        ("network", "ours-down"),
+        ("pool", "nestlab-ours"),
+    ]
+
+
+def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
+    place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(identities, "shell_of", lambda _: place)
+    props = {"name": "identity", "target": {"kind": "local"}, "uri": URI, "value": OURS}
+    IdentityProvider().delete("", props)
+    assert set(place.domains) == {"theirs-web", "theirs-off", "ours-by-name"}
+    assert set(place.networks) == {"theirs-net", "theirs-down", "default"}
+    assert set(place.pools) == {"nestlab-theirs", "default"}
+    assert place.volumes == {
+        "nestlab-ours": [],
+        "nestlab-theirs": ["theirs-web.qcow2", "medium-ipxe.iso"],
+        "default": ["precious.qcow2"],
+    }
+    said = capsys.readouterr().err.splitlines()
+    assert "removed pool nestlab-ours, left behind by a step that did not end" in said
+    assert len(said) == 5
+
+
+def test_a_host_that_does_not_answer_does_not_stop_a_destroy(
+    place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(identities, "shell_of", lambda _: place)
+    place.down = True
+    props = {"name": "identity", "target": {"kind": "local"}, "uri": URI, "value": OURS}
+    IdentityProvider().delete("", props)
+    assert "could not look for left-overs: libvirt at this machine" in capsys.readouterr().err
+
+
+def test_a_lab_keeps_its_identity_and_no_two_have_the_same() -> None:
+    provider = IdentityProvider()
+    made: list[dict[str, Any]] = [
+        provider.create({"name": "identity"}).outs or {} for _ in range(50)
+    ]
+    assert len({each["value"] for each in made}) == 50
+    assert all(uuid.UUID(uuid_of(each["value"], "domain", "web")) for each in made)
+    assert provider.diff("", made[0], {"name": "identity", "uri": "other"}).changes is False
+
+
+@given(IDENTITY, st.sampled_from(["domain", "network", "pool"]), st.text(max_size=20))
+def test_a_uuid_is_the_same_each_time_and_one_for_each_lab_kind_and_name(
+    identity: str, kind: str, name: str
+) -> None:
+    made = uuid_of(identity, kind, name)
+    assert made == str(uuid.UUID(made)) == uuid_of(identity, kind, name)
+    other = "0" if identity[0] != "0" else "1"
+    assert made != uuid_of(other + identity[1:], kind, name)
+    assert made != uuid_of(identity, f"{kind}s", name)
+    assert made != uuid_of(identity, kind, f"{name}x")
+
+
+def test_uuids_stay_what_they_are_in_running_labs() -> None:
+    assert uuid_of(OURS, "domain", "lab-web") == "1fd33421-36b7-513e-9229-c17472a49d07"
+
+
+def test_what_can_not_be_removed_is_told(place: FakeLibvirt) -> None:
+    with pytest.raises(VirshError, match=r"virsh undefine at this machine: .*failed to get domain"):
+        remove(Virsh(place, URI), "domain", "nobody")
+    place.down = True
+    with pytest.raises(Unreachable):
+        remove(Virsh(place, URI), "domain", "ours-web")

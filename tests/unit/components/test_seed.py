@@ -1,0 +1,116 @@
+"""The seed: a shell script that is right as it stands, and that nothing from a stack can change."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.gates.secrets import SshKeyProvider
+from components.media import seed
+from components.spec import SpecError, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOST = SshKeyProvider().create({"comment": "kvm1-hostkey"}).outs or {}
+LOGIN = SshKeyProvider().create({"comment": "key"}).outs or {}
+
+
+def script(name: str = "kvm1") -> str:
+    return seed.user_data(
+        name=name,
+        authorized=LOGIN["public"],
+        host_private=HOST["private"],
+        host_public=HOST["public"],
+    )
+
+
+def files(text: str) -> dict[str, str]:
+    """What the script's here-documents write, by path."""
+    found = re.findall(r"^cat > (\S+) <<'NESTLAB'\n(.*?)\nNESTLAB$", text, re.DOTALL | re.MULTILINE)
+    return dict(found)
+
+
+def test_the_script_is_one_that_sh_takes() -> None:
+    done = subprocess.run(["sh", "-n"], input=script(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert script().startswith("#!/bin/sh\n"), "the image runs nothing else"
+
+
+def test_the_script_stops_at_the_first_failure_and_writes_for_root_alone() -> None:
+    lines = script().splitlines()
+    assert lines.index("set -eu") < lines.index("umask 077") < lines.index("mkdir -p /root/.ssh")
+
+
+def test_the_keys_are_written_whole() -> None:
+    assert files(script()) == {
+        "/root/.ssh/authorized_keys": LOGIN["public"].strip(),
+        "/etc/ssh/ssh_host_ed25519_key": HOST["private"].strip(),
+        "/etc/ssh/ssh_host_ed25519_key.pub": HOST["public"].strip(),
+    }
+
+
+def test_the_key_that_opens_every_host_is_not_on_any() -> None:
+    # The first line and the last say which kind of key it is, the second begins alike in all.
+    secret = LOGIN["private"].splitlines()[2:-1]
+    assert secret
+    assert not any(line in script() for line in secret)
+
+
+def test_the_private_host_key_stays_private() -> None:
+    chmods = [shlex.split(line) for line in script().splitlines() if line.startswith("chmod")]
+    opened = {path for words in chmods for path in words[2:]}
+    assert "/etc/ssh/ssh_host_ed25519_key" not in opened
+    assert "/root/.ssh/authorized_keys" not in opened
+
+
+def test_the_script_run_with_its_paths_elsewhere_does_what_it_says_twice(tmp_path: Path) -> None:
+    text = script()
+    for folder in ("/etc", "/root"):
+        text = text.replace(f" {folder}/", f" {tmp_path}{folder}/")
+    text = text.replace("\nhostname kvm1\n", f"\necho kvm1 > {tmp_path}/running\n")
+    (tmp_path / "etc" / "ssh").mkdir(parents=True)
+    for _ in range(2):
+        done = subprocess.run(["sh"], input=text, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "etc" / "hostname").read_text() == "kvm1\n"
+    assert (tmp_path / "running").read_text() == "kvm1\n"
+    key = tmp_path / "etc" / "ssh" / "ssh_host_ed25519_key"
+    assert key.read_text() == HOST["private"].strip() + "\n", "sshd wants the line break at its end"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert (key.with_suffix(".pub")).stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "root" / ".ssh").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b", "a;b", "$(id)", "`id`", "a'b", 'a"b', "a\nb", "NESTLAB\n", "-x", "Ä", "a{b}", ""],
+)
+def test_a_name_that_a_shell_would_read_otherwise_never_gets_so_far(
+    name: str, tmp_path: Path
+) -> None:
+    lab = {
+        "name": "lab",
+        "networks": {"net": {"subnet": "10.77.0.0/24"}},
+        "hypervisors": {name: {"kind": "kvm", "network": "net"}},
+    }
+    with pytest.raises(SpecError):
+        load(lab, root=tmp_path)
+
+
+@given(st.from_regex(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", fullmatch=True))
+def test_every_name_that_the_spec_takes_is_one_word_to_a_shell(name: str) -> None:
+    assert shlex.quote(name) == name
+    assert f"\nhostname {name}\n" in script(name)
+
+
+def test_meta_data_changes_with_the_lab_so_that_cloud_init_runs_its_seed_again() -> None:
+    read = yaml.safe_load(seed.meta_data(name="kvm1", instance="0123-kvm1"))
+    assert read == {"instance-id": "0123-kvm1", "local-hostname": "kvm1"}
