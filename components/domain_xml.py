@@ -121,17 +121,14 @@ def _screen(profile: DomainProfile) -> list[str]:
     if profile.no_screen:
         return [*parts, f'<xsl:template match="{at}"/>\n']
     attributes = ""
-    dropped = ""
     if profile.console_port is not None:
         attributes += _attribute("port", str(profile.console_port)) + _attribute("autoport", "no")
-        dropped = f'<xsl:template match="{at}/@autoport"/>\n'
     if profile.console_password:
         attributes += _attribute("passwd", profile.console_password)
     if not attributes:
         return parts
     return [
         *parts,
-        dropped,
         (
             f'<xsl:template match="{at}"><xsl:copy><xsl:apply-templates select="@*"/>{attributes}'
             '<xsl:apply-templates select="node()"/></xsl:copy></xsl:template>\n'

@@ -92,6 +92,11 @@ def _quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def _names(told: str) -> list[str]:
+    """Names that virsh printed, one a line: they may have blanks."""
+    return [line.strip() for line in told.splitlines() if line.strip()]
+
+
 def volumes(system: System) -> set[str]:
     """Names of the pool's volumes as they are on the disk now; empty when the pool is not up."""
     told = _virsh(system, f"pool-refresh {POOL}", f"vol-list {POOL}").out
@@ -177,7 +182,7 @@ def ensure_pool(system: System) -> None:
             )
     else:
         _must(system, f"pool-define-as {POOL} dir --target {PLACE}")
-    if POOL not in _must(system, "pool-list --name").split():
+    if POOL not in _names(_must(system, "pool-list --name")):
         # Makes the folder, and leaves one that is there as it is.
         _must(system, f"pool-build {POOL}")
         _must(system, f"pool-start {POOL}")
@@ -193,7 +198,7 @@ def forget(system: System) -> None:
         Problem: libvirt refuses; with what it said.
     """
     asked = _virsh(system, "pool-list --all --name")
-    if not asked.ok or POOL not in asked.out.split():
+    if not asked.ok or POOL not in _names(asked.out):
         return
     ensure_pool(system)
     told = users(system)
@@ -218,8 +223,8 @@ def forget(system: System) -> None:
 def users(system: System) -> dict[str, str]:
     """Who may need an image -> the XML that tells; empty text where libvirt can't tell."""
     told: dict[str, str] = {}
-    running = set(_must(system, "pool-list --name").split())
-    for pool in _must(system, "pool-list --all --name").split():
+    running = set(_names(_must(system, "pool-list --name")))
+    for pool in _names(_must(system, "pool-list --all --name")):
         if pool == POOL:
             continue
         if pool not in running:
@@ -230,6 +235,6 @@ def users(system: System) -> dict[str, str]:
             told[f"disk {name} needs it"] = _virsh(
                 system, f"vol-dumpxml {_quoted(name)} --pool {_quoted(pool)}"
             ).out
-    for domain in _must(system, "list --all --name").split():
+    for domain in _names(_must(system, "list --all --name")):
         told[f"guest {domain} needs it"] = _virsh(system, f"dumpxml {_quoted(domain)}").out
     return told

@@ -29,6 +29,8 @@ from toolchain import paths, processes, ui
 
 ENDING_S = 5.0
 """How long plugins of a killed engine may take to notice it, seconds."""
+PROJECT = "nestlab"
+"""Name in Pulumi.yaml: others may keep stacks in the same backend."""
 IDENTITY = "pulumi-python:dynamic/nestlab:Identity"
 OWNED = {
     "libvirt:index/domain:Domain": "domain",
@@ -85,7 +87,7 @@ def _bare(name: str) -> str:
 
 def _locks(stack: str) -> list[Path]:
     folder = backend()
-    return sorted(folder.glob(f"locks/*/*/{stack}/*.json")) if folder else []
+    return sorted(folder.glob(f"locks/*/{PROJECT}/{stack}/*.json")) if folder else []
 
 
 def locked(stack: str) -> bool:
@@ -128,7 +130,8 @@ def _orphans() -> list[processes.Process]:
             continue
         pid = int(entry.name)
         line = processes.command_line(pid)
-        ours = str(paths.HOME) in line or _runs_for_us(entry, line)
+        # Its program, not just a word: somebody may be reading a log in there.
+        ours = line.startswith(f"{paths.HOME}/") or _runs_for_us(entry, line)
         engine = processes.name(processes.parent(pid)).startswith("pulumi")
         if ours and not engine and pid not in processes.ancestors(os.getpid()):
             process = processes.identify(pid)
@@ -147,7 +150,10 @@ def _runs_for_us(entry: Path, line: str) -> bool:
 
 def _checkpoint(stack: str) -> Path | None:
     folder = backend()
-    return next(iter(folder.glob(f"stacks/*/{stack}.json")), None) if folder else None
+    if folder is None:
+        return None
+    found = folder / "stacks" / PROJECT / f"{stack}.json"
+    return found if found.is_file() else None
 
 
 def has_pending(stack: str) -> bool:
@@ -165,6 +171,7 @@ def finish_pending(stack: str) -> None:
     with ui.step("putting right what a killed run left"):
         told = json.loads(_pulumi("stack", "export", "--stack", stack))
         deployment = told["deployment"]
+        deployment.setdefault("resources", [])
         for operation in deployment.pop("pending_operations", None) or []:
             _finish(operation, deployment)
         _pulumi("stack", "import", "--stack", stack, stdin=json.dumps(told))
@@ -209,7 +216,7 @@ class _Found:
     name: str
     pool: str
     uuid: str
-    """The UUID that makes it this lab's; empty for a volume, which its pool makes ours."""
+    """The UUID that makes it this lab's; a volume's is that of its pool, empty without one."""
 
     @classmethod
     def of(cls, resource: State, deployment: State) -> _Found | None:
@@ -222,19 +229,30 @@ class _Found:
             return None
         # As `LibvirtPlace` does: by its name on the outer host, inside by what the state calls it.
         key = inputs["name"] if outer else resource["urn"].rpartition("::")[2]
-        uuid = "" if kind == "volume" else ownership.uuid_of(identity, kind, key)
-        return cls(virsh, kind, inputs["name"], str(inputs.get("pool") or ""), uuid)
+        pool = str(inputs.get("pool") or "")
+        if kind == "volume":
+            uuid = _pool_uuid(pool, resource.get("provider"), deployment)
+        else:
+            uuid = ownership.uuid_of(identity, kind, key)
+        return cls(virsh, kind, inputs["name"], pool, uuid)
 
     def _is_ours(self) -> bool:
-        command = {"domain": "domuuid", "network": "net-uuid", "pool": "pool-uuid"}[self.kind]
-        return self.virsh.run(command, self.name).out.strip() == self.uuid
+        command, name = {
+            "domain": ("domuuid", self.name),
+            "network": ("net-uuid", self.name),
+            "pool": ("pool-uuid", self.name),
+            "volume": ("pool-uuid", self.pool),
+        }[self.kind]
+        return bool(self.uuid) and self.virsh.run(command, name).out.strip() == self.uuid
 
     def remove(self) -> None:
         """Remove it if it is there and this lab's."""
+        if not self._is_ours():
+            return
         if self.kind == "volume":
             self.virsh.run("pool-refresh", self.pool)
             self.virsh.run("vol-delete", self.name, "--pool", self.pool)
-        elif self._is_ours():
+        else:
             ownership.remove(self.virsh, self.kind, self.name)
 
     def gone(self) -> bool:
@@ -245,7 +263,16 @@ class _Found:
 def _identity(deployment: State) -> str:
     for one in deployment["resources"]:
         if one["type"] == IDENTITY:
-            return str(one["outputs"]["value"])
+            return str((one.get("outputs") or {}).get("value") or "")
+    return ""
+
+
+def _pool_uuid(name: str, provider: str | None, deployment: State) -> str:
+    """UUID of the pool of the state that is called ``name`` in the libvirt of ``provider``."""
+    for one in deployment["resources"]:
+        mine = one.get("provider") == provider and (one.get("inputs") or {}).get("name") == name
+        if OWNED.get(one["type"]) == "pool" and mine:
+            return str(one.get("id") or "")
     return ""
 
 
@@ -258,7 +285,8 @@ def _libvirt(resource: State, deployment: State) -> tuple[Virsh | None, bool]:
         return None, True
     link = urlsplit(uri)
     query = parse_qs(link.query)
-    if "knownhosts" not in query:
+    # A nested host's URI is our own; the outer host's may name a user's key and known hosts.
+    if not query.get("keyfile", [""])[0].startswith(f"{paths.KEYS}/"):
         return Virsh(LocalShell(), uri), True
     return Virsh(_ssh(link.hostname or "", link.port or 22, query), "qemu:///system"), False
 

@@ -73,9 +73,12 @@ def test_the_sheet_says_where_everything_is_and_no_secret(checkout: Checkout) ->
     password = row.split()[-1]
     assert len(password) == 8
     assert password not in shown, "passwords are shown when asked for"
-    keys = [path for path in (checkout.root / ".nestlab").rglob("*") if path.is_file()]
-    secret = [path for path in keys if "PRIVATE KEY" in path.read_text(errors="replace")]
+    mark = b"b3BlbnNzaC1rZXktdjEA"  # how a private key begins in OpenSSH's format
+    files = [path for path in (checkout.root / ".nestlab").rglob("*") if path.is_file()]
+    secret = [path for path in files if mark in path.read_bytes()]
+    keys = checkout.root / ".nestlab" / "keys"
     assert secret, "the lab's key is where libvirt's clients look for it"
+    assert all(keys in path.parents for path in secret), "and nowhere else, the state included"
     assert all(path.stat().st_mode & 0o077 == 0 for path in secret)
 
 

@@ -12,7 +12,9 @@ class Thing(pulumi.CustomResource):
     secret: pulumi.Output[str]
     made: pulumi.Output[str]
 
-    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None, **props: object):
+    def __init__(
+        self, name: str, opts: pulumi.ResourceOptions | None = None, **props: object
+    ) -> None:
         super().__init__("test:index:Thing", name, {"made": None, **props}, opts)
 
 
@@ -107,7 +109,7 @@ def test_a_failure_inside_apply_is_a_failure() -> None:
 
 def test_a_call_that_no_test_expects_fails() -> None:
     def program() -> None:
-        pulumi.runtime.invoke("test:index:getThing", {})
+        _ = pulumi.runtime.invoke("test:index:getThing", {})
 
     with pytest.raises(AssertionError, match="no test expects a call of test:index:getThing"):
         deploy(program)

@@ -1,0 +1,385 @@
+"""`make show`, `make enter` and what they stand on: the sheet as people read it, and the way in."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from toolchain import lab, paths, ui
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHEET: list[dict[str, Any]] = [
+    {
+        "name": "kvm1",
+        "kind": "kvm",
+        "layer": 1,
+        "inside": [],
+        "domain": "local-kvm1",
+        "address": "10.77.0.5",
+        "user": "root",
+        "console": "vnc://127.0.0.1:0",
+    },
+    {
+        "name": "top",
+        "kind": "guest",
+        "layer": 1,
+        "inside": [],
+        "domain": "local-top",
+        "address": "",
+        "user": "",
+        "console": "",
+    },
+    {
+        "name": "ipxe",
+        "kind": "guest",
+        "layer": 2,
+        "inside": ["kvm1"],
+        "domain": "ipxe",
+        "address": "10.78.0.40",
+        "user": "",
+        "console": "vnc://127.0.0.1:0",
+    },
+    {
+        "name": "box",
+        "kind": "container",
+        "layer": 2,
+        "inside": ["kvm1"],
+        "domain": "box",
+        "address": "10.78.0.9",
+        "user": "root",
+        "console": "lxc-attach -n box",
+    },
+]
+PASSWORDS = {"kvm1": "abcdefgh", "ipxe": "hgfedcba"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with an engine, a stack that is up, and the keys of its hosts."""
+    for path, where in (("LOCAL", "l"), ("BIN", "l/bin"), ("STATE", "l/state"), ("ROOT", ".")):
+        (tmp_path / where).mkdir(parents=True, exist_ok=True)
+        monkeypatch.setattr(paths, path, tmp_path / where)
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    (tmp_path / "l" / "bin" / "pulumi").touch()
+    stacks = tmp_path / "l" / "state" / ".pulumi" / "stacks" / "nestlab"
+    stacks.mkdir(parents=True)
+    (stacks / "local.json").touch()
+    for name, address in (("kvm1", "10.77.0.5"), ("kvm2", "[10.77.0.5]:2209")):
+        folder = tmp_path / "l" / "keys" / "local" / name
+        folder.mkdir(parents=True)
+        (folder / "known_hosts").write_text(f"{address} ssh-ed25519 AAAA\n")
+    (tmp_path / "stacks").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What the engine was asked; it knows the sheet above."""
+    words_of: list[tuple[str, ...]] = []
+
+    def capture(*words: str) -> str:
+        words_of.append(words)
+        told: dict[str, Any] = {"sheet": SHEET, "passwords": "[secret]", "key": "[secret]"}
+        if "--show-secrets" in words:
+            told |= {"passwords": PASSWORDS, "key": "KEY"}
+        return json.dumps(told)
+
+    monkeypatch.setattr(lab, "_capture", capture)
+    return words_of
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that took the terminal."""
+    commands: list[list[str]] = []
+
+    def run(argv: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        commands.append([str(word) for word in argv])
+        return subprocess.CompletedProcess(argv, 7)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    return commands
+
+
+# Showing ----------------------------------------------------------------------------------------
+
+
+def test_the_sheet_is_a_table_that_shows_the_layers(
+    checkout: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del checkout
+    assert lab.main(["show"]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split() for line in shown.splitlines()[:5]] == [
+        ["LAYER", "NAME", "KIND", "ADDRESS", "USER", "SCREEN", "GET", "IN"],
+        [
+            "1",
+            "kvm1",
+            "kvm",
+            "10.77.0.5",
+            "root",
+            "vnc://127.0.0.1:0",
+            "make",
+            "enter",
+            "NAME=kvm1",
+        ],
+        ["1", "top", "guest", "-", "-", "-", "make", "enter", "NAME=top"],
+        [
+            *("2", "ipxe", "guest", "10.78.0.40", "-", "vnc://127.0.0.1:0", "on", "kvm1"),
+            *("make", "enter", "NAME=ipxe"),
+        ],
+        ["2", "box", "container", "10.78.0.9", "root", "-", "make", "enter", "NAME=box"],
+    ]
+    lines = shown.splitlines()
+    assert lines[3].index("ipxe") == lines[1].index("kvm1") + 2, "deeper machines stand further in"
+    column = lines[0].index("ADDRESS")
+    assert all(line[column - 1] == " " and line[column] != " " for line in lines[1:5])
+    assert lines[-1] == "Passwords of the screens: make show SECRETS=1"
+    assert all(line == line.rstrip() for line in lines)
+    assert "--show-secrets" not in asked[0]
+
+
+def test_passwords_are_shown_to_who_asks_for_them(
+    checkout: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del checkout
+    assert lab.main(["show", "--secrets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("SCREEN'S PASSWORD")
+    assert [line.split()[-1] for line in lines[1:]] == ["abcdefgh", "-", "hgfedcba", "-"]
+    assert "--show-secrets" in asked[0]
+    assert not any("KEY" in line for line in lines), "the key opens everything"
+
+
+def test_programs_get_the_sheet_without_secrets_unless_they_ask(
+    checkout: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del checkout
+    lab.main(["show", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"sheet": SHEET}
+    lab.main(["show", "--json", "--secrets"])
+    assert json.loads(capsys.readouterr().out)["passwords"] == PASSWORDS
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("command", [["show"], ["enter", "kvm1"]])
+def test_a_lab_that_is_not_up_is_told_with_the_command_that_brings_it_up(
+    command: list[str], checkout: Path
+) -> None:
+    (paths.STATE / ".pulumi" / "stacks" / "nestlab" / "local.json").unlink()
+    with pytest.raises(ui.Problem, match=r"the stack local is not up\. `make up`"):
+        lab.main(command)
+    (checkout / "l" / "bin" / "pulumi").unlink()
+    with pytest.raises(ui.Problem, match=r"the stack local is not up\. `make up`"):
+        lab.main(command)
+
+
+def test_a_lab_that_is_half_up_is_told_as_that(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del checkout
+    monkeypatch.setattr(lab, "_capture", lambda *_: "{}")
+    with pytest.raises(ui.Problem, match=r"not up as a whole\. Run `make up` again"):
+        lab.main(["show"])
+
+
+# Entering ---------------------------------------------------------------------------------------
+
+
+def entered(ran: list[list[str]], *words: str) -> list[str]:
+    assert lab.main(["enter", *words]) == 7, "the exit code is the command's own"
+    return ran.pop()
+
+
+def test_a_nested_host_is_entered_with_the_labs_key_and_its_planned_host_key(
+    checkout: Path, asked: list[tuple[str, ...]], ran: list[list[str]]
+) -> None:
+    del asked
+    folder = checkout / "l" / "keys" / "local" / "kvm1"
+    argv = entered(ran, "kvm1")
+    assert argv[0] == "ssh"
+    assert argv[-1] == "root@10.77.0.5", "no command: a shell"
+    options = list(itertools.pairwise(argv))
+    assert ("-i", f"{folder}/id_ed25519") in options
+    assert ("-p", "22") in options
+    for option in (
+        f"UserKnownHostsFile={folder}/known_hosts",
+        "IdentitiesOnly=yes",
+        "BatchMode=yes",
+    ):
+        assert ("-o", option) in options
+    assert "-t" not in argv, "not for a pipe"
+
+
+def test_a_terminal_gets_a_terminal(
+    checkout: Path,
+    asked: list[tuple[str, ...]],
+    ran: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del checkout, asked
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert "-t" in entered(ran, "kvm1")
+
+
+def test_words_of_a_command_arrive_as_they_are(
+    checkout: Path, asked: list[tuple[str, ...]], ran: list[list[str]]
+) -> None:
+    del checkout, asked
+    argv = entered(ran, "kvm1", "--", "echo", "a b", "$(id)", ";", "--flag")
+    assert argv[-1] == "echo 'a b' '$(id)' ';' --flag", "ssh hands one line to a shell"
+
+
+def test_a_guest_inside_shows_its_console_on_its_host(
+    checkout: Path, asked: list[tuple[str, ...]], ran: list[list[str]]
+) -> None:
+    del checkout, asked
+    argv = entered(ran, "ipxe")
+    assert argv[-2:] == ["root@10.77.0.5", "virsh -c qemu:///system console ipxe"]
+
+
+def test_a_guest_outside_shows_its_console_here(
+    checkout: Path, asked: list[tuple[str, ...]], ran: list[list[str]]
+) -> None:
+    del checkout, asked
+    assert entered(ran, "top") == ["virsh", "-c", "qemu:///system", "console", "local-top"]
+
+
+def test_a_guest_runs_no_commands(checkout: Path, asked: list[tuple[str, ...]]) -> None:
+    del checkout, asked
+    with pytest.raises(ui.Problem, match="ipxe is a guest without a known login"):
+        lab.main(["enter", "ipxe", "ls"])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [([], "lxc-attach -n box"), (["ls", "a b"], "lxc-attach -n box -- ls 'a b'")],
+)
+def test_a_container_is_entered_on_its_host(
+    words: list[str],
+    line: str,
+    checkout: Path,
+    asked: list[tuple[str, ...]],
+    ran: list[list[str]],
+) -> None:
+    del checkout, asked
+    assert entered(ran, "box", *words)[-2:] == ["root@10.77.0.5", line]
+
+
+def test_a_port_beside_22_is_read_from_the_known_hosts(checkout: Path) -> None:
+    del checkout
+    argv = lab._ssh("kvm2", "local", [])
+    assert argv[-1] == "root@10.77.0.5"
+    assert argv[argv.index("-p") + 1] == "2209"
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_the_way_in_goes_through_the_namespace_that_libvirt_lives_in(
+    root: bool,
+    checkout: Path,
+    asked: list[tuple[str, ...]],
+    ran: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del asked
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
+    (checkout / "l" / "netns").write_text("nestlab\n")
+    argv = entered(ran, "top")
+    prefix = [] if root else ["sudo", "-n"]
+    assert argv[: len(prefix) + 4] == [*prefix, "ip", "netns", "exec", "nestlab"]
+
+
+def test_an_unknown_machine_is_told_with_those_that_there_are(
+    checkout: Path, asked: list[tuple[str, ...]]
+) -> None:
+    del checkout, asked
+    with pytest.raises(ui.Problem, match=r"the lab has no 'kvm9'\. It has: kvm1, top, ipxe, box\."):
+        lab.main(["enter", "kvm9"])
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_host_without_its_keys_is_told_in_words(content: str | None, checkout: Path) -> None:
+    known = checkout / "l" / "keys" / "local" / "kvm1" / "known_hosts"
+    known.unlink()
+    if content is not None:
+        known.write_text(content)
+    with pytest.raises(ui.Problem, match=r"the keys of kvm1 are not there\. Run `make up`"):
+        lab._ssh("kvm1", "local", [])
+
+
+# Stacks -----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_stack_is_told_with_the_known_ones(checkout: Path) -> None:
+    for name in ("local", "class"):
+        (checkout / "stacks" / f"Pulumi.{name}.yaml").touch()
+    expected = r"there is no stacks/Pulumi.lokal.yaml. Known stacks: class, local."
+    with pytest.raises(ui.Problem, match=expected):
+        lab.main(["up", "--stack", "lokal"])
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "", "a;b", "x" * 101])
+def test_what_is_no_stacks_name_is_refused_before_anything_is_done(name: str) -> None:
+    with pytest.raises(ui.Problem, match="is no stack's name"):
+        lab.main(["up", "--stack", name])
+
+
+def test_taking_away_what_is_not_there_is_no_failure(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del checkout
+    assert lab.down(argparse.Namespace(stack="other")) == 0
+    assert capsys.readouterr().err == "the stack other is not up\n"
+
+
+def test_the_engines_salt_is_taken_out_of_a_stack_file_and_nothing_else(checkout: Path) -> None:
+    text = "# a comment\nconfig:\n  nestlab:lab: {name: x}\n"
+    file = checkout / "stacks" / "Pulumi.local.yaml"
+    file.write_text(f"encryptionsalt: v1:abc=:v1:def:ghi=\n{text}")
+    lab._strip_salt("local")
+    assert file.read_text() == text
+    before = file.stat().st_mtime_ns
+    lab._strip_salt("local")
+    assert file.stat().st_mtime_ns == before, "a file without it is not written"
+
+
+def test_a_lab_that_went_leaves_no_stack_and_no_salt(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = checkout / "stacks" / "Pulumi.local.yaml"
+    file.write_text("encryptionsalt: v1:abc\nconfig: {}\n")
+    steps: list[str] = []
+
+    def destroy(*words: str, stack: str) -> int:
+        steps.append(f"{words[0]} {stack}")
+        return 0
+
+    def capture(*words: str) -> str:
+        steps.append(" ".join(words))
+        return ""
+
+    monkeypatch.setattr(lab, "_pulumi", destroy)
+    monkeypatch.setattr(lab, "_capture", capture)
+    assert lab.down(argparse.Namespace(stack="local")) == 0
+    assert steps == ["destroy local", "stack rm --yes --preserve-config --stack local"]
+    assert file.read_text() == "config: {}\n"
+
+
+def test_a_lab_that_did_not_go_keeps_its_stack(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del checkout
+    monkeypatch.setattr(lab, "_pulumi", lambda *_, **__: 255)
+    monkeypatch.setattr(lab, "_capture", lambda *_: pytest.fail("its state was removed"))
+    assert lab.down(argparse.Namespace(stack="local")) == 1
+    assert "repeat `make down`" in capsys.readouterr().err

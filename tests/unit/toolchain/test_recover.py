@@ -1,0 +1,523 @@
+"""What is put right after a killed run: locks nobody holds, half-made things, leftover plugins.
+
+A failure here means that after a crash `pulumi up` needs an expert, or that it takes away what is
+not this lab's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from components.remote.ownership import uuid_of
+from tests.support.libvirtd import FakeLibvirt
+from toolchain import paths, processes, recover, ui
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+IDENTITY = "0123456789abcdef"
+OUTER_URI = "qemu:///system"
+
+
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file backend, and a checkout of its own."""
+    monkeypatch.setattr(paths, "HOME", tmp_path / "home")
+    monkeypatch.setattr(paths, "KEYS", tmp_path / "keys")
+    monkeypatch.setattr(recover, "ENDING_S", 0.3)
+    monkeypatch.delenv("PULUMI_STACK", raising=False)
+    state = tmp_path / "with space"
+    monkeypatch.setenv("PULUMI_BACKEND_URL", state.as_uri())
+    return state / ".pulumi"
+
+
+# Which backend, which stack ---------------------------------------------------------------------
+
+
+def test_the_folder_of_a_file_backend_is_found_from_its_url(backend: Path) -> None:
+    assert recover.backend() == backend
+
+
+@pytest.mark.parametrize("url", ["", "s3://bucket", "https://api.example.test", "postgres://db"])
+def test_another_kind_of_backend_is_left_alone(
+    url: str, backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = held(backend, pid=gone())
+    monkeypatch.setenv("PULUMI_BACKEND_URL", url)
+    assert recover.backend() is None
+    assert recover.main(["--", "up", "-s", "local"]) == 0
+    assert lock.exists()
+    assert not recover.locked("local")
+    assert not recover.has_pending("local")
+
+
+@pytest.mark.parametrize(
+    ("words", "stack"),
+    [
+        (["up", "--stack", "a"], "a"),
+        (["up", "-s", "a", "--yes"], "a"),
+        (["--stack=a", "up"], "a"),
+        (["up", "-s=organization/nestlab/a"], "a"),
+        (["up", "--stack"], None),
+    ],
+)
+def test_the_stack_on_the_command_line_is_the_one(
+    words: list[str], stack: str | None, backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del backend
+    monkeypatch.setenv("PULUMI_STACK", "other")
+    assert recover.stack_of(words) == stack
+
+
+def test_else_the_environment_says_which_and_else_what_is_selected(
+    backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del backend
+    assert recover.stack_of(["up"]) is None
+    workspaces = paths.HOME / "workspaces"
+    workspaces.mkdir(parents=True)
+    (workspaces / "other-12ab-workspace.json").write_text('{"stack": "not-ours"}')
+    assert recover.stack_of(["up"]) is None
+    (workspaces / "nestlab-12ab-workspace.json").write_text('{"stack": "organization/nestlab/a"}')
+    assert recover.stack_of(["up"]) == "a"
+    monkeypatch.setenv("PULUMI_STACK", "b")
+    assert recover.stack_of(["up"]) == "b"
+
+
+@pytest.mark.parametrize("broken", ["", "{", '{"stack": ""}', "{}"])
+def test_a_broken_selection_is_no_selection(broken: str, backend: Path) -> None:
+    del backend
+    (paths.HOME / "workspaces").mkdir(parents=True)
+    (paths.HOME / "workspaces" / "nestlab-1-workspace.json").write_text(broken)
+    assert recover.stack_of(["up"]) is None
+
+
+# Locks ------------------------------------------------------------------------------------------
+
+
+def gone() -> int:
+    """Pid of a process that has ended."""
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    return child.pid
+
+
+def held(backend: Path, stack: str = "local", project: str = "nestlab", **other: Any) -> Path:
+    folder = backend / "locks" / "organization" / project / stack
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / f"{uuid4()}.json"
+    plain = {"pid": 1, "username": "me", "hostname": socket.gethostname()}
+    lock.write_text(json.dumps(plain | other))
+    lock.with_name(f"{lock.name}.attrs").write_text("{}")
+    return lock
+
+
+@contextmanager
+def program(path: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run something that waits, under the name ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The name a process is known by is that of the link.
+    path.symlink_to(os.path.realpath(sys.executable))
+    with subprocess.Popen([path, "-S", "-c", "import time; time.sleep(60)", *words]) as child:
+        try:
+            # The kernel names it a moment after it says that it was started.
+            while processes.name(child.pid) != path.name[:15]:
+                time.sleep(0.001)
+            yield child
+        finally:
+            child.kill()
+
+
+def test_a_lock_of_an_engine_that_is_gone_is_dropped(backend: Path) -> None:
+    lock = held(backend, pid=gone())
+    assert recover.drop_stale_locks("local") == 1
+    assert not list(lock.parent.iterdir())
+
+
+def test_a_lock_of_an_engine_that_works_stays(backend: Path, tmp_path: Path) -> None:
+    with program(tmp_path / "bin" / "pulumi") as engine:
+        lock = held(backend, pid=engine.pid)
+        assert recover.drop_stale_locks("local") == 0
+        assert recover.locked("local")
+    assert lock.exists()
+
+
+def test_a_pid_that_another_program_has_by_now_holds_nothing(backend: Path) -> None:
+    held(backend, pid=os.getpid())
+    assert recover.drop_stale_locks("local") == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"hostname": "elsewhere"},
+        {"stack": "other"},
+        {"project": "another"},
+    ],
+    ids=["another machine", "another stack", "another project"],
+)
+def test_a_lock_that_is_not_ours_to_judge_stays(other: dict[str, Any], backend: Path) -> None:
+    lock = held(backend, pid=gone(), **other)
+    assert recover.drop_stale_locks("local") == 0
+    assert lock.exists()
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[]", '{"pid": "x", "hostname": 1}', "{}"])
+def test_a_lock_that_can_not_be_read_stays(broken: str, backend: Path) -> None:
+    lock = held(backend)
+    lock.write_text(broken)
+    assert recover.drop_stale_locks("local") == 0
+    assert lock.exists()
+
+
+# Leftover plugins -------------------------------------------------------------------------------
+
+
+def plugin() -> Path:
+    return paths.HOME / "plugins" / "resource-libvirt-v0.5.4" / "pulumi-resource-libvirt"
+
+
+def test_a_plugin_that_outlives_its_engine_is_ended(backend: Path) -> None:
+    del backend
+    with program(plugin(), "127.0.0.1:1") as orphan:
+        recover.wait_for_orphans()
+        assert orphan.wait(5) < 0
+
+
+def test_a_plugin_whose_engine_works_is_not_touched(backend: Path, tmp_path: Path) -> None:
+    del backend
+    engine = tmp_path / "pulumi-engine"
+    engine.symlink_to(os.path.realpath(sys.executable))
+    script = (
+        "import subprocess, sys; child = subprocess.Popen(sys.argv[1:]);"
+        "print(child.pid, flush=True); sys.stdin.read(); child.kill(); child.wait()"
+    )
+    plugin().parent.mkdir(parents=True)
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", plugin())
+    with subprocess.Popen(
+        [engine, "-c", script, plugin(), "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as running:
+        assert running.stdout
+        pid = int(running.stdout.readline())
+        try:
+            recover.wait_for_orphans()
+            assert processes.identify(pid), "another stack's deployment was broken"
+        finally:
+            running.communicate()
+
+
+def test_somebody_who_reads_a_log_is_not_ended(backend: Path, tmp_path: Path) -> None:
+    del backend
+    began = time.monotonic()
+    with program(tmp_path / "less", f"{paths.HOME}/logs/local.log") as reader:
+        recover.wait_for_orphans()
+        assert reader.poll() is None
+    assert time.monotonic() - began < 5
+
+
+# Half-made things -------------------------------------------------------------------------------
+
+OUTER = "urn:pulumi:local::nestlab::nestlab:index:OuterHost"
+HOST_PROVIDER = f"{OUTER}$pulumi:providers:libvirt::host-libvirt"
+INNER_PROVIDER = f"{OUTER}$nestlab:index:NestedHypervisorLab$pulumi:providers:libvirt::one-libvirt"
+
+
+def resource(
+    kind: str, logical: str, provider: str = HOST_PROVIDER, **inputs: Any
+) -> dict[str, Any]:
+    kinds = {
+        "domain": "libvirt:index/domain:Domain",
+        "network": "libvirt:index/network:Network",
+        "pool": "libvirt:index/pool:Pool",
+        "volume": "libvirt:index/volume:Volume",
+        "seed": "libvirt:index/cloudInitDisk:CloudInitDisk",
+        "gate": "pulumi-python:dynamic/nestlab:MachineGate",
+    }
+    token = kinds[kind]
+    return {
+        "urn": f"{OUTER}${token}::{logical}",
+        "type": token,
+        "provider": f"{provider}::8d08a679",
+        "inputs": inputs,
+    }
+
+
+class Engine:
+    """`pulumi stack export` and `import` of one stack."""
+
+    def __init__(self, backend: Path, keys: Path) -> None:
+        inner = (
+            "qemu+ssh://root@10.77.0.5:22/system?sshauth=privkey"
+            f"&keyfile={keys}/local/one/id_ed25519&knownhosts={keys}/local/one/known_hosts"
+        )
+        self.resources: list[dict[str, Any]] = [
+            {
+                "urn": f"{OUTER}${recover.IDENTITY}::identity",
+                "type": recover.IDENTITY,
+                "outputs": {"value": IDENTITY},
+            },
+            {
+                "urn": HOST_PROVIDER,
+                "type": "pulumi:providers:libvirt",
+                "inputs": {"uri": OUTER_URI},
+            },
+            {"urn": INNER_PROVIDER, "type": "pulumi:providers:libvirt", "inputs": {"uri": inner}},
+            {
+                **resource("pool", "host-pool", name="nestlab-lab"),
+                "id": uuid_of(IDENTITY, "pool", "nestlab-lab"),
+            },
+        ]
+        self.pending: list[dict[str, Any]] = []
+        self.imported: dict[str, Any] | None = None
+        self.file = backend / "stacks" / "nestlab" / "local.json"
+        self.save()
+
+    def save(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(json.dumps(self.export()))
+
+    def export(self) -> dict[str, Any]:
+        deployment: dict[str, Any] = {"resources": self.resources}
+        if self.pending:
+            deployment["pending_operations"] = self.pending
+        return {"version": 3, "deployment": deployment}
+
+    def pulumi(self, *words: str, stdin: str | None = None) -> str:
+        assert words[-2:] == ("--stack", "local")
+        if words[:2] == ("stack", "export"):
+            assert "--show-secrets" not in words, "secrets stay encrypted on their way"
+            return json.dumps(self.export())
+        assert words[:2] == ("stack", "import")
+        assert stdin
+        self.imported = json.loads(stdin)
+        return ""
+
+    def recovered(self, *pending: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+        """Put the stack with these pending operations right; return the deployment after it."""
+        self.pending = [{"resource": one, "type": kind} for kind, one in pending]
+        self.save()
+        assert recover.has_pending("local")
+        assert recover.main(["--", "up", "--stack", "local"]) == 0
+        assert self.imported
+        deployment: dict[str, Any] = self.imported["deployment"]
+        assert "pending_operations" not in deployment
+        return deployment
+
+
+@pytest.fixture
+def outer(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
+    place = FakeLibvirt()
+    monkeypatch.setattr(recover, "LocalShell", lambda: place)
+    return place
+
+
+@pytest.fixture
+def inner(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
+    place = FakeLibvirt("one")
+    monkeypatch.setattr(recover, "SshShell", lambda *_: place)
+    return place
+
+
+@pytest.fixture
+def engine(backend: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    made = Engine(backend, paths.KEYS)
+    monkeypatch.setattr(recover, "_pulumi", made.pulumi)
+    return made
+
+
+def test_a_stack_with_nothing_pending_is_not_even_exported(
+    engine: Engine, outer: FakeLibvirt
+) -> None:
+    assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert engine.imported is None
+    assert not outer.said
+
+
+def test_a_stack_that_somebody_works_on_is_not_touched(
+    engine: Engine, backend: Path, tmp_path: Path
+) -> None:
+    engine.pending = [{"resource": resource("domain", "web", name="lab-web"), "type": "creating"}]
+    engine.save()
+    with program(tmp_path / "pulumi") as running:
+        held(backend, pid=running.pid)
+        assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert engine.imported is None
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("state", ["running", "shut off"])
+def test_a_domain_that_was_being_made_goes_if_it_is_ours(
+    ours: bool, state: str, engine: Engine, outer: FakeLibvirt
+) -> None:
+    uuid = uuid_of(IDENTITY, "domain", "lab-web") if ours else str(uuid4())
+    outer.domain("lab-web", state, uuid)
+    engine.recovered(("creating", resource("domain", "web-domain", name="lab-web")))
+    assert ("lab-web" in outer.domains) is not ours
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_network_that_was_being_made_goes_if_it_is_ours(
+    ours: bool, engine: Engine, outer: FakeLibvirt
+) -> None:
+    outer.network("lab-net", uuid=uuid_of(IDENTITY, "network", "lab-net") if ours else str(uuid4()))
+    engine.recovered(("creating", resource("network", "net-network", name="lab-net")))
+    assert ("lab-net" in outer.networks) is not ours
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_pool_that_was_being_made_goes_with_its_volumes_if_it_is_ours(
+    ours: bool, engine: Engine, outer: FakeLibvirt
+) -> None:
+    outer.pools["nestlab-lab"] = uuid_of(IDENTITY, "pool", "nestlab-lab") if ours else str(uuid4())
+    outer.volumes["nestlab-lab"] = ["a.qcow2"]
+    engine.recovered(("creating", resource("pool", "host-pool", name="nestlab-lab")))
+    assert ("nestlab-lab" in outer.pools) is not ours
+    assert outer.volumes["nestlab-lab"] == ([] if ours else ["a.qcow2"])
+
+
+@pytest.mark.parametrize("kind", ["volume", "seed"])
+@pytest.mark.parametrize("pool", ["ours", "a stranger's", "not in the state"])
+def test_a_volume_that_was_being_made_goes_if_its_pool_is_ours(
+    pool: str, kind: str, engine: Engine, outer: FakeLibvirt
+) -> None:
+    ours = uuid_of(IDENTITY, "pool", "nestlab-lab")
+    outer.pools["nestlab-lab"] = ours if pool != "a stranger's" else str(uuid4())
+    outer.volumes["nestlab-lab"] = ["lab-web.qcow2", "other.qcow2"]
+    if pool == "not in the state":
+        engine.resources = engine.resources[:-1]
+    half = resource(kind, "web-disk", name="lab-web.qcow2", pool="nestlab-lab")
+    engine.recovered(("creating", half))
+    left = ["other.qcow2"] if pool == "ours" else ["lab-web.qcow2", "other.qcow2"]
+    assert outer.volumes["nestlab-lab"] == left
+
+
+def test_what_was_being_made_and_is_not_there_is_forgotten(
+    engine: Engine, outer: FakeLibvirt
+) -> None:
+    before = list(engine.resources)
+    after = engine.recovered(
+        ("creating", resource("domain", "web-domain", name="lab-web")),
+        ("creating", resource("gate", "web-gate", name="web-gate")),
+        ("updating", resource("network", "net-network", name="lab-net")),
+    )
+    assert after["resources"] == before
+    assert not outer.commands()
+
+
+def keys(folder: Path) -> None:
+    one = folder / "local" / "one"
+    one.mkdir(parents=True)
+    (one / "id_ed25519").write_text("KEY")
+    (one / "known_hosts").write_text("10.77.0.5 ssh-ed25519 AAAA\n")
+
+
+@pytest.mark.parametrize("key", ["one-web-domain", "web"], ids=["ours", "another"])
+def test_inside_a_nested_host_its_logical_name_makes_a_thing_ours(
+    key: str, engine: Engine, outer: FakeLibvirt, inner: FakeLibvirt
+) -> None:
+    keys(paths.KEYS)
+    inner.domain("web", uuid=uuid_of(IDENTITY, "domain", key))
+    engine.recovered(("creating", resource("domain", "one-web-domain", INNER_PROVIDER, name="web")))
+    assert ("web" in inner.domains) is (key == "web")
+    assert not outer.said
+
+
+def test_a_nested_host_without_its_keys_or_that_is_off_stops_nothing(
+    engine: Engine, inner: FakeLibvirt, outer: FakeLibvirt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = resource("domain", "one-web-domain", INNER_PROVIDER, name="web")
+    outer.domain("lab-db", uuid=uuid_of(IDENTITY, "domain", "lab-db"))
+    other = resource("domain", "db-domain", name="lab-db")
+    engine.recovered(("creating", half), ("creating", other))
+    assert "one-web-domain: 10.77.0.5: its keys are not there" in capsys.readouterr().err
+    keys(paths.KEYS)
+    inner.down = True
+    engine.recovered(("creating", half))
+    assert "one-web-domain: libvirt at one: " in capsys.readouterr().err
+    assert "lab-db" not in outer.domains, "the rest is put right all the same"
+
+
+def test_an_outer_host_with_the_users_own_key_is_the_outer_host(
+    engine: Engine, outer: FakeLibvirt
+) -> None:
+    uri = "qemu+ssh://lab@server/system?keyfile=/home/me/.ssh/id&knownhosts=/home/me/.ssh/known"
+    engine.resources[1]["inputs"]["uri"] = uri
+    outer.domain("lab-web", uuid=uuid_of(IDENTITY, "domain", "lab-web"))
+    engine.recovered(("creating", resource("domain", "web-domain", name="lab-web")))
+    assert not outer.domains
+    assert all(words[3] == uri for words in outer.said)
+
+
+def test_what_was_being_deleted_and_is_gone_is_forgotten_everywhere(
+    engine: Engine, outer: FakeLibvirt
+) -> None:
+    domain = resource("domain", "web-domain", name="lab-web")
+    keep = f"{OUTER}::keep"
+    gate = {
+        **resource("gate", "web-gate", name="web-gate"),
+        "dependencies": [domain["urn"], keep],
+        "propertyDependencies": {"domain": [domain["urn"]], "uri": [keep], "none": None},
+        "deletedWith": domain["urn"],
+        "replaceWith": [domain["urn"], keep],
+    }
+    engine.resources += [domain, gate]
+    after = engine.recovered(("deleting", domain))
+    urns = [one["urn"] for one in after["resources"]]
+    assert domain["urn"] not in urns
+    assert domain["urn"] not in json.dumps(after), "the engine refuses a state with a loose end"
+    [left] = [one for one in after["resources"] if one["urn"] == gate["urn"]]
+    assert left["dependencies"] == [keep]
+    assert left["propertyDependencies"] == {"domain": [], "uri": [keep], "none": []}
+    assert left["replaceWith"] == [keep]
+    assert "deletedWith" not in left
+    assert not outer.commands()
+
+
+@pytest.mark.parametrize("kind", ["domain", "network"])
+def test_what_was_being_deleted_and_is_still_there_stays_known(
+    kind: str, engine: Engine, outer: FakeLibvirt
+) -> None:
+    outer.domain("lab-x", uuid=uuid_of(IDENTITY, "domain", "lab-x"))
+    outer.network("lab-x", uuid=uuid_of(IDENTITY, "network", "lab-x"))
+    half = resource(kind, "x", name="lab-x")
+    engine.resources.append(half)
+    after = engine.recovered(("deleting", half))
+    assert half["urn"] in [one["urn"] for one in after["resources"]], "nobody would delete it"
+    assert outer.domains
+    assert outer.networks
+
+
+def test_a_state_without_an_identity_or_any_resource_can_be_put_right(
+    engine: Engine, outer: FakeLibvirt
+) -> None:
+    outer.domain("lab-web", uuid=uuid_of(IDENTITY, "domain", "lab-web"))
+    engine.resources = engine.resources[1:]
+    half = resource("domain", "web-domain", name="lab-web")
+    engine.recovered(("creating", half))
+    engine.resources = []
+    engine.recovered(("creating", half))
+    assert outer.domains, "without the identity nothing is known to be ours"
+
+
+def test_a_state_that_the_engine_does_not_take_back_is_a_problem(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    del engine
+    monkeypatch.undo()
+    monkeypatch.setattr(paths, "BIN", tmp_path)
+    (tmp_path / "pulumi").write_text("#!/bin/sh\necho 'error: no' >&2; exit 1\n")
+    (tmp_path / "pulumi").chmod(0o755)
+    with pytest.raises(ui.Problem, match="`pulumi stack export --stack local` failed: error: no"):
+        recover.finish_pending("local")
