@@ -59,7 +59,6 @@ def deploy(
         root=root,
         private=private,
         accelerator=accelerator,
-        cores=cores,
         golden=golden,
         identity=Identity("identity", target=local, uri=spec.host.uri, opts=child),
         key=SshKey("key", opts=child),
@@ -75,6 +74,7 @@ def deploy(
         accelerator=accelerator,
         pool_name=f"nestlab-{spec.name}",
         pool_path=plan.pool_path,
+        cores=cores,
     )
     entries = fill(place, spec, prefix="", parent=outer)
     return {"sheet": sheet(entries), "passwords": passwords(entries), "key": lab.key.private}

@@ -93,12 +93,11 @@ def fill(
 def _reservations(plan: PlacePlan, network: str) -> list[dict[str, str]]:
     """Return who gets which address on ``network``, in the order of the file.
 
+    Containers set their address themselves; reserving it keeps DHCP from giving it to another.
     libvirt takes a name once for a network: a machine's further NICs get a number to theirs.
     """
     found = []
     for machine in plan.machines.values():
-        if machine.group == "containers":
-            continue
         planned = [
             (nic.mac, nic.address) for nic in machine.nics if nic.network == network and nic.address
         ]

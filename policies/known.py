@@ -6,10 +6,12 @@ Reading an unknown value ends a rule at once and turns its verdict into an advic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi_policy.proxy import UnknownValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def text(props: Mapping[str, Any], *path: str) -> str | None:

@@ -30,7 +30,9 @@ def _sees_a_cpu_that_virtualizes(args: ResourceValidationArgs, report: ReportVio
     needed = MODES.get(kind or "kvm", MODES["kvm"])
     if mode != needed:
         found = f"cpu.mode is {mode!r}" if mode else "cpu.mode is not set"
-        report(f"{args.name}: {found}; a hypervisor of type {kind or 'kvm'!r} needs {needed!r}", None)
+        report(
+            f"{args.name}: {found}; a hypervisor of type {kind or 'kvm'!r} needs {needed!r}", None
+        )
 
 
 NESTED_CPU = ResourceValidationPolicy(

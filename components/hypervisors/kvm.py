@@ -104,6 +104,7 @@ def install(
         accelerator="kvm",
         pool_name=POOL,
         pool_path=POOL_PATH,
+        cores=plan.cores,
         inside=Inside(domain, disk),
     )
     return HypervisorMade(

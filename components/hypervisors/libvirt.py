@@ -101,13 +101,15 @@ class LibvirtPlace:
     accelerator: str
     pool_name: str
     pool_path: str
+    cores: int
+    """Cores that machines share while they boot."""
     inside: Inside | None = None
     queue: BootQueue = field(init=False)
     pool: libvirt.Pool = field(init=False)
     _media: dict[str, libvirt.Volume] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        width = self.lab.spec.boot.concurrency or self.lab.cores
+        width = self.lab.spec.boot.concurrency or self.cores
         self.queue = BootQueue(width)
         self.pool = libvirt.Pool(
             f"{self.name}-pool",

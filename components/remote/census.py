@@ -44,6 +44,9 @@ for f in /var/lib/lxc/*/nestlab.conf; do
   name=${f%/*}; echo "container ${name##*/}"
   while read -r line; do printf 'set %s\n' "$line"; done <"$f"
 done
+for f in /sys/class/net/*/brif/*; do
+  [ -e "$f" ] && echo "port ${f##*/}"
+done
 grep -o '@/var/lib/lxc/[^/ ]*/command' /proc/net/unix
 exit 0
 """
@@ -68,6 +71,8 @@ class Census:
     """Whether it is up, by name."""
     containers: dict[str, Container] = field(default_factory=dict)
     """By name; only nested hosts are asked for them."""
+    ports: set[str] = field(default_factory=set)
+    """Network devices that are plugged into a bridge; only nested hosts are asked for them."""
 
 
 def take(virsh: Virsh) -> Census:
@@ -98,31 +103,28 @@ def _by_virsh(virsh: Virsh) -> Census:
 
 def read(told: str) -> Census:
     """Return what `SCRIPT` printed."""
-    found = Census()
+    rows: dict[str, list[str]] = {}
     settings: dict[str, list[str]] = {}
-    running: set[str] = set()
-    name = ""
     for line in told.splitlines():
         word, _, rest = line.partition(" ")
-        if word == "domain":
-            found.domains.setdefault(rest, "shut off")
-        elif word == "runs":
-            domain, _, state = rest.partition(" ")
-            found.domains[domain] = state
-        elif word == "network":
-            found.networks.setdefault(rest, False)
-        elif word == "up":
-            found.networks[rest] = True
-        elif word == "container":
+        if word == "container":
             name = rest
             settings[name] = []
         elif word == "set":
             settings[name].append(rest)
         elif word.startswith("@"):
-            running.add(word.split("/")[-2])
-    for container, lines in settings.items():
-        found.containers[container] = Container("\n".join(lines), container in running)
-    return found
+            rows.setdefault("monitor", []).append(word.split("/")[-2])
+        else:
+            rows.setdefault(word, []).append(rest)
+    states = dict(row.split(" ", 1) for row in rows.get("runs", ()))
+    up = set(rows.get("up", ()))
+    running = set(rows.get("monitor", ()))
+    return Census(
+        dict.fromkeys(rows.get("domain", ()), "shut off") | states,
+        dict.fromkeys(rows.get("network", ()), False) | dict.fromkeys(up, True),
+        {name: Container("\n".join(lines), name in running) for name, lines in settings.items()},
+        set(rows.get("port", ())),
+    )
 
 
 class _Shared:

@@ -72,7 +72,9 @@ class Plain:
         lab = checkout.lab
         sheet = checkout.sheet()
         inside = {
-            "guest": checkout.inside("virsh", "dumpxml", "--inactive", "--security-info", "ipxe").said,
+            "guest": checkout.inside(
+                "virsh", "dumpxml", "--inactive", "--security-info", "ipxe"
+            ).said,
             "net": checkout.inside("virsh", "net-dumpxml", "--inactive", "inner").said,
         }
         outside = {
@@ -94,7 +96,12 @@ class Plain:
 
     def ssh(self, *command: str, stdin: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command on the nested host with the plain ssh client."""
-        options = ["-i", f"{self.folder}/id_ed25519", "-o", f"UserKnownHostsFile={self.folder}/known_hosts"]
+        options = [
+            "-i",
+            f"{self.folder}/id_ed25519",
+            "-o",
+            f"UserKnownHostsFile={self.folder}/known_hosts",
+        ]
         options += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=2"]
         argv = ["ssh", *options, f"root@{self.address}", *command]
         with (stdin or Path("/dev/null")).open() as handle:
@@ -185,7 +192,7 @@ def empty_up(checkout: Checkout, folder: Path, figures: Figures) -> None:
         folder.mkdir(exist_ok=True)
         (folder / "Pulumi.yaml").write_text("name: empty\nruntime: {name: python}\n")
         (folder / "__main__.py").write_text("")
-        script = f'cd {folder} && . {checkout.root}/.nestlab/env.sh && pulumi stack init empty'
+        script = f"cd {folder} && . {checkout.root}/.nestlab/env.sh && pulumi stack init empty"
         checkout.run("bash", "-c", script)
     script = f"cd {folder} && . {checkout.root}/.nestlab/env.sh && pulumi up -s empty --yes --skip-preview"
     figures.time("empty program: pulumi up", lambda: checkout.run("bash", "-c", script))
@@ -224,7 +231,10 @@ def main() -> int:
             plain.down()
         shutil.rmtree(scratch)
     print(figures.table())
-    ours, theirs = figures.median("make up"), figures.median("plain virsh: inner guest has its lease")
+    ours, theirs = (
+        figures.median("make up"),
+        figures.median("plain virsh: inner guest has its lease"),
+    )
     print(f"\nmake up / plain virsh: {ours / theirs:.2f}")
     over = figures.median("no-op pulumi up") - figures.median("empty program: pulumi up")
     print(f"no-op up above an empty program's: {over:.2f} s")

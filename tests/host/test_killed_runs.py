@@ -44,10 +44,7 @@ def length(checkout: Checkout) -> float:
 
 @pytest.mark.parametrize(
     "seed",
-    [
-        pytest.param(seed, marks=[] if seed in ALWAYS else [pytest.mark.soak])
-        for seed in SEEDS
-    ],
+    [pytest.param(seed, marks=[] if seed in ALWAYS else [pytest.mark.soak]) for seed in SEEDS],
 )
 def test_a_killed_up_is_put_right(
     checkout: Checkout, length: float, seed: int, tmp_path: Path

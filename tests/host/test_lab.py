@@ -56,11 +56,19 @@ def test_make_up_brings_a_guest_and_a_container_up_inside_a_nested_host(checkout
     address = checkout.sheet()["ipxe"]["address"]
     leases = checkout.inside("virsh", "-q", "net-dhcp-leases", "inner").said
     assert address in leases, "the planned address was really leased"
-    answer = checkout.run(
-        "python3", "-m", "toolchain", "enter", "box", "--", "cat", "/proc/1/comm"
-    )
+    answer = checkout.run("python3", "-m", "toolchain", "enter", "box", "--", "cat", "/proc/1/comm")
     assert answer.said.strip() == "init", "the container answers a command"
-    ping = checkout.run("python3", "-m", "toolchain", "enter", "box", "--", "ping", "-c1", address.rpartition(".")[0] + ".1")
+    ping = checkout.run(
+        "python3",
+        "-m",
+        "toolchain",
+        "enter",
+        "box",
+        "--",
+        "ping",
+        "-c1",
+        address.rpartition(".")[0] + ".1",
+    )
     assert "1 packets received" in ping.said, "the container has its network"
 
 
@@ -186,7 +194,9 @@ def test_more_memory_and_another_nic_replace_the_guest_and_nothing_else(checkout
     assert "196608</memory>" in xml
 
 
-def test_down_takes_seconds_and_leaves_nothing(checkout: Checkout, strangers: dict[str, str]) -> None:
+def test_down_takes_seconds_and_leaves_nothing(
+    checkout: Checkout, strangers: dict[str, str]
+) -> None:
     checkout.down()
     assert checkout.left() == []
     after = {what: virsh(what, "--all", "--name") for what in strangers}

@@ -63,7 +63,7 @@ class Checkout:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
         made = cls(root)
-        made.edit(lambda lab: made._own(lab))
+        made.edit(made._own)
         return made
 
     def _own(self, lab: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from components.remote.drivers.lxc import HOME
+from components.remote.drivers.lxc import HOME, plug
 from components.remote.shell import COMMAND_S, Result, Unreachable
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class FakeLxcHost:
     states: dict[str, str] = field(default_factory=dict)
     """State of what LXC knows as running."""
     said: list[list[str]] = field(default_factory=list)
+    ports: set[str] = field(default_factory=set)
+    """Devices that are plugged into a bridge."""
     cut_at: int | None = None
     """Number of the command at which the connection is cut, once."""
     cut: Literal["before", "half-way", "after"] = "before"
@@ -189,6 +191,20 @@ class FakeLxcHost:
         del stdin
         if self.states.pop(words[1], None) is None:
             return Result(2, "", f"lxc-stop: {words[1]}: {words[1]} is not running")
+        self.ports.discard(plug(words[1]))
+        return DONE
+
+    def _lxc_unfreeze(self, words: list[str], stdin: bytes) -> Result:
+        del stdin
+        assert self.states[words[1]] == "FROZEN"
+        self.states[words[1]] = "RUNNING"
+        return DONE
+
+    def _ip(self, words: list[str], stdin: bytes) -> Result:
+        del stdin
+        assert words[:2] == ["link", "set"]
+        assert words[3] == "master"
+        self.ports.add(words[2])
         return DONE
 
     def _lxc_start(self, words: list[str], stdin: bytes) -> Result:
@@ -200,6 +216,9 @@ class FakeLxcHost:
             return failed(f"lxc-start: {name}: Container is already running")
         self.files[f"{HOME}/{name}/start.log"] = b""
         self.states[name] = "RUNNING"
+        for line in self.files[f"{HOME}/{name}/nestlab.conf"].decode().splitlines():
+            if line.startswith("lxc.net.0.veth.pair = "):
+                self.ports.add(line.rpartition(" ")[2])
         return DONE
 
     def _sh(self, words: list[str], stdin: bytes) -> Result:
@@ -218,5 +237,6 @@ class FakeLxcHost:
             if path.endswith("/nestlab.conf"):
                 lines.append(f"container {path.split('/')[-2]}")
                 lines += [f"set {line}" for line in data.decode().splitlines()]
+        lines += [f"port {port}" for port in self.ports]
         lines += [f"@{HOME}/{name}/command" for name in self.states]
         return Result(0, "".join(f"{line}\n" for line in lines), "")

@@ -72,14 +72,18 @@ class LxcDriver:
     def glance(self, shell: Shell, wanted: Props) -> Seen:
         """See `Driver.glance`."""
         name = wanted["name"]
-        found = census(Virsh(shell, LIBVIRT)).containers.get(name)
+        taken = census(Virsh(shell, LIBVIRT))
+        found = taken.containers.get(name)
         if found is None:
             return Seen(ok=False, text=f"container {name} is not there any more")
         if found.settings.strip() != configuration(wanted).strip():
             return Seen(ok=False, text=f"container {name} is not set up as the stack says")
-        return Seen(
-            ok=found.runs, text=f"container {name} is {'running' if found.runs else 'stopped'}"
-        )
+        if not found.runs:
+            return Seen(ok=False, text=f"container {name} is stopped")
+        if wanted["bridge"] and plug(name) not in taken.ports:
+            # Its network was stopped and started: the bridge that it was plugged into is gone.
+            return Seen(ok=False, text=f"container {name} is not plugged into its network")
+        return Seen(ok=True, text=f"container {name} is running")
 
     def ensure(self, shell: Shell, wanted: Props) -> None:
         """See `Driver.ensure`."""
@@ -96,9 +100,13 @@ class LxcDriver:
         if present.strip() != settings.strip():
             _stop(shell, name)
             _write(shell, f"{home}/nestlab.conf", settings)
-        running = shell.run(["lxc-info", "-n", name, "-sH"]).out.strip() == "RUNNING"
-        if not running:
+        state = shell.run(["lxc-info", "-n", name, "-sH"]).out.strip()
+        if state == "FROZEN":
+            _must(shell, ["lxc-unfreeze", "-n", name])
+        elif state != "RUNNING":
             _must(shell, ["lxc-start", "-n", name, "-o", f"{home}/start.log", "-l", "WARN"])
+        if state in {"RUNNING", "FROZEN"} and wanted["bridge"]:
+            _must(shell, ["ip", "link", "set", plug(name), "master", wanted["bridge"], "up"])
 
     def remove(self, shell: Shell, wanted: Props) -> None:
         """See `Driver.remove`."""
@@ -155,6 +163,7 @@ def configuration(wanted: Props) -> str:
     if wanted["bridge"]:
         lines += [
             "lxc.net.0.type = veth",
+            f"lxc.net.0.veth.pair = {plug(wanted['name'])}",
             f"lxc.net.0.link = {wanted['bridge']}",
             f"lxc.net.0.hwaddr = {wanted['mac']}",
             "lxc.net.0.flags = up",
@@ -167,6 +176,11 @@ def configuration(wanted: Props) -> str:
     else:
         lines.append("lxc.net.0.type = empty")
     return "\n".join(lines) + "\n"
+
+
+def plug(name: str) -> str:
+    """Return the device on the host that is the other end of the container's NIC."""
+    return f"nlc{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
 def _init(command: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from components.remote import census, guests
-from components.remote.drivers.lxc import DRIVER, HOME, configuration
+from components.remote.drivers.lxc import DRIVER, HOME, configuration, plug
 from components.remote.guests import DriverError, RemoteGuestProvider
 from components.remote.shell import Unreachable
 from components.remote.waiting import NotReady
@@ -111,6 +111,7 @@ def test_what_the_lab_decides_is_in_lxcs_own_words() -> None:
         "lxc.cgroup2.memory.max = 64M",
         "lxc.cgroup2.cpu.max = 200000 100000",
         "lxc.net.0.type = veth",
+        f"lxc.net.0.veth.pair = {plug('box')}",
         "lxc.net.0.link = nl0123456789",
         "lxc.net.0.hwaddr = 52:54:00:00:00:09",
         "lxc.net.0.flags = up",
@@ -422,3 +423,19 @@ def test_a_plain_command_needs_no_shell_in_its_container() -> None:
     conf = configuration(wanted(command=["/sbin/init", "--quiet"]))
     assert "lxc.init.cmd = /sbin/init --quiet" in conf.splitlines()
     assert "lxc.environment" not in conf
+
+
+def test_a_container_whose_network_was_restarted_is_plugged_in_again(host: FakeLxcHost) -> None:
+    outs = created()
+    host.ports.clear()
+    assert differs(outs), "its bridge is another one than it was plugged into"
+    RemoteGuestProvider().update("", outs, props())
+    assert not differs(outs)
+    assert host.states == {"box": "RUNNING"}, "it was not stopped for it"
+
+
+def test_a_frozen_container_runs_again(host: FakeLxcHost) -> None:
+    outs = created()
+    host.states["box"] = "FROZEN"
+    RemoteGuestProvider().update("", outs, props())
+    assert host.states == {"box": "RUNNING"}

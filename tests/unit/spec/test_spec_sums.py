@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from components.spec import LabSpec, load, sums
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 DATA = b"CD001" * 1000
 
@@ -44,7 +46,7 @@ def test_a_file_is_read_once_for_each_of_its_states(
         raise AssertionError("the file was read again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(sums.hashlib, "file_digest", refuse)
+        patched.setattr(hashlib, "file_digest", refuse)
         assert sums.wrong(spec, memo) == []
     (tmp_path / "disk.img").write_bytes(DATA + b"!")
     assert len(sums.wrong(spec, memo)) == 1, "a changed file is read again"

@@ -332,9 +332,11 @@ def test_a_proxy_of_apt_is_handed_on_outside_the_command_line(tmp_path: Path) ->
 
 
 def test_without_root_mmdebstrap_uses_a_user_namespace_and_leaves_a_tar(tmp_path: Path) -> None:
-    words = image.command(tmp_path, "bookworm", ["deb http://m/ bookworm main"], root=False)
+    words = image.command(
+        tmp_path, "bookworm", ["deb http://u:secret@m/ bookworm main"], root=False
+    )
     assert {"--mode=unshare", "--format=tar", str(tmp_path / "root.tar")} <= set(words)
-    assert words[-1] == "deb http://m/ bookworm main"
+    assert words[-1] == str(tmp_path / "sources.list"), "a mirror's password is nobody's business"
     assert {"--mode=root", "--format=dir"} <= set(image.command(tmp_path, "b", [], root=True))
 
 
