@@ -38,7 +38,7 @@ test: ## units, then doubles, then a real lab on this machine
 	@$(SETUP) test
 
 check: toolchain ## lint and types
-	@$(IN) ruff check . && ruff format --check . && mypy components toolchain tests __main__.py && MYPYPATH=policies mypy policies
+	@$(IN) ruff check . && ruff format --check . && export MYPYPATH=policies && mypy components toolchain tests __main__.py && mypy policies
 
 bench: toolchain host image ## measure up, no-op and down beside plain virsh (minutes)
 	@namespace=$$(cat .nestlab/netns); $(IN) $${namespace:+ip netns exec $$namespace} python3 -m tests.bench

@@ -22,10 +22,15 @@ def violations(props: dict[str, Any], *, chain: str = HOST, kind: str = DOMAIN) 
     """What the rule says of one resource, its inputs proxied as the analyzer proxies them."""
     said: list[str] = []
     urn = f"urn:pulumi:local::nestlab::{chain}::kvm1-domain"
+    options: Any = None
     args = ResourceValidationArgs(
-        kind, unknown_checking_proxy(props), urn, "kvm1-domain", None, None
+        kind, unknown_checking_proxy(props), urn, "kvm1-domain", options, None
     )
-    NESTED_CPU.validate(args, lambda message, _urn=None: said.append(message))
+
+    def report(message: str, _urn: str | None = None) -> None:
+        said.append(message)
+
+    NESTED_CPU.validate(args, report)
     return said
 
 
