@@ -8,7 +8,11 @@ NICs, IDE CD drives (which q35 lacks), no UUID and no password; here is where th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HEAD = """\
 <xsl:stylesheet version="1.0" xmlns:xsl="http://www.w3.org/1999/XSL/Transform">
@@ -63,6 +67,18 @@ def _insert(parent: str, xml: str) -> str:
 def identified(kind: str, uuid: str, extra: str = "") -> str:
     """Stylesheet that gives a ``kind`` ("domain", "network", "pool") its UUID."""
     return HEAD + _insert(f"/{kind}", f"<uuid>{uuid}</uuid>") + extra + TAIL
+
+
+def network(uuid: str, gateway: str, hosts: Sequence[str]) -> str:
+    """Stylesheet that gives a network its UUID and, where its address is ``gateway``, reservations.
+
+    ``hosts`` are elements of libvirt's network format. They hold for a network that is being made:
+    later ones are changed in place, and the provider is told to ignore this stylesheet then.
+    """
+    if not hosts:
+        return identified("network", uuid)
+    served = f"/network/ip[@address='{gateway}']/dhcp"
+    return identified("network", uuid, _insert(served, "".join(hosts)))
 
 
 def domain(profile: DomainProfile) -> str:

@@ -30,6 +30,8 @@ NEEDED = {
     "genisoimage": "genisoimage",
     "xsltproc": "xsltproc",
     "mmdebstrap": "mmdebstrap",
+    "uidmap": "newuidmap",
+    "fakeroot": "fakeroot",
     "e2fsprogs": "mkfs.ext4",
     "ipxe": "",
     "ipxe-qemu": "",

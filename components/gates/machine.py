@@ -19,7 +19,7 @@ from components.gates import probes
 from components.gates.base import Gate, Props
 from components.remote.census import census, changed
 from components.remote.shell import SshShell, Unreachable, shell_of
-from components.remote.virsh import Virsh, VirshError
+from components.remote.virsh import DomainFacts, Virsh, VirshError
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
@@ -65,21 +65,15 @@ class MachineGateProvider(Gate):
         virsh = _virsh(news)
         domain = news["domain"]
         changed(virsh)
-        before = virsh.domain_state(domain)
-        if before is None:
+        facts = virsh.domain(domain)
+        if facts is None:
             if not olds.get("definition"):
                 raise VirshError(f"domain {domain} is not defined at {virsh.shell.name}")
             virsh.define("domain", olds["definition"])
             virsh.must("autostart", domain)
             say(f"{news['name']}: defined again; its disk is the one it had")
-        if before == "in shutdown":
-            _wait_till_off(news, virsh)
-        if before in WAKING:
-            virsh.run(WAKING[before], domain)
-        if virsh.domain_state(domain) not in ACTIVE:
-            if before is not None:
-                say(f"{news['name']}: starting it, it was {before}")
-            virsh.must("start", domain)
+        if facts is None or facts.state != "running":
+            facts = _running(news, virsh, facts.state if facts else None)
         write_keys(news)
         try:
             seen = wait_for(
@@ -92,9 +86,9 @@ class MachineGateProvider(Gate):
         keep(virsh.shell)
         return {
             **news,
-            "definition": virsh.definition("domain", domain),
+            "definition": facts.definition,
             "answers": seen.text,
-            "console": virsh.vnc(domain),
+            "console": facts.console,
         }
 
     @override
@@ -113,13 +107,31 @@ class MachineGateProvider(Gate):
 def _patiently(props: Props, virsh: Virsh) -> Seen:
     """Look once in a wait: an answer that does not come is a thing seen, not a failure."""
     try:
-        state = virsh.domain_state(props["domain"])
+        changed(virsh)
+        state = census(virsh).domains.get(props["domain"])
         if state != "running":
             text = "stopped running" if state in {None, "shut off"} else f"is {state}"
             return Seen(ok=False, text=f"domain {props['domain']} {text}")
         return probes.probe(props, virsh)
     except (Unreachable, VirshError) as silent:
         return Seen(ok=False, text=str(silent))
+
+
+def _running(props: Props, virsh: Virsh, before: str | None) -> DomainFacts:
+    """Get a domain going that was seen in the state ``before``; None: it has just been defined."""
+    domain = props["domain"]
+    if before == "in shutdown":
+        _wait_till_off(props, virsh)
+    if before in WAKING:
+        virsh.run(WAKING[before], domain)
+    if virsh.domain_state(domain) not in ACTIVE:
+        if before is not None:
+            say(f"{props['name']}: starting it, it was {before}")
+        virsh.must("start", domain)
+    facts = virsh.domain(domain)
+    if facts is None:
+        raise VirshError(f"domain {domain} was removed while it was being started")
+    return facts
 
 
 def _wait_till_off(props: Props, virsh: Virsh) -> None:
@@ -147,9 +159,10 @@ def how_to_look(props: Props, virsh: Virsh) -> str:
     console = f"virsh -c {virsh.uri} console {props['domain']}"
     lines = [f"  look at it on {virsh.shell.name}: {console}   (Ctrl-] leaves)"]
     # The place may be what does not answer.
-    with contextlib.suppress(Unreachable):
-        if display := virsh.vnc(props["domain"]):
-            lines.append(f"  screen: {display}")
+    with contextlib.suppress(Unreachable, VirshError):
+        facts = virsh.domain(props["domain"])
+        if facts and facts.console:
+            lines.append(f"  screen: {facts.console}")
         if tail := virsh.tail(props.get("console_log") or ""):
             lines.append(f"  last lines of {props['console_log']}:")
             lines += [f"    | {line}" for line in tail]

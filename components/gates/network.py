@@ -14,7 +14,7 @@ from typing_extensions import override
 from components.gates.base import Gate, Props
 from components.remote.census import census, changed
 from components.remote.shell import shell_of
-from components.remote.virsh import Virsh, VirshError, words_of
+from components.remote.virsh import NetworkFacts, Virsh, VirshError, words_of
 from components.remote.waiting import Seen
 
 if TYPE_CHECKING:
@@ -39,20 +39,22 @@ class NetworkGateProvider(Gate):
     def mend(self, olds: Props, news: Props) -> Props:
         virsh, network = _virsh(news), news["network"]
         changed(virsh)
-        if virsh.network_active(network) is None:
+        facts = virsh.network(network)
+        if facts is None:
             if not olds.get("definition"):
                 raise VirshError(f"network {network} is not defined at {virsh.shell.name}")
             virsh.define("network", olds["definition"])
             virsh.must("net-autostart", network)
-        virsh.reserve(network, words_of(news["reservations"]))
-        if not virsh.network_active(network):
+            facts = NetworkFacts(active=False, definition=olds["definition"])
+        definition = virsh.reserve(network, facts, words_of(news["reservations"]))
+        if not facts.active:
             virsh.start_network(network)
-        return {**news, "definition": virsh.definition("network", network)}
+        return {**news, "definition": definition}
 
     @override
     def retire(self, props: Props) -> None:
         virsh = _virsh(props)
-        if virsh.network_active(props["network"]) is None and props.get("definition"):
+        if props.get("definition") and virsh.network(props["network"]) is None:
             # The provider refuses to delete what is not there.
             virsh.define("network", props["definition"])
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from components.remote.census import foresee
-from components.remote.shell import CONNECT_S, fresh_shell, shell_of
+from components.remote.census import census, foresee
+from components.remote.shell import CONNECT_S, LocalShell, fresh_shell, shell_of
 from components.remote.virsh import Virsh, VirshError
 from components.remote.waiting import Seen
 
@@ -33,7 +33,10 @@ def running(props: Props, virsh: Virsh) -> Seen:
 def lease(props: Props, virsh: Virsh) -> Seen:
     """It took its address by DHCP."""
     probe = props["probe"]
-    address = virsh.lease(probe["network"], probe["mac"])
+    if isinstance(virsh.shell, LocalShell):
+        address = virsh.lease(probe["network"], probe["mac"])
+    else:
+        address = census(virsh).leases.get(probe["mac"])
     if address is None:
         return Seen(ok=False, text=f"no DHCP lease for {probe['mac']} on {probe['network']} yet")
     return Seen(ok=True, text=f"leased {address}")

@@ -17,6 +17,8 @@ from components.remote.shell import LocalShell, Unreachable
 from components.remote.virsh import VirshError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from components.remote.virsh import Virsh
 
 FRESH_S = 2.0
@@ -43,6 +45,12 @@ for f in /var/lib/lxc/*/nestlab.conf; do
   [ -e "$f" ] || continue
   name=${f%/*}; echo "container ${name##*/}"
   while read -r line; do printf 'set %s\n' "$line"; done <"$f"
+done
+for f in /var/lib/libvirt/dnsmasq/*.status; do
+  [ -e "$f" ] || continue
+  while read -r line; do
+    case $line in *-address\":*) echo "lease $line" ;; esac
+  done <"$f"
 done
 for f in /sys/class/net/*/brif/*; do
   [ -e "$f" ] && echo "port ${f##*/}"
@@ -71,6 +79,8 @@ class Census:
     """Whether it is up, by name."""
     containers: dict[str, Container] = field(default_factory=dict)
     """By name; only nested hosts are asked for them."""
+    leases: dict[str, str] = field(default_factory=dict)
+    """Leased IPv4 address by MAC; only nested hosts are asked for them."""
     ports: set[str] = field(default_factory=set)
     """Network devices that are plugged into a bridge; only nested hosts are asked for them."""
 
@@ -123,8 +133,22 @@ def read(told: str) -> Census:
         dict.fromkeys(rows.get("domain", ()), "shut off") | states,
         dict.fromkeys(rows.get("network", ()), False) | dict.fromkeys(up, True),
         {name: Container("\n".join(lines), name in running) for name, lines in settings.items()},
+        _leases(rows.get("lease", ())),
         set(rows.get("port", ())),
     )
+
+
+def _leases(lines: Iterable[str]) -> dict[str, str]:
+    """Read what libvirt's leaseshelper writes: an address, and in the next line its MAC."""
+    found: dict[str, str] = {}
+    address = ""
+    for line in lines:
+        key, _, value = line.replace('"', "").rstrip(",").partition(": ")
+        if key == "ip-address":
+            address = value
+        elif key == "mac-address":
+            found[value] = address
+    return found
 
 
 class _Shared:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 PROGRESS_S = 10.0
 """How often a wait that goes on says what it sees, seconds."""
-POLL_S = 0.25
+POLL_S = 0.4
+"""How long between two looks: each costs an emulated machine a tenth of a second of its two cores."""
 
 
 @dataclass(frozen=True)

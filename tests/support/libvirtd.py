@@ -7,6 +7,7 @@ the real one refuses. It is a `Shell`, and can be made to fail: before any comma
 from __future__ import annotations
 
 import re
+import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -33,6 +34,14 @@ def parsed(xml: str) -> ET.Element:
 
 class Refused(Exception):
     """virsh ends with 1 and says this on standard error."""
+
+
+class Said(Exception):
+    """virsh ran a whole line and left ``result``."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.err)
+        self.result = result
 
 
 @dataclass
@@ -88,9 +97,17 @@ class FakeLibvirt:
     def commands(self) -> list[str]:
         """The words of virsh that change something, in order."""
         asking = re.compile(
-            r"(list|dom(state|display|iflist)|(net-)?(dumpxml|info)|.*-list|net-dhcp-leases|.*uuid)"
+            r"(list|echo|dom(state|display|iflist)|(net-)?(dumpxml|info)|.*-list|net-dhcp-leases|.*uuid)"
         )
-        words = [each[4:] for each in self.said if each[0] == "virsh"]
+        words = []
+        for each in self.said:
+            if each[0] == "virsh":
+                # Several commands may be one line, which virsh takes apart itself.
+                words += (
+                    [shlex.split(one) for one in each[4].split(";")]
+                    if ";" in each[4]
+                    else [each[4:]]
+                )
         return [" ".join(each) for each in words if not asking.fullmatch(each[0].split()[0])]
 
     # As a shell -------------------------------------------------------------------------------
@@ -113,8 +130,9 @@ class FakeLibvirt:
             return Result(1, "", "no such file") if text is None else Result(0, text, "")
         if words[0] == "sh":
             return self._script()
-        if words[0] != "virsh":
-            return Result(0, "", "")
+        return self._client(words, stdin) if words[0] == "virsh" else Result(0, "", "")
+
+    def _client(self, words: list[str], stdin: bytes) -> Result:
         assert words[1:3] == ["-q", "-c"]
         if self.down:
             return Result(1, "", UNREACHABLE)
@@ -122,6 +140,8 @@ class FakeLibvirt:
             return Result(0, self._virsh(words[4:], stdin.decode()), "")
         except Refused as refused:
             return Result(1, "", f"error: {refused}")
+        except Said as said:
+            return said.result
 
     def _script(self) -> Result:
         """Answer `components.remote.census.SCRIPT`, which reads libvirt's own files."""
@@ -131,6 +151,9 @@ class FakeLibvirt:
         alive = {name: one for name, one in self.domains.items() if one.state != "shut off"}
         lines += [f"runs {name} {one.state}" for name, one in alive.items()]
         lines += [f"network {name}" for name in self.networks]
+        leased = [(mac, address) for mac, address in self.leases.items()]
+        for mac, address in leased:
+            lines += [f'lease "ip-address": "{address}",', f'lease "mac-address": "{mac}",']
         lines += [f"up {name}" for name, one in self.networks.items() if one.state == "active"]
         return Result(0, "".join(f"{line}\n" for line in lines), "")
 
@@ -138,7 +161,7 @@ class FakeLibvirt:
 
     def _virsh(self, words: list[str], stdin: str) -> str:
         if ";" in words[0]:
-            return "".join(self._virsh(each.split(), "") for each in words[0].split(";"))
+            return self._line(words[0])
         command, names = words[0], [word for word in words[1:] if not word.startswith("--")]
         method = getattr(self, "_" + command.replace("-", "_"), None)
         assert method, f"virsh {command} is not played here"
@@ -146,6 +169,18 @@ class FakeLibvirt:
         if "define" in command and "un" not in command:
             return str(method(stdin))
         return str(method(names, options) or "")
+
+    def _line(self, line: str) -> str:
+        """Run a whole line: virsh goes on after a failure, and its exit code is the last one's."""
+        told, wrong, last = "", [], True
+        for each in line.split(";"):
+            last = True
+            try:
+                told += self._virsh(shlex.split(each), "")
+            except Refused as refused:
+                last = False
+                wrong.append(f"error: {refused}\n")
+        raise Said(Result(0 if last else 1, told, "".join(wrong)))
 
     def _echo(self, names: list[str], options: list[str]) -> str:
         del options

@@ -92,21 +92,29 @@ class LxcDriver:
         home = f"{HOME}/{name}"
         if not shell.run(["test", "-e", f"{home}/complete"]).ok:
             # A container without the mark was left half-made by a connection that was cut.
-            self.remove(shell, wanted)
+            if shell.run(["test", "-e", home]).ok:
+                self.remove(shell, wanted)
             self._make(shell, wanted)
+            _write(shell, f"{home}/nestlab.conf", configuration(wanted))
             _must(shell, ["touch", f"{home}/complete"])
-        settings = configuration(wanted)
-        present = shell.run(["cat", f"{home}/nestlab.conf"]).out
-        if present.strip() != settings.strip():
-            _stop(shell, name)
-            _write(shell, f"{home}/nestlab.conf", settings)
-        state = shell.run(["lxc-info", "-n", name, "-sH"]).out.strip()
+            state = "STOPPED"
+        else:
+            state = self._set(shell, wanted)
         if state == "FROZEN":
             _must(shell, ["lxc-unfreeze", "-n", name])
         elif state != "RUNNING":
             _must(shell, ["lxc-start", "-n", name, "-o", f"{home}/start.log", "-l", "WARN"])
         if state in {"RUNNING", "FROZEN"} and wanted["bridge"]:
             _must(shell, ["ip", "link", "set", plug(name), "master", wanted["bridge"], "up"])
+
+    def _set(self, shell: Shell, wanted: Props) -> str:
+        """Give a container the settings of the stack, stopping it if they are new; return its state."""
+        name, settings = wanted["name"], configuration(wanted)
+        file = f"{HOME}/{name}/nestlab.conf"
+        if shell.run(["cat", file]).out.strip() != settings.strip():
+            _stop(shell, name)
+            _write(shell, file, settings)
+        return shell.run(["lxc-info", "-n", name, "-sH"]).out.strip()
 
     def remove(self, shell: Shell, wanted: Props) -> None:
         """See `Driver.remove`."""
@@ -138,17 +146,14 @@ class LxcDriver:
                 "lxc.include = /usr/share/lxc/config/common.conf\n"
                 "lxc.arch = linux64\n"
                 f"lxc.uts.name = {name}\nlxc.rootfs.path = dir:{home}/rootfs\n"
+                f"lxc.include = {home}/nestlab.conf\n"
             )
+            _write(shell, f"{home}/config", settings)
         else:
             _must(shell, ["lxc-create", "-n", name, "-t", wanted["template"]])
-            if wanted["template"] == "busybox":
-                # Its boot waits for udhcpc, which has no script there to set an address with.
-                _must(shell, ["sed", "-i", "/udhcpc/d", f"{home}/rootfs/etc/init.d/rcS"])
             # The template's own network settings and LXC's defaults would come first.
-            made = _must(shell, ["cat", f"{home}/config"])
-            lines = [line for line in made.splitlines() if not line.strip().startswith("lxc.net")]
-            settings = "\n".join(lines) + "\n"
-        _write(shell, f"{home}/config", f"{settings}lxc.include = {home}/nestlab.conf\n")
+            edit = ["-e", "/^ *lxc\\.net/d", "-e", f"$a lxc.include = {home}/nestlab.conf"]
+            _must(shell, ["sed", "-i", *edit, f"{home}/config"])
 
 
 def configuration(wanted: Props) -> str:

@@ -24,7 +24,14 @@ URI = "qemu:///system"
 def told(root: Path) -> census.Census:
     """Run the script with ``root`` in place of the machine's own files."""
     script = census.SCRIPT
-    for folder in ("/etc/libvirt/", "/run/libvirt/", "/var/lib/lxc/*/nestlab", "/proc/net/unix"):
+    for folder in (
+        "/etc/libvirt/",
+        "/run/libvirt/",
+        "/var/lib/lxc/*/nestlab",
+        "/var/lib/libvirt/dnsmasq/",
+        "/sys/class/net/",
+        "/proc/net/unix",
+    ):
         assert folder in script, f"the script does not look into {folder} any more"
         script = script.replace(f" {folder}", f" {root}{folder}")
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
@@ -112,3 +119,29 @@ def test_a_look_that_fails_is_not_kept() -> None:
     with pytest.raises(VirshError, match="looking at this machine: sh: not found"):
         census.census(Virsh(place, URI))
     assert census.census(Virsh(place, URI)).domains == {"web": "shut off"}
+
+
+def test_leases_and_plugs_are_read_too(tmp_path: Path) -> None:
+    status = """[
+  {
+    "ip-address": "10.78.0.40",
+    "mac-address": "52:54:00:55:d7:b1",
+    "client-id": "01:52:54:00:55:d7:b1",
+    "expiry-time": 1795000000
+  },
+  {
+    "ip-address": "10.78.0.41",
+    "mac-address": "52:54:00:55:d7:b2",
+    "hostname": "web",
+    "expiry-time": 1795000000
+  }
+]
+"""
+    put(tmp_path, "/var/lib/libvirt/dnsmasq/nl0.status", status)
+    put(tmp_path, "/sys/class/net/nl0/brif/nlcfeed")
+    seen = told(tmp_path)
+    assert seen.leases == {
+        "52:54:00:55:d7:b1": "10.78.0.40",
+        "52:54:00:55:d7:b2": "10.78.0.41",
+    }
+    assert seen.ports == {"nlcfeed"}

@@ -398,3 +398,28 @@ def test_a_sheet_holds_no_template_twice_for_one_node() -> None:
     clashes = [(a, b) for a, b in itertools.combinations(matches, 2) if a == b]
     assert not clashes, "XSLT takes the last of two templates and drops the other's change"
     assert quoteattr(UUID).strip('"') in domain_xml.domain(EVERYTHING)
+
+
+NETWORK = (
+    '<network><name>lab</name><forward mode="nat"/><bridge name="nl1"/>'
+    '<ip address="10.77.0.1" family="ipv4" prefix="24"><dhcp>'
+    '<range start="10.77.0.2" end="10.77.0.254"/></dhcp></ip></network>'
+)
+HOST = "<host mac='52:54:00:00:00:05' name='web' ip='10.77.0.5'/>"
+
+
+def test_a_network_is_made_with_its_reservations(folder: Path) -> None:
+    root = transformed(domain_xml.network(UUID, "10.77.0.1", [HOST]), NETWORK, folder)
+    assert root.findtext("uuid") == UUID
+    assert attributes(root, "ip/dhcp/host") == [
+        {"mac": "52:54:00:00:00:05", "name": "web", "ip": "10.77.0.5"}
+    ]
+    assert attributes(root, "ip/dhcp/range"), "and keeps what the provider wrote"
+
+
+def test_reservations_of_another_subnet_do_not_stop_a_network(folder: Path) -> None:
+    # The engine hands over the stylesheet that a network was first made with, even when it is
+    # replaced because its subnet changed; libvirt would refuse an address from outside.
+    root = transformed(domain_xml.network(UUID, "10.99.0.1", [HOST]), NETWORK, folder)
+    assert root.findtext("uuid") == UUID
+    assert attributes(root, "ip/dhcp/host") == []

@@ -101,7 +101,6 @@ def test_a_container_is_made_set_up_and_started(host: FakeLxcHost) -> None:
     assert config.splitlines()[-1] == f"lxc.include = {CONF}", "what the lab decides comes last"
     assert "lxc.net" not in config, "the template's own network would come first"
     assert host.files[CONF].decode() == configuration(wanted())
-    assert b"udhcpc" not in host.files[f"{HOME}/box/rootfs/etc/init.d/rcS"]
     assert not differs(outs)
 
 
