@@ -76,9 +76,12 @@ def stack_of(words: list[str]) -> str | None:
         return _bare(chosen)
     for workspace in (paths.HOME / "workspaces").glob("nestlab-*-workspace.json"):
         try:
-            return _bare(json.loads(workspace.read_text()).get("stack") or "") or None
+            told = json.loads(workspace.read_text())
         except (OSError, ValueError):
             return None
+        # By backend; older engines wrote one for all backends.
+        selected = (told.get("stacks") or {}).get(os.environ.get("PULUMI_BACKEND_URL"))
+        return _bare(selected or told.get("stack") or "") or None
     return None
 
 
