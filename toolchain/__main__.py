@@ -16,7 +16,7 @@ COMMANDS = {
     "host": ("toolchain.host", "prepare this machine's libvirt"),
     "image": ("toolchain.image", "make the golden image of the nested KVM host"),
     "doctor": (
-        "toolchain.doctor",
+        "toolchain.doctor.command",
         "say whether this machine can run nested labs, and what to mend",
     ),
     "up": ("toolchain.lab", "bring the lab up"),

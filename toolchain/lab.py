@@ -16,7 +16,8 @@ import sys
 import time
 from typing import Any
 
-from toolchain import build, host, image, paths, ui, verdict
+from toolchain import build, host, image, paths, ui
+from toolchain.doctor import verdict
 from toolchain.environment import environment
 from toolchain.system import System
 

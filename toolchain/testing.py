@@ -10,7 +10,8 @@ import argparse
 import os
 import subprocess
 
-from toolchain import build, host, image, packages, paths, ui, verdict
+from toolchain import build, host, image, packages, paths, ui
+from toolchain.doctor import verdict
 from toolchain.environment import environment
 from toolchain.system import System
 

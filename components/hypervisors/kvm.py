@@ -13,14 +13,9 @@ import pulumi_libvirt as libvirt
 
 from components.domain_xml import DiskProfile
 from components.gates.secrets import SshKey
+from components.hypervisors.domain import DirectBoot, Drive, fingerprint, machine_facts
 from components.hypervisors.handle import HypervisorMade, Inside
-from components.hypervisors.libvirt import (
-    DirectBoot,
-    Drive,
-    LibvirtPlace,
-    fingerprint,
-    machine_facts,
-)
+from components.hypervisors.libvirt import LibvirtPlace
 from components.media import seed
 
 if TYPE_CHECKING:

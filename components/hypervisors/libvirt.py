@@ -1,23 +1,33 @@
 """A place whose hypervisor is libvirt with QEMU: the outer host, and every nested KVM host.
 
-Two things here are workarounds for the provider, proved in toolchain tests: changes that it takes
-and silently forgets replace the domain, and what it can't say goes through `domain_xml`.
+`domain` says what the provider is told of a machine; here is what belongs together, what waits for
+what, and what goes away with what.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_libvirt as libvirt
 
 from components import domain_xml, hypervisors
-from components.domain_xml import DiskProfile, DomainProfile
+from components.domain_xml import DiskProfile
 from components.gates.machine import MachineGate
 from components.gates.network import NetworkGate
 from components.gates.secrets import Password
+from components.hypervisors.domain import (
+    CONSOLE_LOG,
+    FORGOTTEN,
+    DirectBoot,
+    Drive,
+    arguments,
+    fingerprint,
+    has_screen,
+    machine_facts,
+    stylesheet,
+)
 from components.hypervisors.handle import (
     BootQueue,
     HypervisorMade,
@@ -35,7 +45,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from components.spec import (
-        ConsoleSpec,
         ContainerSpec,
         GuestSpec,
         HypervisorSpec,
@@ -47,41 +56,7 @@ if TYPE_CHECKING:
 
 MODES = {"nat": "nat", "isolated": "none", "route": "route", "open": "open", "bridge": "bridge"}
 """Our modes in the provider's words."""
-OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
-"""UEFI firmware and the template of its variables, as Debian's package ovmf has them."""
-NVRAM = "/var/lib/libvirt/qemu/nvram/{domain}_VARS.fd"
-CONSOLE_LOG = "/var/log/libvirt/qemu/{domain}-console.log"
 GIB = 1 << 30
-FORGOTTEN = [
-    "arch",
-    "bootDevices",
-    "emulator",
-    "initrd",
-    "kernel",
-    "machine",
-    "metadata",
-    "networkInterfaces[*].mac",
-    "networkInterfaces[*].networkName",
-    "video",
-]
-"""Inputs whose change the provider accepts without doing anything (0.8: not ForceNew, not in Update)."""
-
-
-@dataclass(frozen=True)
-class Drive:
-    """A disk or CD of a machine: a volume, and how the machine sees it."""
-
-    volume: libvirt.Volume | libvirt.CloudInitDisk
-    profile: DiskProfile
-
-
-@dataclass(frozen=True)
-class DirectBoot:
-    """Kernel, initial RAM disk (paths on the host) and kernel arguments, instead of a boot loader."""
-
-    kernel: pulumi.Input[str]
-    initrd: pulumi.Input[str]
-    cmdline: Sequence[Mapping[str, str]]
 
 
 @dataclass
@@ -318,45 +293,22 @@ class LibvirtPlace:
         direct: DirectBoot | None = None,
     ) -> tuple[libvirt.Domain, pulumi.Input[str]]:
         """Make the domain of a machine; return it with its console's password, empty for none."""
-        console = spec.console
         password: pulumi.Input[str] = ""
-        if console.password and _has_screen(spec):
+        if spec.console.password and has_screen(spec):
             made = Password(f"{name}-console", opts=self.gate_options(parent))
             password = made.value
+        uuid = self._uuid("domain", plan.domain_name, f"{name}-domain")
         domain = libvirt.Domain(
             f"{name}-domain",
-            name=plan.domain_name,
-            type="kvm" if self.accelerator == "kvm" else "qemu",
-            cpu=libvirt.DomainCpuArgs(
-                mode="host-passthrough" if self.accelerator == "kvm" else "maximum"
+            arguments(
+                spec,
+                plan,
+                kvm=self.accelerator == "kvm",
+                networks={key: made.name for key, made in networks.items()},
+                drives=drives,
+                direct=direct,
+                xslt=stylesheet(spec, plan, drives, uuid, password),
             ),
-            machine=spec.machine,
-            memory=plan.memory_mib,
-            vcpu=plan.cores,
-            firmware=OVMF[0] if spec.firmware == "uefi" else None,
-            nvram=libvirt.DomainNvramArgs(
-                file=NVRAM.format(domain=plan.domain_name), template=OVMF[1]
-            )
-            if spec.firmware == "uefi"
-            else None,
-            kernel=direct.kernel if direct else None,
-            initrd=direct.initrd if direct else None,
-            cmdlines=[dict(each) for each in direct.cmdline] if direct else None,
-            boot_devices=[libvirt.DomainBootDeviceArgs(devs=list(plan.boot))]
-            if plan.boot
-            else None,
-            disks=[_disk_args(drive) for drive in drives],
-            network_interfaces=[
-                libvirt.DomainNetworkInterfaceArgs(
-                    network_name=networks[nic.network].name, mac=nic.mac.upper()
-                )
-                for nic in plan.nics
-            ],
-            graphics=_graphics(console),
-            video=libvirt.DomainVideoArgs(type=spec.video if spec.video != "none" else "vga"),
-            consoles=[libvirt.DomainConsoleArgs(type="pty", target_port="0", target_type="serial")],
-            autostart=spec.autostart,
-            xml=libvirt.DomainXmlArgs(xslt=self._profile(name, spec, plan, drives, password)),
             opts=self.options(
                 parent,
                 depends_on=[
@@ -368,33 +320,6 @@ class LibvirtPlace:
             ),
         )
         return domain, password
-
-    def _profile(
-        self,
-        name: str,
-        spec: MachineSpec,
-        plan: MachinePlan,
-        drives: Sequence[Drive],
-        password: pulumi.Input[str],
-    ) -> pulumi.Output[str]:
-        uuid = self._uuid("domain", plan.domain_name, f"{name}-domain")
-        console = spec.console
-
-        def render(known: Sequence[Any]) -> str:
-            return domain_xml.domain(
-                DomainProfile(
-                    uuid=known[0],
-                    nic_models=tuple(nic.model or "virtio" for nic in plan.nics),
-                    disks=tuple(drive.profile for drive in drives),
-                    no_video=spec.video == "none",
-                    no_screen=not _has_screen(spec),
-                    console_log=CONSOLE_LOG.format(domain=plan.domain_name),
-                    console_port=console.port,
-                    console_password=known[1],
-                )
-            )
-
-        return pulumi.Output.all(uuid, password).apply(render)
 
     def gate(
         self,
@@ -424,25 +349,6 @@ class LibvirtPlace:
         return gate
 
 
-def fingerprint(*facts: object) -> str:
-    """Return a short text that changes when any of ``facts`` does.
-
-    A replaced domain keeps its UUID, so this is what tells its gate that it is another one.
-    """
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def machine_facts(spec: MachineSpec, plan: MachinePlan) -> dict[str, Any]:
-    """Return what a machine is made of, without what stands inside it and how it is waited for.
-
-    Otherwise a guest more or less in a nested host would look like another host, and in preview
-    nothing would be known of all that is in it.
-    """
-    left_out = {"networks", "guests", "containers", "hypervisors", "ready"}
-    planned = {key: value for key, value in asdict(plan).items() if key not in left_out}
-    return planned | {"spec": spec.model_dump(exclude=left_out)}
-
-
 def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:
     """What `MachineGate` asks of a guest."""
     kind = plan.ready.probe
@@ -453,29 +359,6 @@ def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:
         network = place.networks[nic.network].libvirt_name
         return {"kind": "lease", "network": network, "mac": nic.mac}
     return {"kind": "none"}
-
-
-def _disk_args(drive: Drive) -> libvirt.DomainDiskArgs:
-    if drive.profile.device == "cdrom":
-        return libvirt.DomainDiskArgs(file=drive.volume.id)
-    # A seed's id is its volume's key and a random number.
-    key = drive.volume.id.apply(lambda each: each.partition(";")[0])
-    return libvirt.DomainDiskArgs(volume_id=key, scsi=drive.profile.bus == "scsi" or None)
-
-
-def _has_screen(spec: MachineSpec) -> bool:
-    return spec.console.type != "none" and spec.video != "none"
-
-
-def _graphics(console: ConsoleSpec) -> libvirt.DomainGraphicsArgs:
-    return libvirt.DomainGraphicsArgs(
-        # Without any the provider adds SPICE with no password; `domain_xml` takes it away again.
-        type=console.type if console.type != "none" else "vnc",
-        autoport=console.port is None,
-        listen_type="address",
-        listen_address=console.listen,
-        websocket=console.websocket,
-    )
 
 
 def _format(image: Path) -> str:

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from toolchain import bootproof, daemons, trial
+from toolchain import daemons
+from toolchain.doctor import bootproof, trial
 from toolchain.system import System
 
 pytestmark = [

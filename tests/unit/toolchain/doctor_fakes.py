@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from toolchain import capacity, daemons, kvm, paths, processes, stack_needs
-from toolchain.bootproof import QEMU, Proof
-from toolchain.kvm import User
+from toolchain import daemons, paths, processes
+from toolchain.doctor import capacity, kvm, stack_needs
+from toolchain.doctor.bootproof import QEMU, Proof
+from toolchain.doctor.kvm import User
 from toolchain.system import DID_NOT_START, Result, System
 
 if TYPE_CHECKING:

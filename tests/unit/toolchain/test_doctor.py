@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.toolchain.doctor_fakes import BOOTED, FakeSystem, Machine, qemu
-from toolchain import bootproof, daemons, doctor, packages, paths, stack_needs, trial
+from toolchain import daemons, packages, paths
+from toolchain.doctor import bootproof, stack_needs, trial
+from toolchain.doctor import command as doctor
 from toolchain.system import Result
 from toolchain.ui import Problem
 

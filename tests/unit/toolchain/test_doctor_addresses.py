@@ -7,9 +7,9 @@ import json
 import pytest
 
 from tests.unit.toolchain.doctor_fakes import FakeSystem
-from toolchain import addresses, checks
-from toolchain.report import Check, State
-from toolchain.stack_needs import Needs
+from toolchain.doctor import addresses, checks
+from toolchain.doctor.report import Check, State
+from toolchain.doctor.stack_needs import Needs
 from toolchain.system import Result
 
 VIRSH = "virsh -q -c qemu:///system"

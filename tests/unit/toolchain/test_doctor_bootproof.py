@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.toolchain.doctor_fakes import BOOTED, FakeSystem, qemu
-from toolchain import bootproof
+from toolchain.doctor import bootproof
 from toolchain.system import Result
 
 CRASH = (

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.toolchain.doctor_fakes import FakeSystem, Machine, proof
-from toolchain import bootproof, capacity, checks, daemons, packages, paths, stack_needs
-from toolchain.kvm import Access
-from toolchain.report import State
-from toolchain.stack_needs import Needs
+from toolchain import daemons, packages, paths
+from toolchain.doctor import bootproof, capacity, checks, stack_needs
+from toolchain.doctor.kvm import Access
+from toolchain.doctor.report import State
+from toolchain.doctor.stack_needs import Needs
+from toolchain.doctor.trial import Reaping, Trip
+from toolchain.doctor.verdict import Evidence
 from toolchain.system import Result
-from toolchain.trial import Reaping, Trip
 from toolchain.ui import Problem
-from toolchain.verdict import Evidence
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from toolchain.report import Check, State, exit_status, paragraph, table
+from toolchain.doctor.report import Check, State, exit_status, paragraph, table
 
 LONG = "a finding of many words that does not fit beside its name on one line " * 3
 

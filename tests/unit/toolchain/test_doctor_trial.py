@@ -11,7 +11,8 @@ import pytest
 from typing_extensions import override
 
 from tests.unit.toolchain.doctor_fakes import BOOTED, FakeSystem
-from toolchain import bootproof, processes, trial
+from toolchain import processes
+from toolchain.doctor import bootproof, trial
 from toolchain.system import Result
 
 if TYPE_CHECKING:

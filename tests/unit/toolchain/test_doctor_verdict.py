@@ -16,10 +16,12 @@ from tests.unit.toolchain.doctor_fakes import (
     proof,
     qemu,
 )
-from toolchain import bootproof, daemons, doctor, kvm, paths, trial, ui, verdict
-from toolchain.kvm import Access
+from toolchain import daemons, paths, ui
+from toolchain.doctor import bootproof, kvm, trial, verdict
+from toolchain.doctor import command as doctor
+from toolchain.doctor.kvm import Access
+from toolchain.doctor.verdict import Evidence, decide
 from toolchain.system import Result
-from toolchain.verdict import Evidence, decide
 
 if TYPE_CHECKING:
     from pathlib import Path

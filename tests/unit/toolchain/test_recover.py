@@ -94,7 +94,9 @@ def test_else_the_environment_says_which_and_else_what_is_selected(
     selection.write_text('{"stack": "organization/nestlab/a"}')
     assert recover.stack_of(["up"]) == "a"
     url = os.environ["PULUMI_BACKEND_URL"]
-    selection.write_text(json.dumps({"stacks": {"file:///other": "x", url: "organization/nestlab/c"}}))
+    selection.write_text(
+        json.dumps({"stacks": {"file:///other": "x", url: "organization/nestlab/c"}})
+    )
     assert recover.stack_of(["up"]) == "c", "each backend has its own selection"
     monkeypatch.setenv("PULUMI_STACK", "b")
     assert recover.stack_of(["up"]) == "b"

@@ -55,7 +55,7 @@ def ask(system: System, stack: str) -> Needs:
         return Needs(why=f"{_short(PYTHON)} is not there yet: run `python3 -m toolchain toolchain`")
     # Not the file itself: its folder would come first on the path, before the standard library.
     script = f"import sys; sys.path.insert(0, {str(paths.ROOT)!r})"
-    run = f"{script}; from toolchain import stack_needs; sys.exit(stack_needs.main(sys.argv[1:]))"
+    run = f"{script}; from toolchain.doctor import stack_needs; sys.exit(stack_needs.main(sys.argv[1:]))"
     done = system.run([str(PYTHON), "-B", "-c", run, stack], timeout_s=TIMEOUT_S)
     try:
         return Needs(**json.loads(done.out))

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import bootproof, daemons, processes
-from toolchain.bootproof import Proof
+from toolchain import daemons, processes
+from toolchain.doctor import bootproof
+from toolchain.doctor.bootproof import Proof
 
 if TYPE_CHECKING:
     from toolchain.system import Result, System

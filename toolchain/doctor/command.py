@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import checks, daemons, kvm, report, stack_needs, trial, ui
-from toolchain import verdict as verdicts
-from toolchain.report import Check, State
+from toolchain import daemons, ui
+from toolchain.doctor import checks, kvm, report, stack_needs, trial
+from toolchain.doctor import verdict as verdicts
+from toolchain.doctor.report import Check, State
+from toolchain.doctor.verdict import Verdict, ensure, verdict
 from toolchain.system import System
-from toolchain.verdict import Verdict, ensure, verdict
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from toolchain.kvm import Access
+    from toolchain.doctor.kvm import Access
 
 __all__ = ["Verdict", "ensure", "main", "verdict"]
 

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import bootproof, cache, capacity, daemons, kvm, paths, processes, trial, ui
+from toolchain import cache, daemons, paths, processes, ui
+from toolchain.doctor import bootproof, capacity, kvm, trial
 
 if TYPE_CHECKING:
-    from toolchain.bootproof import Proof
-    from toolchain.kvm import Access
+    from toolchain.doctor.bootproof import Proof
+    from toolchain.doctor.kvm import Access
     from toolchain.system import System
 
 VERSION = 1

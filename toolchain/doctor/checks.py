@@ -11,30 +11,20 @@ import platform
 import re
 from typing import TYPE_CHECKING
 
-from toolchain import (
-    addresses,
-    bootproof,
-    capacity,
-    daemons,
-    kvm,
-    packages,
-    paths,
-    processes,
-    stack_needs,
-    trial,
-)
-from toolchain.report import Check, State
+from toolchain import daemons, packages, paths, processes
+from toolchain.doctor import addresses, bootproof, capacity, kvm, stack_needs, trial
+from toolchain.doctor.report import Check, State
 from toolchain.ui import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from toolchain.bootproof import Proof
-    from toolchain.kvm import Access
-    from toolchain.stack_needs import Needs
+    from toolchain.doctor.bootproof import Proof
+    from toolchain.doctor.kvm import Access
+    from toolchain.doctor.stack_needs import Needs
+    from toolchain.doctor.trial import Reaping, Trip
+    from toolchain.doctor.verdict import Evidence, Verdict
     from toolchain.system import System
-    from toolchain.trial import Reaping, Trip
-    from toolchain.verdict import Evidence, Verdict
 
 SET_UP = "python3 -m toolchain host"
 BUILD = "python3 -m toolchain toolchain"

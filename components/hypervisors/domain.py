@@ -1,0 +1,171 @@
+"""A machine of libvirt in the provider's words.
+
+Two things are workarounds for the provider (pulumi-libvirt 0.5.4): changes that it takes and silently
+forgets have to replace the domain, and what it can't say goes through `domain_xml`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_libvirt as libvirt
+
+from components import domain_xml
+from components.domain_xml import DiskProfile, DomainProfile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from components.spec import ConsoleSpec, MachinePlan, MachineSpec
+
+OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
+"""UEFI firmware and the template of its variables, as Debian's package ovmf has them."""
+NVRAM = "/var/lib/libvirt/qemu/nvram/{domain}_VARS.fd"
+CONSOLE_LOG = "/var/log/libvirt/qemu/{domain}-console.log"
+FORGOTTEN = [
+    "arch",
+    "bootDevices",
+    "emulator",
+    "initrd",
+    "kernel",
+    "machine",
+    "metadata",
+    "networkInterfaces[*].mac",
+    "networkInterfaces[*].networkName",
+    "video",
+]
+"""Inputs whose change the provider accepts without doing anything (0.8: not ForceNew, not in Update)."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A disk or CD of a machine: a volume, and how the machine sees it."""
+
+    volume: libvirt.Volume | libvirt.CloudInitDisk
+    profile: DiskProfile
+
+
+@dataclass(frozen=True)
+class DirectBoot:
+    """Kernel, initial RAM disk (paths on the host) and kernel arguments, instead of a boot loader."""
+
+    kernel: pulumi.Input[str]
+    initrd: pulumi.Input[str]
+    cmdline: Sequence[Mapping[str, str]]
+
+
+def arguments(
+    spec: MachineSpec,
+    plan: MachinePlan,
+    *,
+    kvm: bool,
+    networks: Mapping[str, pulumi.Input[str]],
+    drives: Sequence[Drive],
+    direct: DirectBoot | None,
+    xslt: pulumi.Input[str],
+) -> libvirt.DomainArgs:
+    """Return what the provider is told of a machine.
+
+    Without ``kvm`` it is emulated, with a CPU that can virtualize all the same. ``networks`` are
+    libvirt's names by the stack's.
+    """
+    uefi = spec.firmware == "uefi"
+    nvram = libvirt.DomainNvramArgs(file=NVRAM.format(domain=plan.domain_name), template=OVMF[1])
+    return libvirt.DomainArgs(
+        name=plan.domain_name,
+        type="kvm" if kvm else "qemu",
+        cpu=libvirt.DomainCpuArgs(mode="host-passthrough" if kvm else "maximum"),
+        machine=spec.machine,
+        memory=plan.memory_mib,
+        vcpu=plan.cores,
+        firmware=OVMF[0] if uefi else None,
+        nvram=nvram if uefi else None,
+        kernel=direct.kernel if direct else None,
+        initrd=direct.initrd if direct else None,
+        cmdlines=[dict(each) for each in direct.cmdline] if direct else None,
+        boot_devices=[libvirt.DomainBootDeviceArgs(devs=list(plan.boot))] if plan.boot else None,
+        disks=[_disk_args(drive) for drive in drives],
+        network_interfaces=[
+            libvirt.DomainNetworkInterfaceArgs(
+                network_name=networks[nic.network], mac=nic.mac.upper()
+            )
+            for nic in plan.nics
+        ],
+        graphics=_graphics(spec.console),
+        video=libvirt.DomainVideoArgs(type=spec.video if spec.video != "none" else "vga"),
+        consoles=[libvirt.DomainConsoleArgs(type="pty", target_port="0", target_type="serial")],
+        autostart=spec.autostart,
+        xml=libvirt.DomainXmlArgs(xslt=xslt),
+    )
+
+
+def stylesheet(
+    spec: MachineSpec,
+    plan: MachinePlan,
+    drives: Sequence[Drive],
+    uuid: pulumi.Input[str],
+    password: pulumi.Input[str],
+) -> pulumi.Output[str]:
+    """Return the rest of a machine as XSLT; a secret when ``password`` is."""
+
+    def render(known: Sequence[Any]) -> str:
+        return domain_xml.domain(
+            DomainProfile(
+                uuid=known[0],
+                nic_models=tuple(nic.model or "virtio" for nic in plan.nics),
+                disks=tuple(drive.profile for drive in drives),
+                no_video=spec.video == "none",
+                no_screen=not has_screen(spec),
+                console_log=CONSOLE_LOG.format(domain=plan.domain_name),
+                console_port=spec.console.port,
+                console_password=known[1],
+            )
+        )
+
+    return pulumi.Output.all(uuid, password).apply(render)
+
+
+def fingerprint(*facts: object) -> str:
+    """Return a short text that changes when any of ``facts`` does.
+
+    A replaced domain keeps its UUID, so this is what tells its gate that it is another one.
+    """
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def machine_facts(spec: MachineSpec, plan: MachinePlan) -> dict[str, Any]:
+    """Return what a machine is made of, without what stands inside it and how it is waited for.
+
+    Otherwise a guest more or less in a nested host would look like another host, and in preview
+    nothing would be known of all that is in it.
+    """
+    left_out = {"networks", "guests", "containers", "hypervisors", "ready"}
+    planned = {key: value for key, value in asdict(plan).items() if key not in left_out}
+    return planned | {"spec": spec.model_dump(exclude=left_out)}
+
+
+def _disk_args(drive: Drive) -> libvirt.DomainDiskArgs:
+    if drive.profile.device == "cdrom":
+        return libvirt.DomainDiskArgs(file=drive.volume.id)
+    # A seed's id is its volume's key and a random number.
+    key = drive.volume.id.apply(lambda each: each.partition(";")[0])
+    return libvirt.DomainDiskArgs(volume_id=key, scsi=drive.profile.bus == "scsi" or None)
+
+
+def has_screen(spec: MachineSpec) -> bool:
+    """Whether the machine has a screen that can be looked at from elsewhere."""
+    return spec.console.type != "none" and spec.video != "none"
+
+
+def _graphics(console: ConsoleSpec) -> libvirt.DomainGraphicsArgs:
+    return libvirt.DomainGraphicsArgs(
+        # Without any the provider adds SPICE with no password; `domain_xml` takes it away again.
+        type=console.type if console.type != "none" else "vnc",
+        autoport=console.port is None,
+        listen_type="address",
+        listen_address=console.listen,
+        websocket=console.websocket,
+    )
