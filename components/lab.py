@@ -60,7 +60,14 @@ def deploy(
         private=private,
         accelerator=accelerator,
         golden=golden,
-        identity=Identity("identity", target=local, uri=spec.host.uri, opts=child),
+        identity=Identity(
+            "identity",
+            target=local,
+            uri=spec.host.uri,
+            lab=spec.name,
+            private=str(private),
+            opts=child,
+        ),
         key=SshKey("key", opts=child),
     )
     place = LibvirtPlace(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 from typing_extensions import override
 
-from components.remote.ownership import left_behind, remove, uuid_of
+from components.remote.ownership import left_behind, remove, tidy, uuid_of
 from components.remote.shell import Unreachable, shell_of
 from components.remote.virsh import Virsh, VirshError
 from components.remote.waiting import say
@@ -46,6 +46,7 @@ class IdentityProvider(ResourceProvider):
             for kind, name in list(left_behind(virsh, _props["value"])):
                 remove(virsh, kind, name)
                 say(f"removed {kind} {name}, left behind by a step that did not end")
+            tidy(virsh, _props["lab"], _props["private"])
         except (Unreachable, VirshError) as beyond:
             say(f"could not look for left-overs: {beyond}")
 
@@ -62,9 +63,18 @@ class Identity(Resource, module="nestlab", name="Identity"):
         *,
         target: Mapping[str, Any],
         uri: str,
+        lab: str,
+        private: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"name": name, "target": dict(target), "uri": uri, "value": None}
+        props = {
+            "name": name,
+            "target": dict(target),
+            "uri": uri,
+            "lab": lab,
+            "private": private,
+            "value": None,
+        }
         super().__init__(IdentityProvider(), name, props, opts)
 
     def uuid(self, kind: str, name: str) -> pulumi.Output[str]:

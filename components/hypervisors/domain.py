@@ -15,6 +15,7 @@ import pulumi_libvirt as libvirt
 
 from components import domain_xml
 from components.domain_xml import DiskProfile, DomainProfile
+from components.remote.ownership import CONSOLE_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
 """UEFI firmware and the template of its variables, as Debian's package ovmf has them."""
 NVRAM = "/var/lib/libvirt/qemu/nvram/{domain}_VARS.fd"
-CONSOLE_LOG = "/var/log/libvirt/qemu/{domain}-console.log"
 FORGOTTEN = [
     "arch",
     "bootDevices",

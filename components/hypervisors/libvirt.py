@@ -18,7 +18,6 @@ from components.gates.machine import MachineGate
 from components.gates.network import NetworkGate
 from components.gates.secrets import Password
 from components.hypervisors.domain import (
-    CONSOLE_LOG,
     FORGOTTEN,
     DirectBoot,
     Drive,
@@ -38,6 +37,7 @@ from components.hypervisors.handle import (
     NetworkMade,
 )
 from components.remote.guests import RemoteGuest
+from components.remote.ownership import CONSOLE_LOG
 from components.remote.virsh import words_of
 
 if TYPE_CHECKING:

@@ -7,13 +7,20 @@ taken over by the next `pulumi up`, and is swept up by the last step of `pulumi 
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import shutil
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from components.remote.virsh import Virsh
+
+CONSOLE_LOG = "/var/log/libvirt/qemu/{domain}-console.log"
+"""Where a domain's serial console is also written to, on its host."""
 
 KINDS = {"domain": "list", "network": "net-list", "pool": "pool-list"}
 """What carries a lab's UUID, in the order in which it can be removed, and how virsh lists it."""
@@ -61,3 +68,22 @@ def remove(virsh: Virsh, kind: str, name: str) -> None:
         virsh.run("pool-destroy", name)
         virsh.run("pool-delete", name)
         virsh.must("pool-undefine", name)
+
+
+def tidy(virsh: Virsh, lab: str, private: str) -> None:
+    """Remove the lab's files that no resource knows: keys, and logs of consoles that never ended.
+
+    A gate that is stopped while it waits leaves both, the log on purpose: it says what was wrong.
+    """
+    if private:
+        shutil.rmtree(private, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(private).parent.rmdir()
+    if not virsh.is_local:
+        return
+    before, after = CONSOLE_LOG.split("{domain}")
+    for log in glob.glob(f"{glob.escape(before)}{glob.escape(lab)}-*{glob.escape(after)}"):  # noqa: PTH207
+        # The domains of this lab are gone; one that is there is another lab's of a longer name.
+        if virsh.domain_state(log.removeprefix(before).removesuffix(after)) is None:
+            with contextlib.suppress(OSError):
+                Path(log).unlink()

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from components.gates import identity as identities
 from components.gates.identity import IdentityProvider
+from components.remote import ownership
 from components.remote.ownership import left_behind, remove, uuid_of
 from components.remote.shell import Unreachable
 from components.remote.virsh import Virsh, VirshError
-from tests.support.libvirtd import FakeLibvirt
+from tests.support.libvirtd import FakeLibvirt, LocalLibvirt
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
 URI = "qemu:///system"
@@ -58,11 +60,34 @@ def test_what_is_ours_is_found_by_its_uuid_in_an_order_in_which_it_can_go(
     ]
 
 
+def identity(private: str = "") -> dict[str, Any]:
+    target = {"kind": "local"}
+    names = {"name": "identity", "lab": "ours", "private": private}
+    return {**names, "target": target, "uri": URI, "value": OURS}
+
+
+def test_keys_and_console_logs_of_gates_that_never_opened_go_with_the_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = LocalLibvirt()
+    here.domain("ours-too-web")
+    monkeypatch.setattr(identities, "shell_of", lambda _: here)
+    monkeypatch.setattr(ownership, "CONSOLE_LOG", f"{tmp_path}/{{domain}}-console.log")
+    for name in ("ours-kvm1", "ours-too-web", "theirs-kvm1"):
+        (tmp_path / f"{name}-console.log").touch()
+    keys = tmp_path / "keys" / "local"
+    (keys / "kvm1").mkdir(parents=True)
+    (keys / "kvm1" / "id_ed25519").touch()
+    IdentityProvider().delete("", identity(str(keys)))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"ours-too-web-console.log", "theirs-kvm1-console.log"}
+
+
 def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
     place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(identities, "shell_of", lambda _: place)
-    props = {"name": "identity", "target": {"kind": "local"}, "uri": URI, "value": OURS}
+    props = identity()
     IdentityProvider().delete("", props)
     assert set(place.domains) == {"theirs-web", "theirs-off", "ours-by-name"}
     assert set(place.networks) == {"theirs-net", "theirs-down", "default"}
@@ -82,7 +107,7 @@ def test_a_host_that_does_not_answer_does_not_stop_a_destroy(
 ) -> None:
     monkeypatch.setattr(identities, "shell_of", lambda _: place)
     place.down = True
-    props = {"name": "identity", "target": {"kind": "local"}, "uri": URI, "value": OURS}
+    props = identity()
     IdentityProvider().delete("", props)
     assert "could not look for left-overs: libvirt at this machine" in capsys.readouterr().err
 
