@@ -7,7 +7,7 @@ The tests of this module share one lab and run in the order of the file.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -192,6 +192,24 @@ def test_more_memory_and_another_nic_replace_the_guest_and_nothing_else(checkout
     xml = checkout.inside("virsh", "dumpxml", "second").said
     assert "<model type='e1000'/>" in xml
     assert "196608</memory>" in xml
+
+
+def test_preview_names_what_a_change_of_the_nested_host_costs(checkout: Checkout) -> None:
+    """Memory costs a boot, and the disk costs all that is on it; preview only, nothing is done."""
+    whole = checkout.settings.read_text()
+
+    def change(lab: dict[str, Any], field: str, value: int) -> None:
+        lab["hypervisors"]["kvm1"][field] = value
+
+    inside = ("kvm1-inner-network", "kvm1-ipxe-domain", "kvm1-box-container", "kvm1-pool")
+    for field, value, lost in (("memory_mib", 4608, ()), ("disk_gib", 10, inside)):
+        checkout.edit(lambda lab, f=field, v=value: change(lab, f, v))
+        seen = checkout.preview()
+        checkout.settings.write_text(whole)
+        replaced = set(re.findall(r"\+- \S+ (\S+) replace", seen))
+        assert "kvm1-domain" in replaced, seen
+        assert set(lost) <= replaced, seen
+        assert lost or replaced == {"kvm1-domain"}, seen
 
 
 def test_down_takes_seconds_and_leaves_nothing(
