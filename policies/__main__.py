@@ -1,6 +1,6 @@
 """The policy pack: the only place that constructs it, so that rules can be imported and tested."""
 
-from nested_cpu import NESTED_CPU
 from pulumi_policy import PolicyPack
+from rules import POLICIES
 
-PolicyPack("nestlab", policies=[NESTED_CPU])
+PolicyPack("nestlab", policies=POLICIES)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pulumi_policy import ResourceValidationArgs
 from pulumi_policy.proxy import unknown_checking_proxy
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "policies"))
-from nested_cpu import DOMAIN, NESTED_CPU
+from tests.policy.judging import (
+    PROXMOX,
+    UNKNOWN,
+    VSPHERE,
+    Res,
+    attribute,
+    judge,
+    lab,
+    machine,
+    sheet,
+)
 
-UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+from nested_cpu import DOMAIN, NESTED_CPU  # isort: skip - the pack's folder comes with judging
+
 HOST = f"nestlab:index:OuterHost$nestlab:index:NestedHypervisorLab${DOMAIN}"
 GUEST = f"nestlab:index:NestedHypervisorLab$nestlab:index:GuestFromIso${DOMAIN}"
 
@@ -65,3 +73,109 @@ def test_guests_and_other_resources_are_not_its_business() -> None:
 def test_what_is_not_known_yet_is_not_judged() -> None:
     assert violations({"type": "kvm", "cpu": {"mode": UNKNOWN}}) == []
     assert violations({"type": UNKNOWN, "cpu": {"mode": "custom"}}) == []
+
+
+CPU = "/domain/cpu"
+
+
+def cpu(mode: str, *features: str) -> dict[str, str]:
+    """A stylesheet that makes the CPU: features as POLICY:NAME."""
+    pairs = [feature.split(":") for feature in features]
+    inner = "".join(f'<feature policy="{policy}" name="{name}"/>' for policy, name in pairs)
+    return sheet(f'<xsl:template match="{CPU}"><cpu mode="{mode}">{inner}</cpu></xsl:template>')
+
+
+def qemu_cpu() -> dict[str, str]:
+    namespace = "http://libvirt.org/schemas/domain/qemu/1.0"
+    arg = '<q:arg value="-cpu"/><q:arg value="qemu64"/>'
+    return sheet(
+        '<xsl:template match="/domain"><xsl:copy><xsl:apply-templates select="@*|node()"/>'
+        f'<q:commandline xmlns:q="{namespace}">{arg}</q:commandline></xsl:copy></xsl:template>'
+    )
+
+
+def proxmox(**props: Any) -> Res:
+    given = {
+        "description": "nestlab:kind=proxmox",
+        "cpu": {"type": "host", "cores": 4},
+        "memory": {"dedicated": 8192},
+        "disks": [{"size": 40}],
+    }
+    return Res(PROXMOX, "pve", given | props)
+
+
+def vsphere(**props: Any) -> Res:
+    given = {"annotation": "nestlab:kind=proxmox", "numCpus": 4, "memory": 8192}
+    return Res(VSPHERE, "pve", given | props)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        lab(machine(kind="kvm", xml=cpu("custom"))),
+        lab(machine(kind="kvm", xml=cpu("host-model"))),
+        lab(machine(kind="kvm", xml=cpu("host-passthrough", "disable:vmx"))),
+        lab(machine(kind="kvm", xml=cpu("host-model", "require:vmx", "forbid:svm"))),
+        lab(machine(kind="kvm", xml=cpu("host-model", "optional:vmx"))),
+        lab(machine(kind="kvm", xml=sheet(f'<xsl:template match="{CPU}"/>'))),
+        lab(machine(kind="kvm", xml=sheet(f'<xsl:template match="{CPU}/@mode"/>'))),
+        lab(machine(kind="kvm", xml=sheet(attribute("/domain/@type", "type", "qemu")))),
+        lab(machine(kind="kvm", xml=sheet(attribute("@*[name()='type']", "type", "qemu")))),
+        lab(machine(kind="kvm", xml=qemu_cpu())),
+        lab(
+            machine(
+                kind="kvm",
+                xml=sheet(
+                    '<xsl:template match="/domain[devices/emulator][os/type/@arch]/cpu"><cpu/>'
+                    "</xsl:template>"
+                ),
+            )
+        ),
+        lab(machine(cpu=None, metadata="<lab>nestlab:kind=hyperv</lab>")),
+        lab(machine(cpu={}, disks=[{"file": "/iso/proxmox-ve_8.4-1.iso"}])),
+        lab(machine(kind="kvm", type="qemu", cpu={"mode": "custom"})),
+        (proxmox(cpu={"type": "x86-64-v2-AES", "cores": 4}),),
+        (proxmox(cpu={"cores": 4}),),
+        (proxmox(cpu={"type": "host", "cores": 4, "flags": ["-vmx"]}),),
+        (proxmox(kvmArguments="-cpu qemu64"),),
+        (
+            proxmox(
+                description="",
+                tags=["nestlab-kind-esxi"],
+                cpu={"cores": 4},
+                networkDevices=[{"model": "vmxnet3"}],
+            ),
+        ),
+        (vsphere(),),
+        (vsphere(nestedHvEnabled=False),),
+        (vsphere(annotation="", guestId="windowsHyperVGuest"),),
+    ],
+)
+def test_no_way_round_is_left(stack: tuple[Res, ...]) -> None:
+    assert set(judge(*stack)) == {"nested-cpu"}
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        lab(machine(kind="kvm", xml=cpu("host-passthrough"))),
+        lab(machine(kind="kvm", xml=cpu("host-passthrough", "require:vmx", "disable:hle"))),
+        lab(machine(kind="kvm", xml=cpu("host-model", "require:svm"))),
+        lab(machine(kind="kvm", cpu=None, xml=cpu("host-passthrough"))),
+        lab(machine(kind="kvm", type="qemu", cpu={"mode": "maximum"})),
+        lab(machine(kind="kvm", type="qemu", xml=cpu("maximum"))),
+        lab(machine(kind="xen", type="qemu", xml=cpu("custom"))),
+        lab(machine(kind="guest", cpu=None, disks=[{"file": "/iso/proxmox-ve_8.4-1.iso"}])),
+        lab(machine(cpu={"mode": "custom"}, xml=cpu("custom"))),
+        lab(machine(kind="kvm", xml={"xslt": UNKNOWN})),
+        (proxmox(),),
+        (proxmox(cpu={"type": "x86-64-v3", "cores": 4, "flags": ["+svm"]}),),
+        (proxmox(cpu={"type": UNKNOWN, "cores": 4}),),
+        (proxmox(description="", cpu={"cores": 4}),),
+        (vsphere(nestedHvEnabled=True),),
+        (vsphere(nestedHvEnabled=UNKNOWN),),
+        (vsphere(annotation=""),),
+    ],
+)
+def test_what_can_virtualize_or_need_not_passes(stack: tuple[Res, ...]) -> None:
+    assert judge(*stack) == {}

@@ -109,4 +109,6 @@ def test_no_stack_file_is_committed_with_the_salt_of_somebodys_state(stack: Path
     asked = ["git", "show", f"HEAD:{name}"]
     done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
     committed = done.stdout if done.returncode == 0 else stack.read_text()
-    assert "encryptionsalt" not in committed, f"git checkout -p {name}, and commit without that line"
+    assert "encryptionsalt" not in committed, (
+        f"git checkout -p {name}, and commit without that line"
+    )

@@ -1,0 +1,42 @@
+"""The least a nested hypervisor runs with, by kind.
+
+A table of its own, because a published pack carries only this folder; a test holds it against
+`components/spec/kinds`, so that the model and the policy refuse the same labs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one kind of hypervisor needs, and who says so."""
+
+    cores: int
+    memory_mib: int
+    disk_gib: int
+    reserve_mib: int
+    """Memory that the hypervisor keeps for itself, MiB; the rest is for what is inside."""
+    reserve_gib: int
+    """Disk that the hypervisor keeps for itself, GiB."""
+    source: str
+
+
+LIMITS = {
+    "kvm": Limits(2, 2048, 8, 512, 2, "nestlab's settings for Debian with KVM"),
+    "proxmox": Limits(2, 2048, 20, 1024, 8, "Proxmox VE's system requirements, for evaluation"),
+    "esxi": Limits(2, 4096, 32, 2048, 32, "ESXi 7 and later: OSDATA needs 32 GB, 8.0 boots in 4"),
+    "xenserver": Limits(2, 4096, 46, 1536, 41, "host-installer: min_primary_disk_size = 46"),
+    "hyperv": Limits(2, 4096, 32, 2048, 20, "Windows Server: 4 GB for nesting, 32 GB disk"),
+    "xen": Limits(2, 2048, 15, 512, 3, "nestlab's settings for Debian with Xen"),
+    "virtualbox": Limits(2, 4096, 30, 1024, 8, "nestlab's settings for Linux with VirtualBox"),
+    "workstation": Limits(4, 8192, 40, 1024, 8, "nestlab's settings for Linux with Workstation"),
+}
+ANY = LIMITS["kvm"]
+"""For a hypervisor whose kind nobody says: the least of all kinds."""
+
+
+def limits(kind: str) -> Limits:
+    """Return what a hypervisor of ``kind`` needs."""
+    return LIMITS.get(kind, ANY)

@@ -1,0 +1,145 @@
+"""console-exposure: a failure here leaves a machine's keyboard to the whole network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from components.domain_xml import DomainProfile
+from components.domain_xml import domain as styled
+from tests.policy.judging import (
+    ANYWHERE,
+    PROXMOX,
+    UNKNOWN,
+    VSPHERE,
+    Res,
+    attribute,
+    judge,
+    lab,
+    machine,
+    sheet,
+)
+
+OPEN = {"type": "vnc", "listenType": "address", "listenAddress": ANYWHERE}
+AT = "/domain/devices/graphics"
+LISTENS = f'<xsl:template match="{AT}"><graphics type="{{}}">{{}}</graphics></xsl:template>'
+
+
+def screen(kind: str, inner: str) -> dict[str, str]:
+    return sheet(LISTENS.format(kind, inner))
+
+
+def guarded(password: str) -> dict[str, str]:
+    return {"xslt": styled(DomainProfile(uuid="u", console_password=password))}
+
+
+def qemu(*words: str) -> dict[str, str]:
+    namespace = "http://libvirt.org/schemas/domain/qemu/1.0"
+    given = "".join(f'<q:arg value="{word}"/>' for word in words)
+    return sheet(
+        f'<xsl:template match="/domain"><xsl:copy><xsl:apply-templates select="@*|node()"/>'
+        f'<q:commandline xmlns:q="{namespace}">{given}</q:commandline></xsl:copy></xsl:template>'
+    )
+
+
+def proxmox(arguments: str) -> Res:
+    return Res(PROXMOX, "vm", {"kvmArguments": arguments})
+
+
+def vsphere(**extra: Any) -> Res:
+    return Res(
+        VSPHERE, "vm", {"extraConfig": {f"RemoteDisplay.vnc.{k}": v for k, v in extra.items()}}
+    )
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        lab(machine(graphics=OPEN)),
+        lab(machine(graphics={**OPEN, "type": "spice", "listenAddress": "::"})),
+        lab(machine(graphics={**OPEN, "listenAddress": "192.0.2.7"})),
+        lab(machine(graphics={**OPEN, "listenAddress": "host.example"})),
+        lab(machine(graphics={"type": "vnc", "listenType": "network"})),
+        lab(machine(graphics=OPEN, xml=guarded(""))),
+        lab(machine(graphics=OPEN, xml=sheet(attribute(f"{AT}/@type", "type", "spice")))),
+        lab(machine(xml=screen("vnc", '<listen type="address" address="0.0.0.0"/>'))),
+        lab(
+            machine(
+                xml=screen(
+                    "spice",
+                    '<listen type="address" address="127.0.0.1"/>'
+                    '<listen type="address" address="10.0.0.1"/>',
+                )
+            )
+        ),
+        lab(machine(consoles=[{"type": "tcp", "sourceHost": ANYWHERE, "sourceService": "23"}])),
+        lab(machine(xml=qemu("-vnc", "0.0.0.0:5"))),
+        lab(machine(xml=qemu("-vnc", ":5"))),
+        lab(machine(xml={"xslt": "<not a stylesheet"})),
+        (proxmox("-vnc 0.0.0.0:101"),),
+        (proxmox("-spice port=5930,disable-ticketing=on"),),
+        (vsphere(enabled="TRUE", port="5901"),),
+    ],
+)
+def test_a_screen_for_everybody_is_refused(stack: tuple[Res, ...]) -> None:
+    assert set(judge(*stack)) == {"console-exposure"}
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        lab(machine()),
+        lab(machine(graphics=None)),
+        lab(machine(graphics={**OPEN, "listenAddress": "::1"})),
+        lab(machine(graphics={**OPEN, "listenAddress": "127.8.8.8"})),
+        lab(machine(graphics={"type": "vnc", "listenType": "socket"})),
+        lab(machine(graphics={"type": "vnc", "listenType": "none"})),
+        lab(machine(graphics=OPEN, xml=sheet(f'<xsl:template match="{AT}"/>'))),
+        lab(machine(consoles=[{"type": "pty"}, {"type": "tcp", "sourceHost": "127.0.0.1"}])),
+        lab(machine(xml=qemu("-vnc", "127.0.0.1:5"))),
+        lab(machine(xml=qemu("-vnc", "0.0.0.0:5,password=on"))),
+        (proxmox("-vnc unix:/run/vm.sock"),),
+        (proxmox("-vnc 0.0.0.0:101,tls-creds=t0"),),
+        (vsphere(enabled="FALSE"),),
+        (vsphere(enabled="TRUE", ip="127.0.0.1"),),
+    ],
+)
+def test_a_screen_for_some_passes(stack: tuple[Res, ...]) -> None:
+    assert judge(*stack) == {}
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        lab(machine(graphics=OPEN, xml={"xslt": UNKNOWN})),
+        lab(machine(graphics=UNKNOWN)),
+        lab(machine(graphics={**OPEN, "listenAddress": UNKNOWN})),
+        (vsphere(enabled="TRUE", password=UNKNOWN),),
+    ],
+)
+def test_what_is_not_known_yet_is_not_judged(stack: tuple[Res, ...]) -> None:
+    assert judge(*stack) == {}
+
+
+def test_a_password_that_only_the_stylesheet_gives_is_seen() -> None:
+    from pulumi_policy.secret import Secret  # noqa: PLC0415
+
+    sheets = {"xslt": Secret(guarded("abcd2345")["xslt"])}
+    assert judge(*lab(machine(graphics=OPEN, xml=sheets))) == {}
+
+
+def test_the_message_says_where_it_listens() -> None:
+    (said,) = judge(*lab(machine(graphics=OPEN)))["console-exposure"]
+    assert said == "vm: vnc listens on 0.0.0.0 without a password"
+
+
+def test_without_xsltproc_a_stylesheet_is_not_taken_on_trust(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    xml = sheet("<!-- never seen before -->")
+    said = judge(*lab(machine(kind="kvm", xml=xml), machine("b", xml=xml), machine("c")))
+    assert set(said) == {"console-exposure", "nested-cpu", "sizes"}
+    assert all("install xsltproc" in each for each in said["console-exposure"])
+    assert [each.partition(":")[0] for each in said["console-exposure"]] == ["vm", "b"]

@@ -1,0 +1,125 @@
+"""plain-secrets: a failure here leaves a class's passwords in state and logs."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from pulumi import FileAsset, StringAsset
+from pulumi_policy.secret import Secret
+
+from components.media import seed
+from tests.policy.judging import UNKNOWN, Res, judge, lab, machine
+
+SEED = "libvirt:index/cloudInitDisk:CloudInitDisk"
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----\n"
+HASH = "$6$rounds=4096$salt$Cn8eSdeJX1r"
+SHOWN = "correct-horse"
+"""The password in all cases; no message may hold it."""
+
+
+def res(**props: Any) -> Res:
+    return Res("any:index/thing:Thing", "thing", props)
+
+
+def data(text: str) -> Res:
+    return Res("other:index/seed:Seed", "thing", {"userData": text})
+
+
+PLAIN = [
+    res(password=SHOWN),
+    res(rootPassword=SHOWN),
+    res(api_token=SHOWN),
+    res(initialization={"userAccount": {"password": SHOWN}}),
+    res(users=[{"name": "a"}, {"name": "b", "passwd": SHOWN}]),
+    res(extraConfig={"RemoteDisplay.vnc.password": SHOWN}),
+    res(licenseKey="AAAAA-BBBBB-CCCCC"),
+    res(privateKey=KEY),
+    res(uri=f"qemu+ssh://root:{SHOWN}@192.0.2.1/system"),
+    res(source=StringAsset(f"rootpw {SHOWN}\n")),
+    data(KEY),
+    data(seed.user_data(name="a", authorized="ssh-ed25519 A", host_private=KEY, host_public="B")),
+    data(f"#cloud-config\npassword: {SHOWN}\n"),
+    data(
+        f"#cloud-config\nusers:\n  - name: a\n    plain_text_passwd: '{SHOWN}'  # for the class\n"
+    ),
+    data(f"#cloud-config\nchpasswd:\n  expire: false\n  list: |\n    root:{SHOWN}\n"),
+    data(f"#!/bin/sh\necho 'root:{SHOWN}' | chpasswd\n"),
+    data(base64.b64encode(f"#cloud-config\npassword: {SHOWN}\n".encode()).decode()),
+    data(f"vmaccepteula\nrootpw {SHOWN}\ninstall --firstdisk\n"),
+    data(f"rootpw --plaintext {SHOWN}\n"),
+    data(f'[global]\nroot-password = "{SHOWN}"\n'),
+    data(f"<installation><root-password>{SHOWN}</root-password></installation>"),
+    data(f"<AdministratorPassword><Value>{SHOWN}</Value></AdministratorPassword>"),
+    data(f"d-i passwd/root-password password {SHOWN}\n"),
+    data(f'{{"users": [{{"name": "a", "password": "{SHOWN}"}}]}}'),
+    data(f"<graphics type='vnc' passwd='{SHOWN}'/>"),
+]
+MARKED = [
+    res(password=Secret(SHOWN)),
+    res(initialization=Secret({"userAccount": {"password": SHOWN}})),
+    res(users=[{"name": "b", "passwd": Secret(SHOWN)}]),
+    Res("other:index/seed:Seed", "thing", {"userData": Secret(f"password: {SHOWN}\n")}),
+    res(privateKey=Secret(KEY), publicKey="ssh-ed25519 AAAA"),
+]
+HARMLESS = [
+    res(password=""),
+    res(password=UNKNOWN),
+    res(password="[secret]"),
+    res(passwordHash=HASH, password=HASH),
+    res(console={"password": True}, passwordLength=8),
+    res(tokens_path="/run/token.txt", keyFile="/root/id", host_key="ssh-ed25519 AAAA"),
+    res(uri="qemu+ssh://root@192.0.2.1:22/system?keyfile=/root/id"),
+    res(description="Password: ask your teacher"),
+    res(source=FileAsset("user-data.yaml")),
+    res(__provider=KEY),
+    data(f"#cloud-config\nusers:\n  - name: a\n    passwd: {HASH}\n    lock_passwd: true\n"),
+    data(f"#cloud-config\nchpasswd:\n  list: |\n    root:{HASH}\n"),
+    data("#cloud-config\nchpasswd:\n  list: |\n    root:RANDOM\n  expire: false\n"),
+    data("#cloud-config\npassword: ${PASSWORD}\nssh_pwauth: true\n"),
+    data(f"rootpw --iscrypted {HASH}\nnetwork --bootproto=dhcp\n"),
+    data(f'[global]\nroot-password-hashed = "{HASH}"\n'),
+    data(f'<root-password type="hash">{HASH}</root-password>'),
+    data("-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"),
+    data(base64.b64encode(b"#cloud-config\nhostname: lab\n").decode()),
+]
+
+
+@pytest.mark.parametrize("given", PLAIN, ids=repr)
+def test_a_plain_secret_is_refused_and_never_shown(given: Res) -> None:
+    said = judge(given)
+    assert set(said) == {"plain-secrets"}
+    assert "not marked as secret" in said["plain-secrets"][0]
+    assert not any(SHOWN in each or "b3Blb" in each for each in said["plain-secrets"])
+
+
+@pytest.mark.parametrize("given", [*MARKED, *HARMLESS], ids=repr)
+def test_a_marked_one_and_what_is_none_passes(given: Res) -> None:
+    assert judge(given) == {}
+
+
+def test_a_mark_covers_its_own_value_alone() -> None:
+    (said,) = judge(res(password=Secret(SHOWN), users=[{"password": SHOWN}]))["plain-secrets"]
+    assert said.startswith("thing: users.0.password holds ")
+
+
+def test_a_screens_password_in_a_plain_stylesheet_is_seen() -> None:
+    from components.domain_xml import DomainProfile, domain  # noqa: PLC0415
+
+    xml = {"xslt": domain(DomainProfile(uuid="u", console_password=SHOWN))}
+    assert set(judge(*lab(machine(xml=xml)))) == {"plain-secrets"}
+    assert judge(*lab(machine(xml={"xslt": Secret(xml["xslt"])}))) == {}
+
+
+def test_without_the_marks_nothing_is_taken_for_marked() -> None:
+    import secret_marks  # noqa: PLC0415
+    from plain_secrets import PLAIN_SECRETS  # noqa: PLC0415
+
+    from tests.policy.judging import _args, _into, _plain  # noqa: PLC0415
+
+    given = Res("any:index/thing:Thing", "unseen", {"password": SHOWN})
+    assert given.urn not in secret_marks.MARKED
+    said: dict[str, list[str]] = {}
+    PLAIN_SECRETS.validate(_args(given, _plain(given.props), {}), _into(said, "it"))
+    assert "leave secret-marks on remediate" in said["it"][0]
