@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,9 @@ class MachineGateProvider(Gate):
         "key_folder",
         "console_log",
         "deadline_s",
+        "reset_s",
     )
-    unasked = ("deadline_s",)
+    unasked = ("deadline_s", "reset_s")
 
     @override
     def look(self, props: Props) -> Seen:
@@ -78,7 +80,7 @@ class MachineGateProvider(Gate):
         try:
             seen = wait_for(
                 news["name"],
-                lambda: _patiently(news, virsh),
+                _Patience(news, virsh).look,
                 deadline_s=float(news["deadline_s"]),
             )
         except NotReady as late:
@@ -115,6 +117,25 @@ def _patiently(props: Props, virsh: Virsh) -> Seen:
         return probes.probe(props, virsh)
     except (Unreachable, VirshError) as silent:
         return Seen(ok=False, text=str(silent))
+
+
+class _Patience:
+    """Looks at a machine while it boots, and resets one that takes longer than it ever should."""
+
+    def __init__(self, props: Props, virsh: Virsh) -> None:
+        self._props, self._virsh = props, virsh
+        self._every = float(props.get("reset_s") or 0)
+        self._since = time.monotonic()
+
+    def look(self) -> Seen:
+        seen = _patiently(self._props, self._virsh)
+        if self._every and not seen.ok and time.monotonic() - self._since > self._every:
+            say(
+                f"{self._props['name']}: not up after {self._every:.0f} s, {seen.text}; resetting it"
+            )
+            self._virsh.run("reset", self._props["domain"])
+            self._since = time.monotonic()
+        return seen
 
 
 def _running(props: Props, virsh: Virsh, before: str | None) -> DomainFacts:
@@ -231,6 +252,7 @@ class MachineGate(Resource, module="nestlab", name="MachineGate"):
         instance: str,
         probe: Mapping[str, Any],
         deadline_s: float,
+        reset_s: float = 0.0,
         reach: pulumi.Input[Mapping[str, Any]] | None = None,
         key_folder: str = "",
         console_log: str = "",
@@ -247,6 +269,7 @@ class MachineGate(Resource, module="nestlab", name="MachineGate"):
             "key_folder": key_folder,
             "console_log": console_log,
             "deadline_s": deadline_s,
+            "reset_s": reset_s,
             "definition": None,
             "answers": None,
             "console": None,

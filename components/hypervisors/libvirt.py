@@ -342,6 +342,7 @@ class LibvirtPlace:
             probe=probe,
             console_log=CONSOLE_LOG.format(domain=plan.domain_name),
             deadline_s=plan.ready.deadline_s,
+            reset_s=plan.ready.reset_s or 0,
             opts=self.gate_options(parent, depends_on=[domain]),
             **reach,
         )

@@ -151,6 +151,11 @@ class ReadySpec(SpecModel):
     deadline_s: Seconds | None = Field(
         None, description="Longest wait, seconds; default: boot.lease_s"
     )
+    reset_s: Annotated[int, Field(strict=True, ge=10, le=86400)] | None = Field(
+        None,
+        description="After how many seconds a guest that is not up is reset, repeated until the "
+        "deadline: emulated firmware hangs now and then; not for installers. Default: never",
+    )
 
     @model_validator(mode="after")
     def _port_goes_with_tcp(self) -> Self:

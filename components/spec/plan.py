@@ -69,6 +69,8 @@ class ReadyPlan:
     probe: Probe
     port: int | None
     deadline_s: int
+    reset_s: int | None = None
+    """Seconds until a guest that is not up is reset; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,4 +293,5 @@ def _ready(lab: LabSpec, machine: Machine) -> ReadyPlan:
     if isinstance(spec, ContainerSpec):
         return ReadyPlan(usual, None, lab.boot.lease_s)
     ready = spec.ready
-    return ReadyPlan(ready.probe or usual, ready.port, ready.deadline_s or lab.boot.lease_s)
+    deadline_s = ready.deadline_s or lab.boot.lease_s
+    return ReadyPlan(ready.probe or usual, ready.port, deadline_s, ready.reset_s)

@@ -166,6 +166,7 @@ def test_a_third_inner_guest_changes_just_that(checkout: Checkout) -> None:
             "iso": "ipxe",
             "memory_mib": 128,
             "network": "inner",
+            "ready": {"reset_s": 60},
         }
 
     checkout.edit(add)

@@ -274,6 +274,11 @@ class FakeLibvirt:
         del options
         self._move(names, {"paused"}, "running")
 
+    def _reset(self, names: list[str], options: list[str]) -> None:
+        del options
+        if self._a_domain(names).state != "running":
+            raise Refused("Requested operation is not valid: domain is not running")
+
     def _dompmwakeup(self, names: list[str], options: list[str]) -> None:
         del options
         self._move(names, {"pmsuspended"}, "running")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -591,3 +592,36 @@ def test_a_probe_has_a_glance_that_costs_no_login(place: FakeLibvirt) -> None:
         ok=True, text="running"
     )
     assert parsed(place.domains["web"].xml).findtext("name") == "web"
+
+
+def test_a_guest_that_hangs_is_reset_until_it_comes_up(
+    place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.domain("web")
+    place.network("lab")
+    clock = iter(range(0, 10_000, 15))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+
+    def comes_up_after_two(at: FakeLibvirt, words: list[str]) -> None:
+        if words[-2:] == ["reset", "web"]:
+            resets.append(words)
+        if len(resets) == 2:
+            at.leases[MAC] = "10.77.0.5"
+
+    resets: list[list[str]] = []
+    place.before = comes_up_after_two
+    probe = {"kind": "lease", "network": "lab", "mac": MAC}
+    outs = MachineGateProvider().create(of_machine(probe=probe, reset_s=60.0, deadline_s=9e9)).outs
+    assert outs
+    assert outs["answers"] == "leased 10.77.0.5"
+    assert len(resets) == 2
+    assert "not up after 60 s, no DHCP lease" in capsys.readouterr().err
+
+
+def test_a_guest_is_not_reset_unless_the_stack_says_so(place: FakeLibvirt) -> None:
+    place.domain("web")
+    place.network("lab")
+    probe = {"kind": "lease", "network": "lab", "mac": MAC}
+    with pytest.raises(NotReady):
+        MachineGateProvider().create(of_machine(probe=probe, deadline_s=0.1))
+    assert not any("reset" in words for words in place.commands())
