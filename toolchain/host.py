@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 
-from toolchain import daemons, packages, paths, ui
+from toolchain import cache, daemons, packages, paths, ui
 from toolchain.system import System
 
 PREPARE, STOP = "--as-root=prepare", "--as-root=stop"
@@ -106,17 +106,18 @@ def by_hand(system: System, half: str) -> str:
     )
 
 
+def namespace() -> str:
+    """Name of the network namespace that guests are reached from; empty: the machine's own."""
+    return paths.NETNS.read_text().strip() if paths.NETNS.is_file() else ""
+
+
 def write_namespace(pid: int) -> str:
     """Write where libvirt's process ``pid`` lives to ``.nestlab/netns``; return that name.
 
     Empty means the machine's own network: guests are then reached directly.
     """
     name = daemons.where(pid)
-    if not paths.NETNS.is_file() or paths.NETNS.read_text().strip() != name:
-        paths.NETNS.parent.mkdir(exist_ok=True)
-        fresh = paths.NETNS.with_suffix(f".{os.getpid()}")
-        fresh.write_text(name)
-        fresh.replace(paths.NETNS)
+    cache.write(paths.NETNS, name)
     return name
 
 

@@ -94,7 +94,7 @@ def down(wanted: argparse.Namespace) -> int:
     if not (paths.BIN / "pulumi").exists() or not _exists(wanted.stack):
         ui.say(f"the stack {wanted.stack} is not up")
         return 0
-    if (paths.LOCAL / "netns").exists():
+    if paths.NETNS.exists():
         host.main([])  # after a restart of the machine libvirt has to be there to be asked
     arguments = ("destroy", "--yes", "--skip-preview", "--suppress-progress")
     if _pulumi(*arguments, stack=wanted.stack):
@@ -141,12 +141,10 @@ def enter(wanted: argparse.Namespace) -> int:
             )
         domain = row["name"] if inside else row["domain"]
         command = ["virsh", "-c", "qemu:///system", "console", domain]
-    host = inside if row["kind"] in {"container", "guest"} else row["name"]
-    argv = _ssh(host, wanted.stack, command) if host else command
+    entered = inside if row["kind"] in {"container", "guest"} else row["name"]
+    argv = _ssh(entered, wanted.stack, command) if entered else command
     # The guests' namespace is where libvirt lives; the wrapper of pulumi goes the same way.
-    namespace = (
-        (paths.LOCAL / "netns").read_text().strip() if (paths.LOCAL / "netns").exists() else ""
-    )
+    namespace = host.namespace()
     if namespace:
         argv = ["ip", "netns", "exec", namespace, *argv]
         if os.geteuid():
@@ -155,7 +153,7 @@ def enter(wanted: argparse.Namespace) -> int:
 
 
 def _ssh(host: str, stack: str, command: list[str]) -> list[str]:
-    folder = paths.LOCAL / "keys" / stack / host
+    folder = paths.KEYS / stack / host
     try:
         known = (folder / "known_hosts").read_text().split()[0]
     except (OSError, IndexError):
@@ -226,9 +224,7 @@ def _strip_salt(stack: str) -> None:
 def _pulumi(*words: str, stack: str) -> int:
     command = [str(paths.BIN / "pulumi"), *words, "--stack", stack]
     try:
-        return subprocess.run(
-            command, cwd=paths.ROOT, env=os.environ | environment(), check=False
-        ).returncode
+        return subprocess.run(command, cwd=paths.ROOT, env=environment(), check=False).returncode
     except KeyboardInterrupt:
         # The engine got the same signal and is ending its steps; its exit is what matters.
         return 130
@@ -238,7 +234,7 @@ def _capture(*words: str) -> str:
     done = subprocess.run(
         [str(paths.BIN / "pulumi"), *words],
         cwd=paths.ROOT,
-        env=os.environ | environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,7 @@ state that it was about to create something. The next `pulumi up` would stop at 
 half-made thing by its name. Nothing is touched that is not this lab's by its UUID.
 
 It leaves backends that are not folders of this machine alone: their locks have owners elsewhere.
-Runs in the Python environment; nearly always it finds nothing to do, in some 50 ms.
+Runs in the Python environment, and only where the wrapper sees a lock or an operation left open.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def _prepare(tier: str) -> None:
 
 
 def _pytest(*words: str) -> int:
-    namespace = paths.NETNS.read_text().strip() if paths.NETNS.is_file() else ""
+    namespace = host.namespace()
     inside = ["ip", "netns", "exec", namespace] if namespace and os.geteuid() == 0 else []
     command = [*inside, str(paths.VENV / "bin" / "python3"), "-m", "pytest", "-q", *words]
     return subprocess.run(command, cwd=paths.ROOT, env=environment(), check=False).returncode

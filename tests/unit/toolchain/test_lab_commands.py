@@ -68,6 +68,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, where in (("LOCAL", "l"), ("BIN", "l/bin"), ("STATE", "l/state"), ("ROOT", ".")):
         (tmp_path / where).mkdir(parents=True, exist_ok=True)
         monkeypatch.setattr(paths, path, tmp_path / where)
+    for path in ("NETNS", "KEYS"):
+        monkeypatch.setattr(paths, path, tmp_path / "l" / path.lower())
     monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     (tmp_path / "l" / "bin" / "pulumi").touch()
     stacks = tmp_path / "l" / "state" / ".pulumi" / "stacks" / "nestlab"
