@@ -24,6 +24,13 @@ TAIL = "</xsl:stylesheet>\n"
 DISK_NAMES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
 """Device name by bus, libvirt's rule for ``target dev``."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+ENLIGHTENMENTS = """\
+<hyperv mode="custom"><relaxed state="on"/><vapic state="on"/>\
+<spinlocks state="on" retries="8191"/><vpindex state="on"/><runtime state="on"/><synic state="on"/>\
+<stimer state="on"><direct state="on"/></stimer><reset state="on"/><frequencies state="on"/>\
+<tlbflush state="on"/><ipi state="on"/></hyperv>"""
+"""What a nested Hyper-V needs, synthetic timers in direct mode above all (QEMU's manual, "Hyper-V
+Enlightenments"); no evmcs, which is Intel's alone."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,17 @@ class DomainProfile:
     """TCP port of the screen; None lets libvirt choose."""
     console_password: str = ""
     """Password of the screen; a secret, so the sheet made with it is one."""
+    cpu_model: str = ""
+    """CPU model, libvirt's name, where the provider was told mode custom; empty in other modes."""
+    cpu_without: tuple[str, ...] = ()
+    """CPU features switched off, libvirt's names."""
+    hyperv: bool = False
+    """Hyper-V's enlightenments, and its clock."""
+    hidden: bool = False
+    """KVM's own signature is kept from the machine."""
+    scsi: str = "virtio-scsi"
+    """Model of the SCSI controller."""
+    localtime: bool = False
 
 
 def _insert(parent: str, xml: str) -> str:
@@ -64,9 +82,9 @@ def _insert(parent: str, xml: str) -> str:
     )
 
 
-def identified(kind: str, uuid: str, extra: str = "") -> str:
-    """Stylesheet that gives a ``kind`` ("domain", "network", "pool") its UUID."""
-    return HEAD + _insert(f"/{kind}", f"<uuid>{uuid}</uuid>") + extra + TAIL
+def identified(kind: str, uuid: str, extra: str = "", more: str = "") -> str:
+    """Stylesheet that gives a ``kind`` ("domain", "network", "pool") its UUID, and elements ``more``."""
+    return HEAD + _insert(f"/{kind}", f"<uuid>{uuid}</uuid>{more}") + extra + TAIL
 
 
 def network(uuid: str, gateway: str, hosts: Sequence[str]) -> str:
@@ -88,8 +106,49 @@ def domain(profile: DomainProfile) -> str:
         *_disks(profile.disks),
         *_serial(profile.console_log),
         *_screen(profile),
+        *_cpu(profile),
+        *_features(profile),
     ]
-    return identified("domain", profile.uuid, "".join(parts))
+    if profile.scsi != "virtio-scsi":
+        at = "/domain/devices/controller[@type='scsi']/@model"
+        model = _attribute("model", profile.scsi)
+        parts.append(f'<xsl:template match="{at}">{model}</xsl:template>\n')
+    return identified("domain", profile.uuid, "".join(parts), _clock(profile))
+
+
+def _cpu(profile: DomainProfile) -> list[str]:
+    if not profile.cpu_model and not profile.cpu_without:
+        return []
+    attributes = inside = ""
+    if profile.cpu_model:
+        # What QEMU can't emulate of a model is left out: real CPUs of that name had it.
+        attributes = _attribute("match", "exact") + _attribute("check", "none")
+        inside = f'<model fallback="forbid">{escape(profile.cpu_model)}</model>'
+    for name in profile.cpu_without:
+        inside += f'<feature policy="disable" name={quoteattr(name)}/>'
+    return [
+        (
+            '<xsl:template match="/domain/cpu"><xsl:copy><xsl:apply-templates select="@*"/>'
+            f'{attributes}<xsl:apply-templates select="node()"/>{inside}</xsl:copy></xsl:template>\n'
+        )
+    ]
+
+
+def _features(profile: DomainProfile) -> list[str]:
+    inside = ENLIGHTENMENTS if profile.hyperv else ""
+    if profile.hidden:
+        inside += '<kvm><hidden state="on"/></kvm>'
+    return [_insert("/domain/features", inside)] if inside else []
+
+
+def _clock(profile: DomainProfile) -> str:
+    if not profile.hyperv and not profile.localtime:
+        return ""
+    offset = "localtime" if profile.localtime else "utc"
+    timers = '<timer name="hpet" present="no"/>'
+    if profile.hyperv:
+        timers += '<timer name="hypervclock" present="yes"/>'
+    return f'<clock offset="{offset}">{timers}</clock>'
 
 
 def _nics(models: tuple[str, ...]) -> list[str]:

@@ -16,7 +16,7 @@ from components.gates.secrets import SshKey
 from components.hypervisors.handle import Lab
 from components.hypervisors.libvirt import LibvirtPlace
 from components.nested_hypervisor_lab import fill
-from components.sheet import passwords, sheet
+from components.sheet import logins, passwords, sheet
 from components.spec import plan as planned
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def deploy(
     """Make the lab ``spec`` and return the stack's outputs.
 
     ``private`` is a folder for files of this lab that nobody else may read, ``cores`` the number of
-    cores of the outer host. The outputs are ``sheet``, ``passwords`` and ``key``, the last two
-    secret; see `components.sheet`.
+    cores of the outer host. The outputs are ``sheet``, and as secrets ``passwords``, ``logins`` and
+    ``key``; see `components.sheet`.
     """
     plan = planned(spec)
     outer = _Outer("host")
@@ -84,4 +84,9 @@ def deploy(
         cores=cores,
     )
     entries = fill(place, spec, prefix="", parent=outer)
-    return {"sheet": sheet(entries), "passwords": passwords(entries), "key": lab.key.private}
+    return {
+        "sheet": sheet(entries),
+        "passwords": passwords(entries),
+        "logins": logins(entries),
+        "key": lab.key.private,
+    }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
+from components import hypervisors
 from components.bridged_network import BridgedNetwork
 from components.container_from_template import ContainerFromTemplate
 from components.guest_from_iso import GuestFromIso
@@ -46,7 +47,16 @@ class NestedHypervisorLab(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("nestlab:index:NestedHypervisorLab", name, {}, opts)
-        self.made = on.nested(name, spec, plan, networks, pulumi.ResourceOptions(parent=self))
+        install = hypervisors.installer(spec.kind)
+        self.made = install(
+            name,
+            lab=on.lab,
+            host=on,
+            spec=spec,
+            plan=plan,
+            networks=networks,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
         self.address = pulumi.Output.from_input(self.made.address)
         self.console = pulumi.Output.from_input(self.made.console)
         self.entries: list[Entry] = [Entry(plan, spec.kind, self.made)]

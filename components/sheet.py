@@ -28,8 +28,9 @@ def sheet(entries: Sequence[Entry]) -> pulumi.Output[list[dict[str, Any]]]:
     """Return the lab's machines, outer layers first, as plain data without secrets.
 
     Each has name, kind, layer (1 on the outer host), inside (names of the hypervisors around it,
-    from the outside in), domain (what its hypervisor calls it), address, user, console; an empty
-    text where there is none.
+    from the outside in), domain (what its hypervisor calls it), address, user, console, url (of a web
+    interface), enter (command on its hypervisor that opens it, words) and run (what comes before a
+    command to run in it, words); empty where there is none.
     """
     rows = [_row(entry) for entry in sorted(entries, key=lambda each: each.plan.layer)]
     return pulumi.Output.all(*rows).apply(list)
@@ -48,12 +49,31 @@ def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
             "address": live["address"],
             "user": entry.made.user,
             "console": live["console"],
+            "url": live["url"],
+            "enter": live["enter"],
+            "run": live["run"],
         }
 
-    return pulumi.Output.all(address=entry.made.address, console=entry.made.console).apply(told)
+    made = entry.made
+    return pulumi.Output.all(
+        address=made.address,
+        console=made.console,
+        url=made.url,
+        enter=list(made.enter),
+        run=list(made.run),
+    ).apply(told)
 
 
 def passwords(entries: Sequence[Entry]) -> pulumi.Output[dict[str, str]]:
     """Return the console passwords by machine, as a secret; machines without one are left out."""
-    known = {entry.plan.name: entry.made.password for entry in entries if entry.made.password != ""}
-    return pulumi.Output.secret(pulumi.Output.all(**known).apply(dict))
+    return _secrets({entry.plan.name: entry.made.password for entry in entries})
+
+
+def logins(entries: Sequence[Entry]) -> pulumi.Output[dict[str, str]]:
+    """Return the passwords of the users that the sheet names, likewise."""
+    return _secrets({entry.plan.name: entry.made.login for entry in entries})
+
+
+def _secrets(known: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[dict[str, str]]:
+    some = {name: value for name, value in known.items() if value != ""}
+    return pulumi.Output.secret(pulumi.Output.all(**some).apply(dict))

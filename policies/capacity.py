@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pulumi_policy import PolicyResource
 
 VOLUME = "libvirt:index/volume:Volume"
-CONTAINER = "pulumi-python:dynamic/nestlab:RemoteGuest"
+CONTAINER = "pulumi-python:dynamic/nestlab:RemoteObject"
 PROXMOX_CONTAINER = "proxmoxve:index/containerLegacy:ContainerLegacy"
 GIB = 1 << 30
 UNITS = {"memory_mib": "MiB of memory", "disk_gib": "GiB of disk", "cores": "cores"}

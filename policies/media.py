@@ -115,7 +115,7 @@ JUDGES: dict[str, Callable[[ResourceValidationArgs], list[tuple[str, bool]]]] = 
     "proxmoxve:index/fileLegacy:FileLegacy": _upload,
     "proxmoxve:oci/image:Image": _oci,
     "proxmoxve:oci/imageLegacy:ImageLegacy": _oci,
-    "pulumi-python:dynamic/nestlab:RemoteGuest": _container,
+    "pulumi-python:dynamic/nestlab:RemoteObject": _container,
 }
 """What each type fetches: address, and whether it is checked against a checksum."""
 

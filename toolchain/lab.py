@@ -132,16 +132,13 @@ def enter(wanted: argparse.Namespace) -> int:
         raise ui.Problem(f"the lab has no {wanted.name!r}. It has: {', '.join(rows)}.")
     inside = row["inside"][-1] if row["inside"] else ""
     command = [word for word in wanted.command if word != "--"]
-    if row["kind"] == "container":
-        command = [*row["console"].split(), *(["--", *command] if command else [])]
-    elif row["kind"] == "guest":
-        if command:
+    if row["enter"]:
+        if command and not row["run"]:
             raise ui.Problem(
                 f"{row['name']} is a guest without a known login: only its console opens."
             )
-        domain = row["name"] if inside else row["domain"]
-        command = ["virsh", "-c", "qemu:///system", "console", domain]
-    entered = inside if row["kind"] in {"container", "guest"} else row["name"]
+        command = [*row["run"], *command] if command else row["enter"]
+    entered = rows.get(inside) if row["enter"] else row
     argv = _ssh(entered, wanted.stack, command) if entered else command
     # The guests' namespace is where libvirt lives; the wrapper of pulumi goes the same way.
     namespace = host.namespace()
@@ -152,19 +149,21 @@ def enter(wanted: argparse.Namespace) -> int:
     return subprocess.run(argv, check=False).returncode
 
 
-def _ssh(host: str, stack: str, command: list[str]) -> list[str]:
-    folder = paths.KEYS / stack / host
+def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> list[str]:
+    folder = paths.KEYS / stack / host["name"]
     try:
         known = (folder / "known_hosts").read_text().split()[0]
     except (OSError, IndexError):
-        raise ui.Problem(f"the keys of {host} are not there. Run `make up` again.") from None
+        raise ui.Problem(
+            f"the keys of {host['name']} are not there. Run `make up` again."
+        ) from None
     address, _, port = known.strip("[").partition("]:")
     return [
         "ssh",
         *(["-t"] if sys.stdin.isatty() else []),
         *("-i", str(folder / "id_ed25519"), "-o", f"UserKnownHostsFile={folder / 'known_hosts'}"),
         *("-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
-        *("-p", port or "22", f"root@{address}"),
+        *("-p", port or "22", f"{host['user']}@{address}"),
         *([shlex.join(command)] if command else []),
     ]
 
@@ -180,26 +179,36 @@ def _outputs(stack: str, *, secrets: bool = False) -> dict[str, Any]:
 
 
 def _lines(told: dict[str, Any]) -> list[str]:
-    passwords = told.get("passwords") or {}
-    rows = [["LAYER", "NAME", "KIND", "ADDRESS", "USER", "SCREEN", "GET IN"]]
-    for row in told["sheet"]:
-        name = row["name"]
-        screen = row["console"] if ":" in row["console"] else ""
-        if screen and row["inside"]:
-            screen += f" on {row['inside'][-1]}"
-        cells = [str(row["layer"]), "  " * (row["layer"] - 1) + name, row["kind"]]
-        cells += [row["address"], row["user"], screen, f"make enter NAME={name}"]
-        rows.append([cell or "-" for cell in cells])
-    if passwords:
-        rows[0].append("SCREEN'S PASSWORD")
-        for row, told_row in zip(rows[1:], told["sheet"], strict=True):
-            row.append(passwords.get(told_row["name"], "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    sheet = told["sheet"]
+    columns = {
+        "LAYER": [str(row["layer"]) for row in sheet],
+        "NAME": ["  " * (row["layer"] - 1) + row["name"] for row in sheet],
+        "KIND": [row["kind"] for row in sheet],
+        "ADDRESS": [row["address"] for row in sheet],
+        "USER": [row["user"] for row in sheet],
+        "WEB": [row["url"] for row in sheet],
+        "SCREEN": [_screen(row) for row in sheet],
+        "GET IN": [f"make enter NAME={row['name']}" for row in sheet],
+    }
+    secret = {"SCREEN'S PASSWORD": "passwords", "USER'S PASSWORD": "logins"}
+    for title, output in secret.items():
+        if known := told.get(output):
+            columns[title] = [known.get(row["name"], "") for row in sheet]
+    for title in ("WEB", *secret):
+        if not any(columns.get(title, ())):
+            columns.pop(title, None)
+    table = [[title, *(cell or "-" for cell in cells)] for title, cells in columns.items()]
+    widths = [max(map(len, column)) for column in table]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        for row in zip(*table, strict=True)
     ]
-    return lines if passwords else [*lines, "", "Passwords of the screens: make show SECRETS=1"]
+    return lines if "passwords" in told else [*lines, "", "Passwords: make show SECRETS=1"]
+
+
+def _screen(row: dict[str, Any]) -> str:
+    screen = str(row["console"]) if ":" in row["console"] else ""
+    return f"{screen} on {row['inside'][-1]}" if screen and row["inside"] else screen
 
 
 def _exists(stack: str) -> bool:

@@ -19,14 +19,12 @@ from typing_extensions import override
 from components.gates import probes
 from components.gates.base import Gate, Props
 from components.remote.census import census, changed
-from components.remote.shell import SshShell, Unreachable, shell_of
+from components.remote.shell import SSH_PORT, Unreachable, keep, shell_of
 from components.remote.virsh import DomainFacts, Virsh, VirshError
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from components.remote.shell import Shell
 
 ACTIVE = {"running", "idle", "paused", "in shutdown", "pmsuspended"}
 """States of a domain that has a QEMU and need not be started."""
@@ -165,16 +163,6 @@ def _wait_till_off(props: Props, virsh: Virsh) -> None:
     wait_for(props["name"], look, deadline_s=float(props["deadline_s"]))
 
 
-def keep(shell: Shell) -> None:
-    """Have a nested host write to its disk what was just made in it.
-
-    People switch hosts off the hard way, and a medium that was uploaded a moment ago would come back
-    empty (ext4 allocates up to half a minute later).
-    """
-    if isinstance(shell, SshShell):
-        shell.run(["sync"])
-
-
 def how_to_look(props: Props, virsh: Virsh) -> str:
     """What a person can do next: the console's last lines and the commands to see more."""
     console = f"virsh -c {virsh.uri} console {props['domain']}"
@@ -198,7 +186,7 @@ def write_keys(props: Props) -> None:
     folder = Path(props["key_folder"])
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     port = int(reach["port"])
-    host = reach["host"] if port == probes.SSH_PORT else f"[{reach['host']}]:{port}"
+    host = reach["host"] if port == SSH_PORT else f"[{reach['host']}]:{port}"
     _write(folder / "id_ed25519", reach["private_key"])
     _write(folder / "known_hosts", f"{host} {' '.join(reach['host_key'].split()[:2])}\n")
 

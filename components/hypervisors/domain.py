@@ -77,7 +77,7 @@ def arguments(
     return libvirt.DomainArgs(
         name=plan.domain_name,
         type="kvm" if kvm else "qemu",
-        cpu=libvirt.DomainCpuArgs(mode="host-passthrough" if kvm else "maximum"),
+        cpu=libvirt.DomainCpuArgs(mode=_cpu_mode(plan, kvm=kvm)),
         machine=spec.machine,
         memory=plan.memory_mib,
         vcpu=plan.cores,
@@ -102,14 +102,23 @@ def arguments(
     )
 
 
+def _cpu_mode(plan: MachinePlan, *, kvm: bool) -> str:
+    if kvm:
+        return "host-passthrough"
+    return "custom" if plan.hardware.cpu else "maximum"
+
+
 def stylesheet(
     spec: MachineSpec,
     plan: MachinePlan,
     drives: Sequence[Drive],
     uuid: pulumi.Input[str],
     password: pulumi.Input[str],
+    *,
+    kvm: bool,
 ) -> pulumi.Output[str]:
     """Return the rest of a machine as XSLT; a secret when ``password`` is."""
+    hardware = plan.hardware
 
     def render(known: Sequence[Any]) -> str:
         return domain_xml.domain(
@@ -122,6 +131,13 @@ def stylesheet(
                 console_log=CONSOLE_LOG.format(domain=plan.domain_name),
                 console_port=spec.console.port,
                 console_password=known[1],
+                cpu_model="" if kvm else hardware.cpu,
+                cpu_without=hardware.cpu_without,
+                # QEMU's emulation has no part in either.
+                hyperv=hardware.hyperv and kvm,
+                hidden=hardware.hidden and kvm,
+                scsi=hardware.scsi,
+                localtime=hardware.localtime,
             )
         )
 

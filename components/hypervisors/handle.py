@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pulumi
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pulumi
 
     from components.gates.identity import Identity
     from components.gates.secrets import SshKey
@@ -63,6 +63,15 @@ class Inside:
     disk: pulumi.Resource
 
 
+def bound(
+    inside: Inside | None, parent: pulumi.Resource | None, **more: Any
+) -> pulumi.ResourceOptions:
+    """Options of a resource of a place that lives ``inside`` a guest, or on the outer host."""
+    if inside:
+        more |= {"deleted_with": inside.domain, "replace_with": [inside.disk]}
+    return pulumi.ResourceOptions(parent=parent, **more)
+
+
 @dataclass(frozen=True)
 class NetworkMade:
     """A network that is up, or will be."""
@@ -86,6 +95,68 @@ class MachineMade:
     """Password of the console, secret; empty for none."""
     user: str = ""
     """Who to log in as; empty where the machine knows no users."""
+    login: pulumi.Input[str] = ""
+    """Password of ``user``, secret; empty where only the lab's key opens, or there is no user."""
+    url: pulumi.Input[str] = ""
+    """Its web interface, such as https://10.77.0.5:8006; empty without one."""
+    enter: Sequence[str] = ()
+    """Command on its hypervisor that opens it, a shell or a console; empty: by SSH, as ``user``."""
+    run: Sequence[str] = ()
+    """What comes before a command that is to run in it, there; empty where ``enter`` takes none."""
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A CD in the drive of a nested hypervisor."""
+
+    name: str
+    """Tells it from others of the same place; a slug."""
+    path: pulumi.Input[str]
+    """The ISO, a file of this machine; another content has another path."""
+    shared: bool = False
+    """Whether it is the same for all of its place, and so is uploaded once."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a nested hypervisor is made from, and how it is known to have come up."""
+
+    discs: Sequence[Disc]
+    probe: JsonMap
+    """What `components.gates.probes` asks of it."""
+    reach: pulumi.Input[JsonMap]
+    """`components.remote.shell.Target` of its inside, secret."""
+    key_folder: str
+    """Where files with its keys go that other programs read."""
+    image: str = ""
+    """Medium that its disk is a clone of; empty: the disk is empty, and installed from a disc."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A nested hypervisor that has answered."""
+
+    ready: pulumi.Resource
+    reach: pulumi.Output[dict[str, Any]]
+    """As in `Build`, known once it has answered."""
+    answers: pulumi.Output[str]
+    """What it answered, known once it has; not secret."""
+    inside: Inside
+    console: pulumi.Input[str]
+    """Its screen as a URI."""
+    password: pulumi.Input[str]
+    """Password of the screen, secret; empty for none."""
+
+
+@dataclass(frozen=True)
+class Doors:
+    """By which addresses the inside of a nested hypervisor is reached from this machine."""
+
+    address: str
+    ports: Mapping[int, int]
+    """Port by which each port of it is reached."""
+    forward: Sequence[JsonMap]
+    """What has to be carried by the hosts in between; see `components.gates.probes.ssh`."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +188,12 @@ class BootQueue:
 
 
 class Hypervisor(Protocol):
-    """A place that holds networks, guests and containers."""
+    """A place that holds networks, guests and containers.
 
+    Where nested hypervisors can stand, it has `doors` and `hypervisor` too: see `Host`.
+    """
+
+    lab: Lab
     plan: PlacePlan
 
     def network(
@@ -153,20 +228,33 @@ class Hypervisor(Protocol):
         """Make a container from a template."""
         ...
 
-    def nested(
+
+class Host(Hypervisor, Protocol):
+    """A place that nested hypervisors can stand on."""
+
+    def bound(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:
+        """Options of what belongs to a machine of this place: it goes and is lost with the place."""
+        ...
+
+    def doors(self, plan: MachinePlan, ports: Sequence[int]) -> Doors:
+        """Say how ``ports`` of a machine are reached from the machine that deploys."""
+        ...
+
+    def hypervisor(
         self,
         name: str,
         spec: HypervisorSpec,
         plan: MachinePlan,
         networks: Mapping[str, NetworkMade],
+        build: Build,
         opts: pulumi.ResourceOptions,
-    ) -> HypervisorMade:
-        """Make a guest that is a hypervisor, wait for it, and return it as a place."""
+    ) -> Opened:
+        """Make a guest that is a hypervisor, and wait until it takes orders."""
         ...
 
 
 class Installer(Protocol):
-    """How one kind of nested hypervisor comes to be on a host with libvirt."""
+    """How one kind of nested hypervisor comes to be on a `Host`."""
 
     def __call__(
         self,

@@ -12,15 +12,17 @@ import pulumi
 import pulumi_libvirt as libvirt
 
 from components.domain_xml import DiskProfile
-from components.gates.secrets import SshKey
+from components.hypervisors.access import access
 from components.hypervisors.domain import DirectBoot, Drive, fingerprint, machine_facts
 from components.hypervisors.handle import HypervisorMade, Inside
 from components.hypervisors.libvirt import LibvirtPlace
 from components.media import seed
+from components.remote.shell import SSH_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from components.gates.secrets import SshKey
     from components.hypervisors.handle import Lab, NetworkMade
     from components.spec import GoldenImage, HypervisorSpec, MachinePlan
 
@@ -28,8 +30,6 @@ USER = "root"
 POOL = "nestlab"
 POOL_PATH = "/var/lib/libvirt/nestlab"
 LIBVIRT = "qemu:///system"
-FORWARDS = 2200
-"""First TCP port of a nested host that leads to one inside it; the address's last byte is added."""
 
 
 def install(
@@ -47,46 +47,34 @@ def install(
     golden = lab.golden
     if golden is None:
         raise ValueError("a lab with nested KVM hosts is deployed with the golden image")
-    host_key = SshKey(f"{name}-hostkey", opts=host.gate_options(parent))
+    way = access(name, lab, host, plan, parent, user=USER)
     disk, boot = _system(name, host, plan, golden, parent)
-    medium = _seed(name, lab, host, plan, host_key, parent)
+    medium = _seed(name, lab, host, plan, way.host_key, parent)
     drives = [
         Drive(disk, DiskProfile(plan.disk_bus or "virtio")),
         # A virtio disk and not a CD: Debian's cloud kernel has drivers for neither IDE nor SATA.
         Drive(medium, DiskProfile("virtio", readonly=True)),
     ]
     domain, password = host.domain(name, spec, plan, networks, drives, parent, boot)
-    address, port, forward = _way_in(plan, host)
-    folder = lab.private / plan.name
     gate = host.gate(
         name,
         plan,
         domain,
-        {"kind": "libvirt", "forward": forward},
+        {"kind": "libvirt", "forward": list(way.doors.forward)},
         parent,
         instance=fingerprint(machine_facts(spec, plan), golden),
-        key_folder=str(folder),
-        reach=pulumi.Output.all(lab.key.private, host_key.public).apply(
-            lambda keys: {
-                "kind": "ssh",
-                "name": plan.name,
-                "host": address,
-                "port": port,
-                "user": USER,
-                "private_key": keys[0],
-                "host_key": keys[1],
-            }
-        ),
+        key_folder=way.folder,
+        reach=way.reach,
     )
     uri = (
-        f"qemu+ssh://{USER}@{address}:{port}/system?sshauth=privkey"
-        f"&keyfile={folder}/id_ed25519&knownhosts={folder}/known_hosts"
+        f"qemu+ssh://{USER}@{way.doors.address}:{way.doors.ports[SSH_PORT]}/system"
+        f"?sshauth=privkey&keyfile={way.folder}/id_ed25519&knownhosts={way.folder}/known_hosts"
     )
     # Known only when the gate is open: a provider with a known address connects in preview too.
     provider = libvirt.Provider(
         f"{name}-libvirt",
         uri=gate.answers.apply(lambda _: uri),
-        opts=host.gate_options(parent),
+        opts=host.bound(parent),
     )
     place = LibvirtPlace(
         lab=lab,
@@ -177,16 +165,6 @@ def _seed(
         ),
         opts=host.options(parent, delete_before_replace=True),
     )
-
-
-def _way_in(plan: MachinePlan, host: LibvirtPlace) -> tuple[str, int, dict[str, Any]]:
-    """Return address and port by which the host is reached, and the forwarding that it takes."""
-    own = plan.address or ""
-    if not host.plan.path:
-        return own, 22, {}
-    outer = host.lab.plan.machine(host.plan.path[-1])
-    port = FORWARDS + int(own.rpartition(".")[2])
-    return outer.address or "", port, {"port": port, "host": own}
 
 
 INSTALLER = install

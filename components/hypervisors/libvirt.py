@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pulumi
 import pulumi_libvirt as libvirt
 
-from components import domain_xml, hypervisors
+from components import domain_xml
 from components.domain_xml import DiskProfile
 from components.gates.machine import MachineGate
 from components.gates.network import NetworkGate
 from components.gates.secrets import Password
+from components.hypervisors import wanted
 from components.hypervisors.domain import (
     FORGOTTEN,
     DirectBoot,
@@ -29,20 +29,26 @@ from components.hypervisors.domain import (
 )
 from components.hypervisors.handle import (
     BootQueue,
-    HypervisorMade,
+    Build,
+    Disc,
+    Doors,
     Inside,
     JsonMap,
     Lab,
     MachineMade,
     NetworkMade,
+    Opened,
+    bound,
 )
-from components.remote.guests import RemoteGuest
+from components.remote.objects import RemoteObject
 from components.remote.ownership import CONSOLE_LOG
 from components.remote.virsh import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import pulumi
 
     from components.spec import (
         ContainerSpec,
@@ -57,6 +63,9 @@ if TYPE_CHECKING:
 MODES = {"nat": "nat", "isolated": "none", "route": "route", "open": "open", "bridge": "bridge"}
 """Our modes in the provider's words."""
 GIB = 1 << 30
+FORWARDS = {22: 2200, 443: 4400, 8006: 8000}
+"""First TCP port of a nested host that leads to that port inside it; the address's last byte is added."""
+FORWARDS_OTHERS = 9000
 
 
 @dataclass
@@ -99,19 +108,12 @@ class LibvirtPlace:
         )
 
     def options(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:
-        """Options of a resource of this libvirt: what is inside a guest goes and is lost with it."""
-        return pulumi.ResourceOptions(provider=self.provider, **self._bound(parent, more))
+        """Options of a resource of this libvirt."""
+        return bound(self.inside, parent, provider=self.provider, **more)
 
-    def gate_options(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:
-        """Options of a gate of this place."""
-        return pulumi.ResourceOptions(**self._bound(parent, more))
-
-    def _bound(self, parent: pulumi.Resource | None, more: dict[str, Any]) -> dict[str, Any]:
-        bound: dict[str, Any] = {"parent": parent, **more}
-        if self.inside:
-            bound["deleted_with"] = self.inside.domain
-            bound["replace_with"] = [self.inside.disk]
-        return bound
+    def bound(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:
+        """See `Host.bound`."""
+        return bound(self.inside, parent, **more)
 
     def _uuid(self, kind: str, physical: str, logical: str) -> pulumi.Output[str]:
         """UUID of an object: by its name where it can be swept, else by what the state calls it."""
@@ -155,7 +157,7 @@ class LibvirtPlace:
             network=made.name,
             instance=fingerprint(plan),
             reservations=[dict(one) for one in reservations] if plan.dhcp else [],
-            opts=self.gate_options(opts.parent, depends_on=[made]),
+            opts=self.bound(opts.parent, depends_on=[made]),
         )
         return NetworkMade(name=gate.network, ready=gate)
 
@@ -206,6 +208,7 @@ class LibvirtPlace:
             address=plan.address or "",
             console=gate.console,
             password=password,
+            enter=("virsh", "-c", self.uri, "console", plan.domain_name),
         )
 
     def container(
@@ -219,28 +222,13 @@ class LibvirtPlace:
         """See `Hypervisor.container`: LXC, by its own tools on the nested host."""
         template = self.lab.spec.templates.get(spec.template)
         nic = plan.nics[0] if plan.nics else None
-        net = self.plan.networks[nic.network] if nic else None
-        wanted = {
-            "name": plan.domain_name,
-            "template": spec.template if template is None else "",
-            "archive": str((self.lab.root / template.path).expanduser()) if template else "",
-            "sha256": (template.sha256 or "") if template else "",
-            "memory_mib": plan.memory_mib,
-            "cores": plan.cores,
-            "command": list(spec.command or ()),
-            "autostart": spec.autostart,
-            "bridge": net.bridge if net else "",
-            "mac": nic.mac if nic else "",
-            "address": f"{nic.address}/{net.prefix}" if nic and net and nic.address else "",
-            "gateway": (net.gateway or "") if net else "",
-        }
-        made = RemoteGuest(
+        made = RemoteObject(
             f"{name}-container",
-            driver="lxc",
+            driver="lxc.container",
             target=self.target,
-            wanted=wanted,
+            wanted=wanted.container(spec, plan, self.plan, template, self.lab.root),
             deadline_s=plan.ready.deadline_s,
-            opts=self.gate_options(
+            opts=self.bound(
                 opts.parent,
                 depends_on=[*self.queue.turn(), *([networks[nic.network].ready] if nic else [])],
                 delete_before_replace=True,
@@ -252,21 +240,73 @@ class LibvirtPlace:
             address=plan.address or "",
             console=f"lxc-attach -n {plan.domain_name}",
             user="root",
+            enter=("lxc-attach", "-n", plan.domain_name),
+            run=("lxc-attach", "-n", plan.domain_name, "--"),
         )
 
-    def nested(
+    def doors(self, plan: MachinePlan, ports: Sequence[int]) -> Doors:
+        """See `Host.doors`: straight on the outer host, else by ports of the host around it."""
+        own = plan.address or ""
+        if not self.plan.path:
+            return Doors(own, {port: port for port in ports}, [])
+        outer = self.lab.plan.machine(self.plan.path[-1])
+        last = int(own.rpartition(".")[2])
+        by = {port: FORWARDS.get(port, FORWARDS_OTHERS) + last for port in ports}
+        return Doors(
+            outer.address or "",
+            by,
+            [{"port": by[port], "host": own, "to": port} for port in ports],
+        )
+
+    def hypervisor(
         self,
         name: str,
         spec: HypervisorSpec,
         plan: MachinePlan,
         networks: Mapping[str, NetworkMade],
+        build: Build,
         opts: pulumi.ResourceOptions,
-    ) -> HypervisorMade:
-        """See `Hypervisor.nested`."""
-        install = hypervisors.installer(spec.kind)
-        return install(
-            name, lab=self.lab, host=self, spec=spec, plan=plan, networks=networks, opts=opts
+    ) -> Opened:
+        """See `Host.hypervisor`."""
+        base = self.medium(build.image, iso=False).id if build.image else None
+        disk = self.disk(name, plan, opts.parent, base_volume_id=base)
+        bus = "ide" if spec.machine == "pc" else "sata"
+        drives = [
+            Drive(disk, DiskProfile(plan.disk_bus or "virtio")),
+            *(
+                Drive(self._disc(disc, opts.parent), DiskProfile(bus, "cdrom"))
+                for disc in build.discs
+            ),
+        ]
+        domain, password = self.domain(name, spec, plan, networks, drives, opts.parent)
+        gate = self.gate(
+            name,
+            plan,
+            domain,
+            build.probe,
+            opts.parent,
+            instance=fingerprint(machine_facts(spec, plan)),
+            key_folder=build.key_folder,
+            reach=build.reach,
         )
+        return Opened(gate, gate.reach, gate.answers, Inside(domain, disk), gate.console, password)
+
+    def _disc(self, disc: Disc, parent: pulumi.Resource | None) -> libvirt.Volume:
+        if disc.shared and disc.name in self._media:
+            return self._media[disc.name]
+        made = libvirt.Volume(
+            f"{self.name}-disc-{disc.name}",
+            name=f"disc-{disc.name}.iso",
+            pool=self.pool.name,
+            source=disc.path,
+            format="iso",
+            opts=self.options(
+                self.owner if disc.shared else parent, delete_before_replace=not disc.shared
+            ),
+        )
+        if disc.shared:
+            self._media[disc.name] = made
+        return made
 
     def disk(
         self, name: str, plan: MachinePlan, parent: pulumi.Resource | None, **base: Any
@@ -295,19 +335,20 @@ class LibvirtPlace:
         """Make the domain of a machine; return it with its console's password, empty for none."""
         password: pulumi.Input[str] = ""
         if spec.console.password and has_screen(spec):
-            made = Password(f"{name}-console", opts=self.gate_options(parent))
+            made = Password(f"{name}-console", opts=self.bound(parent))
             password = made.value
         uuid = self._uuid("domain", plan.domain_name, f"{name}-domain")
+        kvm = self.accelerator == "kvm"
         domain = libvirt.Domain(
             f"{name}-domain",
             arguments(
                 spec,
                 plan,
-                kvm=self.accelerator == "kvm",
+                kvm=kvm,
                 networks={key: made.name for key, made in networks.items()},
                 drives=drives,
                 direct=direct,
-                xslt=stylesheet(spec, plan, drives, uuid, password),
+                xslt=stylesheet(spec, plan, drives, uuid, password, kvm=kvm),
             ),
             opts=self.options(
                 parent,
@@ -343,7 +384,7 @@ class LibvirtPlace:
             console_log=CONSOLE_LOG.format(domain=plan.domain_name),
             deadline_s=plan.ready.deadline_s,
             reset_s=plan.ready.reset_s or 0,
-            opts=self.gate_options(parent, depends_on=[domain]),
+            opts=self.bound(parent, depends_on=[domain]),
             **reach,
         )
         self.queue.joined(gate)

@@ -20,13 +20,18 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+
+from components.remote import upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import paramiko
 
+SSH_PORT = 22
 CONNECT_S = 5.0
 """A machine that is there answers within this, seconds; under emulation too."""
 HANDSHAKE_S = 20.0
@@ -94,6 +99,18 @@ class Shell(Protocol):
         """
         ...
 
+    def put(self, source: Path | bytes, to: str, *, mode: int = 0o644, timeout_s: float) -> None:
+        """Send a file of any size; ``to`` holds what it held before until all of it has arrived.
+
+        Its folder has to be there. ``to`` has forward slashes, on Windows too: ``/C:/folder/file``.
+
+        Raises:
+            upload.PutError: the file can't be read here, or not written there (no folder, no space).
+            Unreachable: the place does not answer, or took nothing for ``timeout_s`` seconds.
+            waiting.NotReady: the deployment is being stopped.
+        """
+        ...
+
     def connects(self, host: str, port: int) -> bool:
         """Whether ``host``:``port`` takes a TCP connection from this place."""
         ...
@@ -129,6 +146,11 @@ class LocalShell:
             done.stderr.decode(errors="replace"),
         )
 
+    def put(self, source: Path | bytes, to: str, *, mode: int = 0o644, timeout_s: float) -> None:
+        """See `Shell.put`; a disk needs no deadline."""
+        del timeout_s
+        upload.save(source, to, mode, self.name)
+
     def connects(self, host: str, port: int) -> bool:
         """See `Shell.connects`."""
         try:
@@ -150,6 +172,7 @@ class SshShell:
     name: str
     _held: paramiko.Transport | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _sending: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
 
     def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = COMMAND_S
@@ -168,6 +191,30 @@ class SshShell:
                 channel.exec_command(shlex.join(argv))
                 return _talk(channel, stdin, until, argv[0])
         except (paramiko.SSHException, EOFError, OSError) as broken:
+            raise self._broken(link, broken) from None
+
+    def put(self, source: Path | bytes, to: str, *, mode: int = 0o644, timeout_s: float) -> None:
+        """See `Shell.put`."""
+        # Two guests may want one medium: the second must not write into the first one's half.
+        with self._lock:
+            turn = self._sending.setdefault(to, threading.Lock())
+        with turn:
+            self._put(source, to, mode, timeout_s)
+
+    def _put(self, source: Path | bytes, to: str, mode: int, timeout_s: float) -> None:
+        import paramiko  # noqa: PLC0415
+
+        patience = min(HANDSHAKE_S, timeout_s)
+        where = f"{self.name} ({self.host}:{self.port})"
+        link = None
+        try:
+            link = self._transport(patience)
+            channel = link.open_session(timeout=patience)
+            channel.settimeout(timeout_s)
+            guard = partial(_cut_after, link, timeout_s + GRACE_S)
+            with contextlib.closing(channel):
+                upload.send(channel, source, to, mode=mode, where=where, guard=guard)
+        except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError) as broken:
             raise self._broken(link, broken) from None
 
     def connects(self, host: str, port: int) -> bool:
@@ -334,3 +381,14 @@ def fresh_shell(target: Target) -> Shell:
     if isinstance(shell, SshShell):
         shell.close()
     return shell
+
+
+def keep(shell: Shell) -> None:
+    """Have a nested host write to its disk what was just made in it.
+
+    People switch hosts off the hard way, and a medium that was uploaded a moment ago would come back
+    empty (ext4 allocates up to half a minute later). Windows has no such command and needs none.
+    """
+    if isinstance(shell, SshShell):
+        with contextlib.suppress(Unreachable):
+            shell.run(["sync"])

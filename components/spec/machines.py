@@ -16,7 +16,8 @@ from components.spec.networks import NicModel, NicSpec
 from components.spec.problems import Problem, refuse
 from components.spec.values import Address, Cores, Flag, Gib, Listen, Mib, Port, Seconds, SpecModel
 
-DiskBus = Literal["virtio", "scsi", "sata", "ide"]
+DiskBus = Literal["virtio", "scsi", "sata", "ide", "xen"]
+Probe = Literal["lease", "tcp", "none"]
 BootDevice = Literal["cdrom", "hd", "network"]
 VNC_FIRST_PORT = 5900
 """QEMU counts VNC displays from this port up."""
@@ -142,7 +143,7 @@ class MachineSpec(SpecModel):
 class ReadySpec(SpecModel):
     """When a guest counts as up."""
 
-    probe: Literal["lease", "tcp", "none"] | None = Field(
+    probe: Probe | None = Field(
         None,
         description="lease: it took its address by DHCP; tcp: it accepts a connection on `port`; "
         "none: it was started. Default: lease where its network has DHCP, else none",

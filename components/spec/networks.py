@@ -14,7 +14,18 @@ from components.spec.problems import Problem, refuse
 from components.spec.values import Address, Bridge, Domain, Flag, Mac, SpecModel, Subnet
 
 Mode = Literal["nat", "isolated", "route", "open", "bridge"]
-NicModel = Literal["virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"]
+NicModel = Literal[
+    "virtio",
+    "e1000",
+    "e1000e",
+    "vmxnet3",
+    "rtl8139",
+    "pcnet",
+    "netfront",
+    "synthetic",
+    "legacy",
+]
+"""pcnet is VirtualBox's; netfront Xen's; synthetic and legacy are Hyper-V's two adapters."""
 
 
 class NetworkSpec(SpecModel):
@@ -24,13 +35,15 @@ class NetworkSpec(SpecModel):
         "nat",
         description="nat: machines reach outside through their host; isolated: each other and the "
         "host only; route: routed, not translated; open: routed without firewall rules; bridge: "
-        "an existing bridge of the host",
+        "an existing bridge or uplink of the host",
     )
     subnet: Subnet | None = Field(
         None, description="IPv4 subnet, /16 to /28, such as 10.77.0.0/24; not with mode bridge"
     )
     bridge: Bridge | None = Field(
-        None, description="Existing bridge of the host, at most 15 characters; mode bridge only"
+        None,
+        description="Existing bridge of the host, at most 15 characters; mode bridge only. Default "
+        "in a nested hypervisor that has one: its own uplink",
     )
     dhcp: Flag = Field(
         True, description="Whether the host hands out the planned addresses; never on a bridge"
@@ -60,9 +73,6 @@ class NetworkSpec(SpecModel):
 
     def _on_a_bridge(self) -> list[Problem]:
         wrong = []
-        if self.bridge is None:
-            rule = "mode bridge joins an existing bridge of the host"
-            wrong.append(Problem("bridge", "nothing given", rule, "add its name, such as br0"))
         for field in ("subnet", "domain", "dhcp"):
             value = getattr(self, field)
             if value and field in self.model_fields_set:

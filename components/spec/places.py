@@ -15,10 +15,10 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import override
 
 from components.spec.addresses import natural
-from components.spec.machines import ContainerSpec, DiskBus, GuestSpec, MachineSpec, Nics
+from components.spec.machines import ContainerSpec, DiskBus, GuestSpec, MachineSpec, Nics, Probe
 from components.spec.networks import Mode, NetworkSpec, NicModel
 from components.spec.problems import Problem
-from components.spec.values import Cores, Gib, Mib, Name, SpecModel
+from components.spec.values import Cores, Gib, Mib, Name, Seconds, SpecModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +80,11 @@ class HypervisorSpec(MachineSpec, PlaceSpec):
         description="Network of the place it stands in, or a list of NICs; it is managed by the first"
     )
     machine: Literal["q35", "pc"] = Field("q35", description="Chipset")
+    ready_s: Seconds | None = Field(
+        None,
+        description="Longest wait until it takes orders, its installation included, seconds; "
+        "default: boot.ready_s, or its kind's usual time if that is longer",
+    )
 
     @override
     def contradictions(self) -> list[Problem]:
@@ -88,6 +93,46 @@ class HypervisorSpec(MachineSpec, PlaceSpec):
             rule = "what happens inside a hypervisor is asked for over the network"
             wrong.append(Problem("network", "an empty list given", rule, "add a NIC"))
         return wrong
+
+
+class InstalledSpec(HypervisorSpec):
+    """A nested hypervisor that its maker's installer puts onto an empty disk, unattended."""
+
+    iso: str = Field(description="Name of a medium: its maker's installation ISO, as downloaded")
+
+    @override
+    def media(self) -> dict[str, str]:
+        return {"iso": self.iso}
+
+
+class ClonedSpec(HypervisorSpec):
+    """A nested hypervisor that is a Linux cloud image, and what it is told at its first boot."""
+
+    image: str = Field(
+        description="Name of a medium: a cloud image of Debian or Ubuntu, with cloud-init"
+    )
+
+    @override
+    def media(self) -> dict[str, str]:
+        return {"image": self.image}
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a machine has to look like, beyond what its spec says, so that it can do its work."""
+
+    cpu: str = ""
+    """CPU model under emulation, libvirt's name; empty: all that QEMU can emulate."""
+    cpu_without: tuple[str, ...] = ()
+    """CPU features switched off, libvirt's names."""
+    hyperv: bool = False
+    """Whether it is told, by Hyper-V's own interface, that it is virtual; real KVM only."""
+    hidden: bool = False
+    """Whether KVM keeps from it that it is there."""
+    scsi: str = "virtio-scsi"
+    """Model of the SCSI controller, libvirt's name, for disk_bus scsi."""
+    localtime: bool = False
+    """Whether its clock is in local time, as Windows expects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +153,18 @@ class Offers:
     containers: bool
     templates: Mapping[str, str] = field(default_factory=dict)
     """Root file systems of containers that need no file: name and what it is."""
+    engine: Literal["libvirt", "proxmox", "vsphere", ""] = ""
+    """What makes nested hypervisors there; empty: it holds none."""
+    dhcp: bool = False
+    """Whether its own networks hand out the planned addresses."""
+    probes: tuple[Probe, ...] = ("none", "tcp")
+    """How its guests can be waited for."""
+    uplink: str = ""
+    """What mode bridge joins when the stack names nothing, in words; empty: it has to."""
+    images: bool = True
+    """Whether a guest's disk may be a clone of an image."""
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """Fields of a guest that may not be given there, and what holds instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +185,24 @@ class Kind:
     needs_dhcp: bool
     """Whether it can only take its planned address by DHCP."""
     offers: Offers
-    golden: bool = False
-    """Whether it is a clone of the golden image that ``make image`` builds."""
+    golden: str = ""
+    """The golden image it is a clone of, as ``make image`` calls it; empty: of none."""
+    hardware: Hardware = field(default_factory=Hardware)
+    ready_s: int = 0
+    """How long it may take to be installed and answer, seconds; 0: as boot.ready_s says."""
 
 
-LIBVIRT_NICS: tuple[NicModel, ...] = get_args(NicModel)
-LIBVIRT_DISKS: tuple[DiskBus, ...] = get_args(DiskBus)
-LIBVIRT_MODES: tuple[Mode, ...] = get_args(Mode)
-
-OUTER = Offers(
-    nic_models=LIBVIRT_NICS, disk_buses=LIBVIRT_DISKS, modes=LIBVIRT_MODES, containers=False
+LIBVIRT = Offers(
+    nic_models=("virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"),
+    disk_buses=("virtio", "scsi", "sata", "ide"),
+    modes=get_args(Mode),
+    containers=False,
+    engine="libvirt",
+    dhcp=True,
+    probes=get_args(Probe),
 )
+"""libvirt with QEMU, wherever it runs."""
+OUTER = LIBVIRT
 """The outer host's libvirt. No containers: they would share the kernel of the class's host."""
 
 

@@ -7,22 +7,30 @@ The names inside a nested host are plain; on the outer host they begin with the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, get_args
 
 from components.spec import addresses
 from components.spec.checks.capacity import disk_of, memory_of
 from components.spec.machines import BootDevice, ContainerSpec, DiskBus, GuestSpec
-from components.spec.places import Group, HypervisorSpec, Machine, Place, ordered, places
+from components.spec.places import (
+    Group,
+    Hardware,
+    HypervisorSpec,
+    Machine,
+    Place,
+    ordered,
+    places,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from ipaddress import IPv4Address
 
     from components.spec.lab import LabSpec
+    from components.spec.machines import Probe
     from components.spec.networks import Mode, NetworkSpec, NicModel
 
-Probe = Literal["lease", "tcp", "none"]
 BRIDGE_DIGITS = 10
 """``nl`` and 10 digits: within the 15 characters of a bridge's name."""
 
@@ -36,7 +44,8 @@ class NetworkPlan:
     libvirt_name: str
     mode: Mode
     bridge: str
-    """Device of the bridge: made by libvirt, or the host's own in mode bridge."""
+    """Device of the bridge: made by libvirt, or the host's own in mode bridge; empty there for the
+    place's own uplink."""
     subnet: str | None
     """``10.77.0.0/24``; None on a bridge, like the four below."""
     prefix: int | None
@@ -96,6 +105,7 @@ class MachinePlan:
     """Boot order of a guest; empty for the others."""
     nics: tuple[NicPlan, ...]
     ready: ReadyPlan
+    hardware: Hardware = field(default_factory=Hardware)
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -227,18 +237,19 @@ def _addresses(place: Place) -> dict[tuple[str, int], IPv4Address]:
 
 def _network(lab: LabSpec, place: Place, name: str, network: NetworkSpec) -> NetworkPlan:
     subnet = network.subnet
+    dhcp = network.serves_dhcp and place.offers.dhcp
     made = f"nl{addresses.digest(lab.name, *place.path, name, digits=BRIDGE_DIGITS)}"
     return NetworkPlan(
         name=name,
         libvirt_name=_physical(lab, place, name),
         mode=network.mode,
-        bridge=network.bridge or made,
+        bridge=network.bridge or ("" if network.mode == "bridge" else made),
         subnet=str(subnet) if subnet else None,
         prefix=subnet.prefixlen if subnet else None,
         gateway=str(addresses.gateway(subnet)) if subnet else None,
-        dhcp_start=str(subnet[2]) if subnet and network.dhcp else None,
-        dhcp_end=str(subnet[-2]) if subnet and network.dhcp else None,
-        dhcp=network.serves_dhcp,
+        dhcp_start=str(subnet[2]) if subnet and dhcp else None,
+        dhcp_end=str(subnet[-2]) if subnet and dhcp else None,
+        dhcp=dhcp,
         domain=network.domain,
     )
 
@@ -280,16 +291,28 @@ def _machine(
         boot=spec.boot_order if isinstance(spec, GuestSpec) else (),
         nics=tuple(nics),
         ready=_ready(lab, machine),
+        hardware=_hardware(spec),
     )
 
 
+def _hardware(spec: object) -> Hardware:
+    from components.spec.kinds import KINDS  # noqa: PLC0415 - as in places
+
+    return KINDS[spec.kind].hardware if isinstance(spec, HypervisorSpec) else Hardware()
+
+
 def _ready(lab: LabSpec, machine: Machine) -> ReadyPlan:
+    from components.spec.kinds import KINDS  # noqa: PLC0415 - as in places
+
     spec = machine.spec
     if isinstance(spec, HypervisorSpec):
         # What answers, and on which port, is a matter of its kind.
-        return ReadyPlan("none", None, lab.boot.ready_s)
+        usual_s = max(lab.boot.ready_s, KINDS[spec.kind].ready_s)
+        return ReadyPlan("none", None, spec.ready_s or usual_s)
+    offers = machine.place.offers
     networks = [machine.place.spec.networks[nic.network] for nic in spec.nics]
-    usual: Probe = "lease" if any(network.serves_dhcp for network in networks) else "none"
+    leased = "lease" in offers.probes and any(network.serves_dhcp for network in networks)
+    usual: Probe = "lease" if leased else "none"
     if isinstance(spec, ContainerSpec):
         return ReadyPlan(usual, None, lab.boot.lease_s)
     ready = spec.ready

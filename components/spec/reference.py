@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.spec.schema import schema
+from components.spec.kinds import KINDS
+from components.spec.places import HypervisorSpec
+from components.spec.schema import polish, schema
 
 HEAD = """\
 # The stack file
@@ -30,6 +32,7 @@ go, and `address:` pins it. What changes in a file changes just that:
 | a container's template | the container is made anew, what was in it is lost |
 | a container's memory, cores, address, command | it is stopped, set up and started |
 """
+ANY_KIND = "HypervisorSpec"
 ORDER = (
     ("LabSpec", "The lab (`nestlab:lab`)"),
     ("HostSpec", "`host`"),
@@ -37,7 +40,8 @@ ORDER = (
     ("MediumSpec", "`media.NAME`"),
     ("TemplateSpec", "`templates.NAME`"),
     ("NetworkSpec", "`networks.NAME`"),
-    ("KvmSpec", "`hypervisors.NAME`, kind kvm"),
+    (ANY_KIND, "`hypervisors.NAME`, whatever its kind"),
+    *((kind.model.__name__, f"`kind: {name}`, {kind.title}") for name, kind in KINDS.items()),
     ("GuestSpec", "`guests.NAME`"),
     ("ContainerSpec", "`containers.NAME`"),
     ("NicSpec", "one of `network`, when it is a list"),
@@ -49,10 +53,29 @@ ORDER = (
 def page() -> str:
     """Return the page as Markdown."""
     models = schema()["$defs"]
+    common = HypervisorSpec.model_json_schema(ref_template="#/$defs/{model}")
+    models[ANY_KIND] = common | {"properties": _without_titles(common["properties"])}
+    for kind in KINDS.values():
+        _leave_out_what_is_common(models[kind.model.__name__], models[ANY_KIND])
     missing = set(models) - {name for name, _ in ORDER}
     if missing:
         raise ValueError(f"add to ORDER: {', '.join(sorted(missing))}")
     return HEAD + "".join(_table(title, models[name]) for name, title in ORDER)
+
+
+def _without_titles(properties: dict[str, Any]) -> dict[str, Any]:
+    polish(properties)
+    return properties
+
+
+def _leave_out_what_is_common(model: dict[str, Any], common: dict[str, Any]) -> None:
+    same = common["properties"]
+    needed = set(model.get("required", ())) - set(common.get("required", ()))
+    model["properties"] = {
+        name: told
+        for name, told in model["properties"].items()
+        if told != same.get(name) or name in needed
+    }
 
 
 def _table(title: str, model: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ def schema() -> dict[str, Any]:
     definitions = lab.pop("$defs")
     definitions["LabSpec"] = lab
     for definition in definitions.values():
-        _polish(definition)
+        polish(definition)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A nestlab stack",
@@ -39,11 +39,11 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _polish(node: Any) -> None:
+def polish(node: Any) -> None:
     """Drop titles that repeat names, close mappings: keys that are no names are refused too."""
     if isinstance(node, list):
         for item in node:
-            _polish(item)
+            polish(item)
     if not isinstance(node, dict):
         return
     if isinstance(node.get("title"), str):
@@ -51,7 +51,7 @@ def _polish(node: Any) -> None:
     if "patternProperties" in node:
         node["additionalProperties"] = False
     for value in node.values():
-        _polish(value)
+        polish(value)
 
 
 def main() -> None:

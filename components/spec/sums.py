@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.spec.problems import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from components.spec.lab import LabSpec
 
 Memo = dict[str, list[int | str]]
@@ -22,27 +25,37 @@ Memo = dict[str, list[int | str]]
 
 def wrong(spec: LabSpec, memo: Path) -> list[Problem]:
     """Return a problem for each file whose SHA-256 is not the one given; remember sums in ``memo``."""
+    given = {
+        f"lab.{group}.{name}": medium
+        for group in ("media", "templates")
+        for name, medium in getattr(spec, group).items()
+        if medium.sha256 is not None
+    }
+    actual = sha256((Path(medium.path) for medium in given.values()), memo)
+    return [
+        Problem(
+            f"{where}.sha256",
+            f"{medium.sha256} given",
+            f"{medium.path} has {actual[Path(medium.path)]}: it is damaged, or another file",
+            "get the file again, or correct the sum",
+        )
+        for where, medium in given.items()
+        if actual[Path(medium.path)] != medium.sha256.lower()
+    ]
+
+
+def sha256(paths: Iterable[Path], memo: Path) -> dict[Path, str]:
+    """Return the SHA-256 of files, each read once for each of its states; remember in ``memo``."""
     known = _read(memo)
     before = dict(known)
-    found = []
-    for group in ("media", "templates"):
-        for name, medium in getattr(spec, group).items():
-            if medium.sha256 is None:
-                continue
-            actual = _sum(Path(medium.path), known)
-            if actual != medium.sha256.lower():
-                found.append(
-                    Problem(
-                        f"lab.{group}.{name}.sha256",
-                        f"{medium.sha256} given",
-                        f"{medium.path} has {actual}: it is damaged, or another file",
-                        "get the file again, or correct the sum",
-                    )
-                )
+    sums = {path: _sum(path, known) for path in paths}
     if known != before:
         memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(json.dumps(known))
-    return found
+        # In one step: another process may be reading it.
+        fresh = memo.with_name(f".{memo.name}.{os.getpid()}")
+        fresh.write_text(json.dumps(known))
+        fresh.replace(memo)
+    return sums
 
 
 def _sum(path: Path, known: Memo) -> str:

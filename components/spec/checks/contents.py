@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from components.spec import kinds
 from components.spec.files import glance
-from components.spec.machines import ContainerSpec
-from components.spec.places import Machine, Place, machines, places
+from components.spec.machines import ContainerSpec, GuestSpec
+from components.spec.places import Machine, Place, machines, ordered, places
 from components.spec.problems import Problem, choose, listed
+from components.spec.values import SpecModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from components.spec.lab import LabSpec
+    from components.spec.machines import MachineSpec
 
 DEEPEST = 3
 """Layers of machines: each one runs roughly ten times slower than the one around it."""
@@ -58,6 +61,30 @@ def containers(lab: LabSpec) -> list[Problem]:
         else:
             rule = f"{place.kind.title} has no containers"
             found.append(Problem(at, given, rule, "make guests of them, or move them"))
+    return found
+
+
+def nesting(lab: LabSpec) -> list[Problem]:
+    """A nested hypervisor stands where it can be made."""
+    found = []
+    for place in places(lab):
+        for name, spec in ordered(place.spec.hypervisors):
+            at = f"{place.at}.hypervisors.{name}"
+            kind = kinds.KINDS[spec.kind]
+            if not place.offers.engine:
+                found.append(
+                    Problem(
+                        at,
+                        f"a nested hypervisor in {place.title} given",
+                        f"{place.kind.title if place.kind else place.title} holds no hypervisors",
+                        "move it further out",
+                    )
+                )
+            elif kind.golden and place.offers.engine != "libvirt":
+                rule = f"{kind.title} is a clone of nestlab's own image, which only libvirt boots"
+                found.append(
+                    Problem(f"{at}.kind", f"{spec.kind!r} given", rule, "move it, or change kind:")
+                )
     return found
 
 
@@ -115,9 +142,15 @@ def hardware(lab: LabSpec) -> list[Problem]:
     found = []
     for place in places(lab):
         for name, network in place.spec.networks.items():
-            found += _offered(
-                place, f"{place.at}.networks.{name}.mode", network.mode, place.offers.modes
-            )
+            at = f"{place.at}.networks.{name}"
+            found += _offered(place, f"{at}.mode", network.mode, place.offers.modes)
+            if network.mode == "bridge" and network.bridge is None and not place.offers.uplink:
+                rule = "mode bridge joins an existing bridge of the host"
+                remedy = "add its name, such as br0"
+                found.append(Problem(f"{at}.bridge", "nothing given", rule, remedy))
+            if network.serves_dhcp and not place.offers.dhcp and "dhcp" in network.model_fields_set:
+                rule = f"{_title(place)} hands out no addresses"
+                found.append(Problem(f"{at}.dhcp", "true given", rule, "remove it"))
         for machine in place.machines():
             if isinstance(machine.spec, ContainerSpec):
                 continue
@@ -127,6 +160,7 @@ def hardware(lab: LabSpec) -> list[Problem]:
             )
             models = place.offers.nic_models
             found += _offered(place, f"{machine.at}.nic_model", spec.nic_model, models)
+            found += _fixed(machine.at, spec, place)
             if not isinstance(spec.network, str):
                 for number, nic in enumerate(spec.nics):
                     at = f"{machine.at}.network.{number}.model"
@@ -137,9 +171,31 @@ def hardware(lab: LabSpec) -> list[Problem]:
 def _offered(place: Place, at: str, value: str | None, offered: tuple[str, ...]) -> list[Problem]:
     if value is None or value in offered:
         return []
-    title = place.kind.title if place.kind else place.title
-    rule = f"{title} offers {listed(offered)}"
+    rule = f"{_title(place)} offers {listed(offered)}"
     return [Problem(at, f"{value!r} given", rule, choose(value, offered))]
+
+
+def _title(place: Place) -> str:
+    return place.kind.title if place.kind else place.title
+
+
+def _fixed(at: str, spec: MachineSpec, place: Place) -> list[Problem]:
+    """Refuse what the place can't be told of a guest, rather than forget it in silence."""
+    found = []
+    for field, instead in place.offers.fixed.items():
+        value = getattr(spec, field, None)
+        # A mapping that was written out is one whose fields were.
+        given = field in spec.model_fields_set
+        if given and value != type(spec).model_fields[field].get_default(call_default_factory=True):
+            shown = "a setting" if isinstance(value, SpecModel) else repr(value)
+            rule = f"{_title(place)} does not take it: {instead}"
+            found.append(Problem(f"{at}.{field}", f"{shown} given", rule, "remove it"))
+    if isinstance(spec, GuestSpec) and spec.image and not place.offers.images:
+        rule = f"{_title(place)} makes no disks from images"
+        found.append(
+            Problem(f"{at}.image", f"{spec.image!r} given", rule, "install it from an iso:")
+        )
+    return found
 
 
 def files(lab: LabSpec, exists: Callable[[str], bool]) -> list[Problem]:
@@ -183,4 +239,4 @@ def _file(at: str, path: str, exists: Callable[[str], bool], used: set[str]) -> 
     return found
 
 
-CONTENTS = (names, depth, containers, media, templates, hardware)
+CONTENTS = (names, depth, nesting, containers, media, templates, hardware)

@@ -206,6 +206,11 @@ def probes(lab: LabSpec) -> list[Problem]:
         if len(networks) < len(mine):
             continue  # told by known_networks
         at, given = f"{machine.at}.ready.probe", f"{probe!r} given"
+        offers = machine.place.offers
+        if probe is not None and probe not in offers.probes:
+            rule = f"guests of {machine.place.title} can be waited for with {listed(offers.probes)}"
+            found.append(Problem(at, given, rule, choose(probe, offers.probes)))
+            continue
         if probe == "lease" and not any(network.serves_dhcp for network in networks):
             rule = "none of its networks hands out addresses by DHCP"
             found.append(Problem(at, given, rule, "set probe: none, or tcp with a port"))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "kvm",
+    "proxmox",
 )  # fmt: skip  # one line each
 """Modules of this package; each holds its `Kind` as ``KIND``, under the same name."""
 

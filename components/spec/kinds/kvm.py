@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
-from components.spec.places import (
-    LIBVIRT_DISKS,
-    LIBVIRT_MODES,
-    LIBVIRT_NICS,
-    HypervisorSpec,
-    Kind,
-    Minimum,
-    Offers,
-)
+from components.spec.places import LIBVIRT, HypervisorSpec, Kind, Minimum
 from components.spec.values import Cores, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
 
@@ -39,11 +32,9 @@ KIND = Kind(
     reserve_mib=512,
     reserve_gib=2,
     needs_dhcp=True,
-    golden=True,
-    offers=Offers(
-        nic_models=LIBVIRT_NICS,
-        disk_buses=LIBVIRT_DISKS,
-        modes=LIBVIRT_MODES,
+    golden="kvm",
+    offers=replace(
+        LIBVIRT,
         containers=True,
         templates={"busybox": "BusyBox: one static program, its shell and small tools"},
     ),

@@ -55,7 +55,7 @@ def answers(resource: Registered) -> Mapping[str, Any]:
             "definition": f"<domain><graphics passwd='{secret}'/></domain>",
         },
         "NetworkGate": {"definition": "<network/>"},
-        "RemoteGuest": {"answers": "up"},
+        "RemoteObject": {"answers": "up"},
         "Volume": {"id": f"/pool/{resource.inputs.get('name')}"},
         "CloudInitDisk": {"id": f"/pool/{resource.inputs.get('name')};11aa"},
     }.get(resource.type.rpartition(":")[2], {})

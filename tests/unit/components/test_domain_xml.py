@@ -10,7 +10,7 @@ import itertools
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
 import pytest
@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from components import domain_xml
 from components.domain_xml import DiskProfile, DomainProfile
-from components.spec.machines import DiskBus
-from components.spec.networks import NicModel
+from components.spec.places import LIBVIRT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,7 +192,7 @@ def test_each_nic_gets_its_own_model_in_the_order_of_the_stack(folder: Path) -> 
     assert models == ["e1000", "virtio", "vmxnet3"]
 
 
-@pytest.mark.parametrize("model", get_args(NicModel))
+@pytest.mark.parametrize("model", LIBVIRT.nic_models)
 def test_every_nic_model_of_the_spec_reaches_the_domain(model: str, folder: Path) -> None:
     root = rendered(DomainProfile(UUID, nic_models=(model,)), folder)
     assert attributes(root, "devices/interface/model") == [{"type": model}]
@@ -288,7 +287,7 @@ def test_a_machine_may_keep_its_adapter_and_have_no_server(folder: Path) -> None
 DISKS = st.lists(
     st.builds(
         DiskProfile,
-        bus=st.sampled_from(get_args(DiskBus)),
+        bus=st.sampled_from(LIBVIRT.disk_buses),
         device=st.sampled_from(["disk", "cdrom"]),
         readonly=st.booleans(),
     ),
@@ -303,16 +302,72 @@ TEXT = st.text(
 )
 
 
+HYPERV = DomainProfile(
+    uuid=UUID,
+    disks=(DiskProfile("sata"), DiskProfile("sata", "cdrom")),
+    cpu_without=("hle", "rtm"),
+    hyperv=True,
+    hidden=True,
+    localtime=True,
+)
+
+
+def test_a_nested_hyperv_gets_its_enlightenments_and_loses_the_features_that_break_it(
+    folder: Path,
+) -> None:
+    root = rendered(HYPERV, folder)
+    assert root.find("features/hyperv/stimer/direct[@state='on']") is not None
+    assert root.find("features/acpi") is not None, "what the provider wrote is still there"
+    assert attributes(root, "features/kvm/hidden") == [{"state": "on"}]
+    assert attributes(root, "cpu") == [{"mode": "host-passthrough"}]
+    assert attributes(root, "cpu/feature") == [
+        {"policy": "disable", "name": "hle"},
+        {"policy": "disable", "name": "rtm"},
+    ]
+    assert attributes(root, "clock") == [{"offset": "localtime"}]
+    assert {"name": "hypervclock", "present": "yes"} in attributes(root, "clock/timer")
+    validate(root, folder, "domain")
+
+
+def test_a_machine_that_asks_for_nothing_special_gets_nothing(folder: Path) -> None:
+    root = rendered(DomainProfile(UUID), folder)
+    for path in ("features/hyperv", "features/kvm", "clock", "cpu/feature", "cpu/model"):
+        assert root.find(path) is None, path
+
+
+def test_an_emulated_cpu_can_be_a_model(folder: Path) -> None:
+    profile = DomainProfile(UUID, cpu_model="Nehalem", cpu_without=("hle",))
+    xml = by_the_provider(profile).replace('"host-passthrough"', '"custom"')
+    root = transformed(domain_xml.domain(profile), xml, folder)
+    assert attributes(root, "cpu") == [{"mode": "custom", "match": "exact", "check": "none"}]
+    assert root.findtext("cpu/model") == "Nehalem"
+    assert [each.tag for each in root.findall("cpu/*")] == ["model", "feature"]
+    validate(root, folder, "domain")
+
+
+def test_a_scsi_disk_can_sit_on_a_controller_that_old_installers_know(folder: Path) -> None:
+    profile = DomainProfile(UUID, disks=(DiskProfile("scsi"),), scsi="lsilogic")
+    root = rendered(profile, folder)
+    assert attributes(root, "devices/controller") == [{"type": "scsi", "model": "lsilogic"}]
+    validate(root, folder, "domain")
+
+
 PROFILES = st.builds(
     DomainProfile,
     uuid=st.just(UUID),
-    nic_models=st.lists(st.sampled_from(get_args(NicModel)), max_size=4).map(tuple),
+    nic_models=st.lists(st.sampled_from(LIBVIRT.nic_models), max_size=4).map(tuple),
     disks=DISKS.map(tuple),
     no_video=st.booleans(),
     no_screen=st.booleans(),
     console_log=st.just("") | TEXT,
     console_port=st.none() | st.integers(5900, 65535),
     console_password=st.just("") | TEXT,
+    cpu_model=st.sampled_from(["", "Nehalem"]),
+    cpu_without=st.lists(st.sampled_from(["hle", "rtm"]), unique=True).map(tuple),
+    hyperv=st.booleans(),
+    hidden=st.booleans(),
+    scsi=st.sampled_from(["virtio-scsi", "lsilogic"]),
+    localtime=st.booleans(),
 )
 
 
@@ -378,7 +433,7 @@ def test_libvirts_own_schema_takes_the_result(
     validate(rendered(profile, folder, screen), folder, "domain")
 
 
-@pytest.mark.parametrize("bus", get_args(DiskBus))
+@pytest.mark.parametrize("bus", LIBVIRT.disk_buses)
 @pytest.mark.parametrize("machine", ["q35", "pc"])
 def test_libvirts_schema_takes_every_disk_bus(bus: str, machine: str, folder: Path) -> None:
     iso = DiskProfile("ide" if machine == "pc" else "sata", "cdrom")

@@ -20,6 +20,7 @@ from components.gates import machine, network, probes
 from components.gates.base import UNKNOWN, has_unknown
 from components.gates.machine import MachineGateProvider
 from components.gates.network import NetworkGateProvider
+from components.gates.probes import libvirt
 from components.gates.secrets import READABLE, PasswordProvider, SshKeyProvider
 from components.remote import census, interrupt, virsh
 from components.remote.shell import Unreachable
@@ -38,7 +39,7 @@ MAC = "52:54:00:00:00:01"
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
     """The libvirt that every gate of the test finds at its target."""
     made: FakeLibvirt = request.param(name="kvm1")
-    for module in (machine, network, probes):
+    for module in (machine, network, libvirt):
         monkeypatch.setattr(module, "shell_of", lambda _: made)
     return made
 
@@ -587,7 +588,6 @@ def test_another_length_is_another_password() -> None:
 
 def test_a_probe_has_a_glance_that_costs_no_login(place: FakeLibvirt) -> None:
     place.domain("web")
-    assert set(probes.GLANCES) <= set(probes.PROBES)
     assert probes.glance(of_machine(probe={"kind": "lease"}), Virsh(place, URI)) == Seen(
         ok=True, text="running"
     )

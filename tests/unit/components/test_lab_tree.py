@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from components.hypervisors.handle import BootQueue
 from components.remote.ownership import uuid_of
 from components.spec import NetworkSpec, load, plan
-from components.spec.machines import DiskBus
-from components.spec.networks import Mode, NicModel
+from components.spec.networks import Mode
+from components.spec.places import LIBVIRT
 from tests.support.engine import STACK, UNKNOWN, deploy
 from tests.unit.components.labs import GOLDEN, IDENTITY, PRIVATE, answers, fresh, private, up
 
@@ -257,7 +257,7 @@ def test_a_nested_host_is_reached_with_the_labs_key_and_known_by_its_own() -> No
         "private_key": private(engine.named("key")),
         "host_key": engine.named("one-hostkey").outputs["public"],
     }
-    assert gate.inputs["probe"] == {"kind": "libvirt", "forward": {}}
+    assert gate.inputs["probe"] == {"kind": "libvirt", "forward": []}
     assert gate.inputs["key_folder"] == f"{PRIVATE}/one"
     seed = engine.named("one-seed").inputs["userData"]
     assert engine.named("key").outputs["public"] in seed
@@ -273,7 +273,7 @@ def test_a_host_behind_a_nested_host_is_entered_through_a_port_of_that_one() -> 
     assert own
     port = 2200 + int(own.rpartition(".")[2])
     assert (gate.inputs["reach"]["host"], gate.inputs["reach"]["port"]) == (around, port)
-    assert gate.inputs["probe"]["forward"] == {"port": port, "host": own}
+    assert gate.inputs["probe"]["forward"] == [{"port": port, "host": own, "to": 22}]
     assert gate.inputs["target"] == engine.named("one-gate").outputs["reach"]
     assert f"@{around}:{port}/" in engine.named("one-two-libvirt").inputs["uri"]
 
@@ -382,7 +382,7 @@ def test_a_medium_is_carried_to_a_place_once_however_many_guests_use_it() -> Non
     assert [one.name for one in engine.of_type(":Volume")] == ["host-medium-ipxe"]
 
 
-@pytest.mark.parametrize("model", get_args(NicModel))
+@pytest.mark.parametrize("model", LIBVIRT.nic_models)
 def test_every_nic_model_reaches_the_domain(model: str) -> None:
     sheet = sheet_of(up(with_guest(nic_model=model)), "web")
     found = text_for(sheet, "/domain/devices/interface[1]/model/@type")
@@ -404,7 +404,7 @@ def test_nics_keep_their_order_model_mac_and_network() -> None:
         assert text_for(sheet, f"/domain/devices/interface[{number}]/model/@type") == model
 
 
-@pytest.mark.parametrize("bus", get_args(DiskBus))
+@pytest.mark.parametrize("bus", LIBVIRT.disk_buses)
 @pytest.mark.parametrize("machine", ["pc", "q35"])
 def test_every_disk_bus_reaches_the_domain_and_its_cd_is_on_one_that_its_chipset_has(
     bus: str, machine: str
@@ -637,7 +637,7 @@ def test_a_container_is_told_all_that_the_plan_knows() -> None:
         "address": f"{planned.address}/24",
         "gateway": "10.78.0.1",
     }
-    assert made.inputs["driver"] == "lxc"
+    assert made.inputs["driver"] == "lxc.container"
     assert made.inputs["target"] == engine.named("one-gate").outputs["reach"]
 
 
@@ -757,8 +757,8 @@ def test_no_secret_stands_in_clear_in_the_state() -> None:
 def test_outputs_that_hold_secrets_are_secret_and_the_sheet_holds_none() -> None:
     engine = up(THREE)
     outputs = engine.stack_outputs
-    assert set(outputs) == {"sheet", "passwords", "key"}
-    assert engine.secret_published[engine.stack_urn] == {"passwords", "key"}
+    assert set(outputs) == {"sheet", "passwords", "logins", "key"}
+    assert engine.secret_published[engine.stack_urn] == {"passwords", "logins", "key"}
     assert not secrets_in(outputs["sheet"])
     assert outputs["key"] == private(engine.named("key"))
     assert outputs["passwords"] == {
@@ -850,6 +850,7 @@ def test_an_empty_lab_is_one_too() -> None:
     assert engine.stack_outputs == {
         "sheet": [],
         "passwords": {},
+        "logins": {},
         "key": private(engine.named("key")),
     }
 

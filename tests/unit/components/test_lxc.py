@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from components.remote import census, guests
-from components.remote.drivers.lxc import DRIVER, HOME, configuration, plug
-from components.remote.guests import DriverError, RemoteGuestProvider
+from components.remote import census, objects
+from components.remote.drivers.lxc import DRIVERS, HOME, configuration, plug
+from components.remote.objects import DriverError, RemoteObjectProvider
 from components.remote.shell import Unreachable
 from components.remote.waiting import NotReady
 from tests.support.lxc import FakeLxcHost
@@ -53,7 +53,7 @@ def props(**other: Any) -> dict[str, Any]:
     target = {"kind": "ssh", "name": "kvm1"}
     return {
         "name": "kvm1-box-container",
-        "driver": "lxc",
+        "driver": "lxc.container",
         "target": target,
         "wanted": wanted(**other),
         "deadline_s": 0.05,
@@ -63,12 +63,12 @@ def props(**other: Any) -> dict[str, Any]:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeLxcHost:
     made = FakeLxcHost()
-    monkeypatch.setattr(guests, "shell_of", lambda _: made)
+    monkeypatch.setattr(objects, "shell_of", lambda _: made)
     return made
 
 
 def created(**other: Any) -> dict[str, Any]:
-    outs = RemoteGuestProvider().create(props(**other)).outs
+    outs = RemoteObjectProvider().create(props(**other)).outs
     assert outs
     census._shared.clear()
     return outs
@@ -76,7 +76,7 @@ def created(**other: Any) -> dict[str, Any]:
 
 def differs(outs: dict[str, Any], **other: Any) -> bool:
     census._shared.clear()
-    return bool(RemoteGuestProvider().diff("", outs, props(**other)).changes)
+    return bool(RemoteObjectProvider().diff("", outs, props(**other)).changes)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def tarball(tmp_path: Path) -> Path:
 
 
 def made(command: dict[str, Any], host: FakeLxcHost) -> None:
-    DRIVER.ensure(host, command)
+    DRIVERS["container"].ensure(host, command)
 
 
 # Making ---------------------------------------------------------------------------------------
@@ -152,10 +152,10 @@ def test_tar_is_told_how_an_archive_is_packed(
 ) -> None:
     (tmp_path / "root").write_bytes(magic)
     if option == "-z":
-        DRIVER.ensure(host, wanted(template="", archive=str(tmp_path / "root")))
+        DRIVERS["container"].ensure(host, wanted(template="", archive=str(tmp_path / "root")))
     else:
         with pytest.raises(DriverError, match="This does not look like a tar archive"):
-            DRIVER.ensure(host, wanted(template="", archive=str(tmp_path / "root")))
+            DRIVERS["container"].ensure(host, wanted(template="", archive=str(tmp_path / "root")))
     [words] = [words for words in host.said if words[0] == "tar"]
     packing = [word for word in words if word in {"-z", "-j", "-J", "--zstd"}]
     assert packing == ([option] if option else [])
@@ -165,7 +165,7 @@ def test_making_it_again_changes_nothing(host: FakeLxcHost) -> None:
     created()
     before = dict(host.files)
     host.said.clear()
-    DRIVER.ensure(host, wanted())
+    DRIVERS["container"].ensure(host, wanted())
     assert host.files == before
     changing = {"tee", "touch", "rm", "lxc-create", "lxc-start", "lxc-stop", "lxc-destroy"}
     assert not [words for words in host.said if words[0] in changing]
@@ -174,9 +174,9 @@ def test_making_it_again_changes_nothing(host: FakeLxcHost) -> None:
 def uncut(command: dict[str, Any], start: dict[str, Any] | None) -> FakeLxcHost:
     host = FakeLxcHost()
     if start:
-        DRIVER.ensure(host, start)
+        DRIVERS["container"].ensure(host, start)
     host.said.clear()
-    DRIVER.ensure(host, command)
+    DRIVERS["container"].ensure(host, command)
     return host
 
 
@@ -195,33 +195,33 @@ def test_after_a_cut_at_any_command_the_next_try_ends_where_an_uncut_one_does(
     for number in range(len(whole.said)):
         host = FakeLxcHost()
         if before:
-            DRIVER.ensure(host, before)
+            DRIVERS["container"].ensure(host, before)
         if start == "another one half gone":
             del host.files[f"{HOME}/box/complete"]
         host.said.clear()
         host.cut_at, host.cut = number, cut
         with pytest.raises(Unreachable):
-            DRIVER.ensure(host, target)
-        DRIVER.ensure(host, target)
+            DRIVERS["container"].ensure(host, target)
+        DRIVERS["container"].ensure(host, target)
         at = f"cut {cut} command {number}: {host.said[number]}"
         assert host.tree("box") == whole.tree("box"), at
         assert host.states == {"box": "RUNNING"}, at
-        assert DRIVER.look(host, target).ok, at
+        assert DRIVERS["container"].look(host, target).ok, at
 
 
 @pytest.mark.parametrize("cut", get_args(Cut))
 def test_after_a_cut_at_any_command_of_its_removal_the_next_try_ends_it(cut: Cut) -> None:
     whole = uncut(wanted(), None)
     whole.said.clear()
-    DRIVER.remove(whole, wanted())
+    DRIVERS["container"].remove(whole, wanted())
     assert not whole.files
     for number in range(len(whole.said)):
         host = uncut(wanted(), None)
         host.said.clear()
         host.cut_at, host.cut = number, cut
         with pytest.raises(Unreachable):
-            DRIVER.remove(host, wanted())
-        DRIVER.remove(host, wanted())
+            DRIVERS["container"].remove(host, wanted())
+        DRIVERS["container"].remove(host, wanted())
         assert not host.files, f"cut {cut} command {number}"
         assert not host.states
 
@@ -234,9 +234,9 @@ def test_what_is_half_removed_is_never_taken_for_a_whole_container(cut: Cut) -> 
         host.said.clear()
         host.cut_at, host.cut = number, cut
         try:
-            DRIVER.remove(host, wanted())
+            DRIVERS["container"].remove(host, wanted())
         except Unreachable:
-            DRIVER.ensure(host, wanted())
+            DRIVERS["container"].ensure(host, wanted())
             assert host.tree("box") == whole.tree("box"), f"cut {cut} command {number}"
             assert host.states == {"box": "RUNNING"}
 
@@ -246,11 +246,11 @@ def test_a_removal_that_did_not_happen_is_a_failure(host: FakeLxcHost) -> None:
     host.said.clear()
     host.cut_at = 0
     with pytest.raises(Unreachable):
-        RemoteGuestProvider().delete("", outs)  # or its successor would be taken for made
+        RemoteObjectProvider().delete("", outs)  # or its successor would be taken for made
 
 
 def test_removing_what_is_not_there_is_no_failure(host: FakeLxcHost) -> None:
-    DRIVER.remove(host, wanted())
+    DRIVERS["container"].remove(host, wanted())
     assert not host.files
 
 
@@ -262,7 +262,7 @@ def test_another_setting_stops_rewrites_and_starts_and_keeps_the_files(host: Fak
     host.files[f"{HOME}/box/rootfs/root/homework"] = b"done"
     assert differs(outs, memory_mib=128.0)
     host.said.clear()
-    RemoteGuestProvider().update("", outs, props(memory_mib=128.0))
+    RemoteObjectProvider().update("", outs, props(memory_mib=128.0))
     steps = [words[0] for words in host.said if words[0] in {"lxc-stop", "tee", "lxc-start"}]
     assert steps == ["lxc-stop", "tee", "lxc-start"]
     assert "lxc.cgroup2.memory.max = 128M" in host.files[CONF].decode()
@@ -276,7 +276,7 @@ def test_settings_that_somebody_edited_by_hand_are_seen_and_put_right(
     host.files[CONF] += b"lxc.cap.drop =\n"
     assert differs(outs)
     assert "container box is not set up as the stack says" in capsys.readouterr().err
-    RemoteGuestProvider().update("", outs, props())
+    RemoteObjectProvider().update("", outs, props())
     assert not differs(outs)
 
 
@@ -292,7 +292,7 @@ def test_a_container_that_somebody_stopped_or_removed_comes_back(
     expected = "is stopped" if gone == "stopped" else "is not there any more"
     said = capsys.readouterr().err
     assert said == f"kvm1-box-container: container box {expected}; `pulumi up` mends it\n"
-    RemoteGuestProvider().update("", outs, props())
+    RemoteObjectProvider().update("", outs, props())
     assert host.states == {"box": "RUNNING"}
     assert not differs(outs)
 
@@ -302,7 +302,7 @@ def test_what_it_is_made_of_replaces_it_after_the_old_one_is_gone(
     field: str, host: FakeLxcHost, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outs = created()
-    found = RemoteGuestProvider().diff("", outs, props(**{field: "other"}))
+    found = RemoteObjectProvider().diff("", outs, props(**{field: "other"}))
     assert (found.changes, found.replaces, found.delete_before_replace) == (True, ["wanted"], True)
     assert "what is in it is lost" in capsys.readouterr().err
     assert host.states
@@ -310,7 +310,7 @@ def test_what_it_is_made_of_replaces_it_after_the_old_one_is_gone(
 
 def test_a_change_of_settings_alone_replaces_nothing(host: FakeLxcHost) -> None:
     outs = created()
-    found = RemoteGuestProvider().diff("", outs, props(cores=1.0, autostart=False))
+    found = RemoteObjectProvider().diff("", outs, props(cores=1.0, autostart=False))
     assert found.changes
     assert not found.replaces
     assert host.states
@@ -327,7 +327,7 @@ def test_a_host_that_is_off_is_a_change_and_no_failure(
 
 def test_a_deletion_takes_all_of_it_away(host: FakeLxcHost) -> None:
     outs = created()
-    RemoteGuestProvider().delete("", outs)
+    RemoteObjectProvider().delete("", outs)
     assert not host.files
     assert not host.states
 
@@ -342,7 +342,7 @@ def test_a_container_that_dies_at_once_is_told_with_its_place(host: FakeLxcHost)
 
     host._lxc_start = dies  # type: ignore[method-assign]
     with pytest.raises(NotReady) as late:
-        RemoteGuestProvider().create(props())
+        RemoteObjectProvider().create(props())
     assert str(late.value).splitlines() == [
         "kvm1-box-container: not ready after 0 s; last seen: container box is stopped",
         "  look at it on kvm1",
@@ -351,14 +351,14 @@ def test_a_container_that_dies_at_once_is_told_with_its_place(host: FakeLxcHost)
 
 def test_an_unknown_template_is_told_in_the_tools_own_words(host: FakeLxcHost) -> None:
     with pytest.raises(DriverError, match=r"`lxc-create -n box -t nosuch` on kvm1: .*bad template"):
-        DRIVER.ensure(host, wanted(template="nosuch"))
+        DRIVERS["container"].ensure(host, wanted(template="nosuch"))
 
 
 # Refusals before anything is made ---------------------------------------------------------------
 
 
 def failures(**other: Any) -> list[str]:
-    found = RemoteGuestProvider().check({}, props(**other)).failures
+    found = RemoteObjectProvider().check({}, props(**other)).failures
     return [f"{each.property}: {each.reason}" for each in found]
 
 
@@ -384,7 +384,7 @@ def test_what_is_not_known_yet_is_not_checked(host: FakeLxcHost) -> None:
     from pulumi.runtime import rpc  # noqa: PLC0415
 
     news = {**props(), "wanted": rpc.UNKNOWN}
-    assert RemoteGuestProvider().check({}, news).failures == []
+    assert RemoteObjectProvider().check({}, news).failures == []
     assert not host.said
 
 
@@ -428,7 +428,7 @@ def test_a_container_whose_network_was_restarted_is_plugged_in_again(host: FakeL
     outs = created()
     host.ports.clear()
     assert differs(outs), "its bridge is another one than it was plugged into"
-    RemoteGuestProvider().update("", outs, props())
+    RemoteObjectProvider().update("", outs, props())
     assert not differs(outs)
     assert host.states == {"box": "RUNNING"}, "it was not stopped for it"
 
@@ -436,5 +436,5 @@ def test_a_container_whose_network_was_restarted_is_plugged_in_again(host: FakeL
 def test_a_frozen_container_runs_again(host: FakeLxcHost) -> None:
     outs = created()
     host.states["box"] = "FROZEN"
-    RemoteGuestProvider().update("", outs, props())
+    RemoteObjectProvider().update("", outs, props())
     assert host.states == {"box": "RUNNING"}

@@ -77,6 +77,9 @@ def test_a_row_says_what_a_machine_is_where_it_is_and_how_to_get_in() -> None:
             "address": "10.0.0.5",
             "user": "root",
             "console": "vnc://127.0.0.1:0",
+            "url": "",
+            "enter": [],
+            "run": [],
         }
     ]
 

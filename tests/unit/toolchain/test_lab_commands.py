@@ -27,6 +27,9 @@ SHEET: list[dict[str, Any]] = [
         "address": "10.77.0.5",
         "user": "root",
         "console": "vnc://127.0.0.1:0",
+        "url": "",
+        "enter": [],
+        "run": [],
     },
     {
         "name": "top",
@@ -37,6 +40,9 @@ SHEET: list[dict[str, Any]] = [
         "address": "",
         "user": "",
         "console": "",
+        "url": "",
+        "enter": ["virsh", "-c", "qemu:///system", "console", "local-top"],
+        "run": [],
     },
     {
         "name": "ipxe",
@@ -47,6 +53,9 @@ SHEET: list[dict[str, Any]] = [
         "address": "10.78.0.40",
         "user": "",
         "console": "vnc://127.0.0.1:0",
+        "url": "",
+        "enter": ["virsh", "-c", "qemu:///system", "console", "ipxe"],
+        "run": [],
     },
     {
         "name": "box",
@@ -57,6 +66,9 @@ SHEET: list[dict[str, Any]] = [
         "address": "10.78.0.9",
         "user": "root",
         "console": "lxc-attach -n box",
+        "url": "",
+        "enter": ["lxc-attach", "-n", "box"],
+        "run": ["lxc-attach", "-n", "box", "--"],
     },
 ]
 PASSWORDS = {"kvm1": "abcdefgh", "ipxe": "hgfedcba"}
@@ -146,7 +158,7 @@ def test_the_sheet_is_a_table_that_shows_the_layers(
     assert lines[3].index("ipxe") == lines[1].index("kvm1") + 2, "deeper machines stand further in"
     column = lines[0].index("ADDRESS")
     assert all(line[column - 1] == " " and line[column] != " " for line in lines[1:5])
-    assert lines[-1] == "Passwords of the screens: make show SECRETS=1"
+    assert lines[-1] == "Passwords: make show SECRETS=1"
     assert all(line == line.rstrip() for line in lines)
     assert "--show-secrets" not in asked[0]
 
@@ -280,7 +292,7 @@ def test_a_container_is_entered_on_its_host(
 
 def test_a_port_beside_22_is_read_from_the_known_hosts(checkout: Path) -> None:
     del checkout
-    argv = lab._ssh("kvm2", "local", [])
+    argv = lab._ssh({"name": "kvm2", "user": "root"}, "local", [])
     assert argv[-1] == "root@10.77.0.5"
     assert argv[argv.index("-p") + 1] == "2209"
 
@@ -316,7 +328,7 @@ def test_a_host_without_its_keys_is_told_in_words(content: str | None, checkout:
     if content is not None:
         known.write_text(content)
     with pytest.raises(ui.Problem, match=r"the keys of kvm1 are not there\. Run `make up`"):
-        lab._ssh("kvm1", "local", [])
+        lab._ssh({"name": "kvm1", "user": "root"}, "local", [])
 
 
 # Stacks -----------------------------------------------------------------------------------------

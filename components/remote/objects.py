@@ -1,8 +1,9 @@
-"""Guests made with a hypervisor's own command line over SSH, as one dynamic resource.
+"""Objects made with a hypervisor's own command line over SSH, as one dynamic resource.
 
 Where a hypervisor has no Pulumi provider that can be had, its commands are the API. A *driver* knows
-them; this resource gives every driver the same life: idempotent create (a retry after a cut
-connection makes no second guest), a diff that looks at the real thing, update in place or replace.
+them, for networks, media, guests or containers; this resource gives every driver the same life:
+idempotent create (a retry after a cut connection makes no second guest), a diff that looks at the
+real thing, update in place or replace. `components.hypervisors.wanted` says what a driver is given.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pulumi.dynamic import CheckFailure, CheckResult, DiffResult, Resource
 from typing_extensions import override
 
 from components.gates.base import Gate, Props, has_unknown
-from components.remote.shell import Unreachable, shell_of
+from components.remote.shell import Unreachable, keep, shell_of
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
@@ -30,13 +31,16 @@ class DriverError(Exception):
 
 
 class Driver(Protocol):
-    """The commands of one hypervisor. ``wanted`` is the driver's own plain data, with a "name"."""
+    """The commands of one hypervisor for one kind of object; it holds no state.
+
+    ``wanted`` is plain data with a "name". Whole numbers may arrive as floats.
+    """
 
     replaced_by: tuple[str, ...]
-    """Keys of ``wanted`` whose change can't be made on an existing guest."""
+    """Keys of ``wanted`` whose change can't be made on an existing object."""
 
     def look(self, shell: Shell, wanted: Props) -> Seen:
-        """Look whether the guest exists, is as wanted, and runs."""
+        """Look whether the object exists, is as wanted, and runs."""
         ...
 
     def glance(self, shell: Shell, wanted: Props) -> Seen:
@@ -44,25 +48,36 @@ class Driver(Protocol):
         ...
 
     def ensure(self, shell: Shell, wanted: Props) -> None:
-        """Make the guest, or what is missing of it, and start it; may be repeated at any point."""
+        """Make the object, or what is missing of it, and start it; may be repeated at any point.
+
+        Raises:
+            DriverError: a command refused, or somebody else's object has the name.
+        """
         ...
 
     def remove(self, shell: Shell, wanted: Props) -> None:
-        """Stop the guest and remove all of it; nothing happens when it is not there."""
+        """Stop the object and remove all of it; nothing happens when it is not there, or not ours."""
         ...
 
     def problem(self, wanted: Props) -> str:
         """Say why ``wanted`` can't be made, found and remedy; empty when it can."""
         ...
 
+    # May also have ``called(wanted) -> str``: what others of the same place call the object, where
+    # that is not its name (a medium's path).
+
 
 def driver_of(name: str) -> Driver:
-    """Return the driver called ``name``: a module of `components.remote.drivers`."""
-    driver: Driver = import_module(f"components.remote.drivers.{name}").DRIVER
+    """Return the driver called ``name``, such as "lxc.container".
+
+    That is the entry "container" of ``DRIVERS`` in the module `components.remote.drivers.lxc`.
+    """
+    module, _, what = name.partition(".")
+    driver: Driver = import_module(f"components.remote.drivers.{module}").DRIVERS[what]
     return driver
 
 
-class RemoteGuestProvider(Gate):
+class RemoteObjectProvider(Gate):
     """Gives a driver the life cycle of a resource."""
 
     inputs = ("name", "driver", "target", "wanted", "deadline_s")
@@ -85,7 +100,8 @@ class RemoteGuestProvider(Gate):
 
         def patiently() -> Seen:
             try:
-                return driver.look(shell, wanted)
+                seen = driver.look(shell, wanted)
+                return _answers(shell, wanted) if seen.ok and _asks(wanted) else seen
             except Unreachable as silent:
                 return Seen(ok=False, text=str(silent))
 
@@ -93,7 +109,8 @@ class RemoteGuestProvider(Gate):
             seen = wait_for(news["name"], patiently, deadline_s=float(news["deadline_s"]))
         except NotReady as late:
             raise NotReady(f"{late}\n  look at it on {shell.name}") from None
-        return {**news, "answers": seen.text}
+        keep(shell)
+        return {**news, "answers": seen.text, "called": _called(driver, wanted)}
 
     @override
     def retire(self, props: Props) -> None:
@@ -116,11 +133,31 @@ class RemoteGuestProvider(Gate):
         return found
 
 
-class RemoteGuest(Resource, module="nestlab", name="RemoteGuest"):
-    """A guest or container made by a driver; done when it runs."""
+def _asks(wanted: Props) -> bool:
+    return (wanted.get("ready") or {}).get("probe") == "tcp"
+
+
+def _answers(shell: Shell, wanted: Props) -> Seen:
+    """Ask whether a guest that runs takes a connection, from the hypervisor it runs on."""
+    host, port = wanted["ready"]["host"], int(wanted["ready"]["port"])
+    if shell.connects(host, port):
+        return Seen(ok=True, text=f"{host}:{port} answers")
+    return Seen(ok=False, text=f"{wanted['name']} runs, and {host}:{port} takes no connection yet")
+
+
+def _called(driver: Driver, wanted: Props) -> str:
+    """What others of the same place call it: its name, or what the driver makes of it."""
+    name: str = getattr(driver, "called", lambda each: each["name"])(wanted)
+    return name
+
+
+class RemoteObject(Resource, module="nestlab", name="RemoteObject"):
+    """An object made by a driver; done when it is as wanted, and runs if it is something that runs."""
 
     answers: pulumi.Output[str]
     """What was seen of it when it was last waited for."""
+    called: pulumi.Output[str]
+    """What others of the same place call it: a network's name, a medium's path there."""
 
     def __init__(
         self,
@@ -139,5 +176,6 @@ class RemoteGuest(Resource, module="nestlab", name="RemoteGuest"):
             "wanted": dict(wanted),
             "deadline_s": deadline_s,
             "answers": None,
+            "called": None,
         }
-        super().__init__(RemoteGuestProvider(), name, props, opts)
+        super().__init__(RemoteObjectProvider(), name, props, opts)

@@ -1,0 +1,115 @@
+"""The discs a nested hypervisor is installed from: its maker's, made to ask nothing, and its answers.
+
+The installer's disc holds no secret and is made once for all labs of a checkout. The answers are one
+machine's: name, address, keys, a hashed password; they lie where nobody else may read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from pulumi.dynamic import CheckFailure, CheckResult, Resource
+from typing_extensions import override
+
+from components.gates.base import Gate, Props, has_unknown
+from components.media import installer, iso
+from components.media.answers import Answers
+from components.remote.waiting import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class InstallMediumProvider(Gate):
+    """Makes the discs, and makes them again when they are gone."""
+
+    inputs = ("name", "recipe", "iso", "answers", "media", "private")
+
+    @override
+    def check(self, _olds: Props, news: Props) -> CheckResult:
+        try:
+            if news["iso"] and not has_unknown(news["iso"]):
+                installer.RECIPES[news["recipe"]].check(iso.Iso(Path(news["iso"])))
+            if not has_unknown(news["answers"]):
+                _files(news)
+        except (iso.WrongMedium, ValueError) as wrong:
+            return CheckResult(news, [CheckFailure("iso", str(wrong))])
+        return CheckResult(news, [])
+
+    @override
+    def look(self, props: Props) -> Seen:
+        for path in filter(None, (props["installer"], props["disc"])):
+            if not Path(path).is_file():
+                return Seen(ok=False, text=f"{path} is not there any more")
+        return Seen(ok=True, text="there")
+
+    @override
+    def mend(self, olds: Props, news: Props) -> Props:
+        first = ""
+        if news["iso"]:
+            first = str(installer.installer(news["recipe"], Path(news["iso"]), Path(news["media"])))
+        files = _files(news)
+        told = hashlib.sha256()
+        for name, content in sorted(files.items()):
+            told.update(f"{name}\0{len(content)}\0".encode() + content)
+        folder = Path(news["private"])
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Another content has another name, so that whoever has a copy takes a new one.
+        disc = folder / f"answers-{told.hexdigest()[:12]}.iso"
+        iso.make(files, _recipe(news).LABEL, disc)
+        if olds.get("disc") and olds["disc"] != str(disc):
+            Path(olds["disc"]).unlink(missing_ok=True)
+        return {**news, "installer": first, "disc": str(disc)}
+
+    @override
+    def retire(self, props: Props) -> None:
+        if props.get("disc"):
+            Path(props["disc"]).unlink(missing_ok=True)
+
+
+def _files(props: Props) -> dict[str, bytes]:
+    made: dict[str, bytes] = _recipe(props).files(Answers(**props["answers"]))
+    return made
+
+
+def _recipe(props: Props) -> Any:
+    return import_module(f"components.media.{props['recipe']}")
+
+
+class InstallMedium(Resource, module="nestlab", name="InstallMedium"):
+    """The discs of one machine, files of this machine."""
+
+    installer: pulumi.Output[str]
+    """The installer's disc; empty for a machine that is cloned from an image."""
+    disc: pulumi.Output[str]
+    """The disc with its answers; another content has another path."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        recipe: str,
+        iso: str,
+        answers: pulumi.Input[Mapping[str, Any]],
+        media: str,
+        private: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "name": name,
+            "recipe": recipe,
+            "iso": iso,
+            "answers": answers,
+            "media": media,
+            "private": private,
+            "installer": None,
+            "disc": None,
+        }
+        opts = pulumi.ResourceOptions.merge(
+            opts, pulumi.ResourceOptions(additional_secret_outputs=["answers"])
+        )
+        super().__init__(InstallMediumProvider(), name, props, opts)

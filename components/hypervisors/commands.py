@@ -1,0 +1,210 @@
+"""A place whose hypervisor is driven by its own commands over SSH (XenServer, Hyper-V, Xen, ...).
+
+What a driver is given says `wanted`; here is what belongs together, what waits for what, and what
+goes away with what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from components.gates.secrets import Password
+from components.hypervisors import wanted
+from components.hypervisors.handle import BootQueue, MachineMade, NetworkMade, bound
+from components.remote.objects import RemoteObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pulumi
+
+    from components.hypervisors.handle import Inside, JsonMap, Lab
+    from components.spec import (
+        ContainerSpec,
+        GuestSpec,
+        MachinePlan,
+        NetworkPlan,
+        PlacePlan,
+    )
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How a guest of a kind is looked at."""
+
+    console: pulumi.Input[str] = ""
+    """Its screen as a URI, or empty."""
+    enter: Sequence[str] = ()
+    """Command on its hypervisor that opens it, or nothing."""
+    protected: bool = False
+    """Whether the screen asks for a password, which is generated then."""
+
+
+def no_screen(spec: GuestSpec, plan: MachinePlan) -> Screen:
+    """Return the screen of a guest of a kind whose screens are not ours to open."""
+    del spec, plan
+    return Screen()
+
+
+@dataclass
+class CommandPlace:
+    """One hypervisor with a driver, and what a lab puts into it."""
+
+    lab: Lab
+    plan: PlacePlan
+    name: str
+    """Prefix of the logical names of what belongs to the place itself."""
+    owner: pulumi.Resource
+    """Parent of what belongs to the place itself: its media."""
+    driver: str
+    """Module of `components.remote.drivers`."""
+    target: pulumi.Input[JsonMap]
+    """`components.remote.shell.Target`, secret."""
+    store: str
+    """Folder of the place for media and disks, absolute, with forward slashes."""
+    cores: int
+    """Cores that machines share while they boot."""
+    inside: Inside
+    screen: Callable[[GuestSpec, MachinePlan], Screen] = no_screen
+    queue: BootQueue = field(init=False)
+    _media: dict[str, RemoteObject] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.queue = BootQueue(self.lab.spec.boot.concurrency or self.cores)
+
+    def _object(
+        self,
+        name: str,
+        what: str,
+        made_of: wanted.Wanted,
+        parent: pulumi.Resource | None,
+        depends_on: Sequence[pulumi.Resource] = (),
+        deadline_s: float = 0,
+    ) -> RemoteObject:
+        return RemoteObject(
+            f"{name}-{what}",
+            driver=f"{self.driver}.{what}",
+            target=self.target,
+            wanted=made_of,
+            deadline_s=deadline_s or self.lab.spec.boot.lease_s,
+            opts=bound(
+                self.inside, parent, depends_on=list(depends_on), delete_before_replace=True
+            ),
+        )
+
+    def _own(self, what: str, name: str) -> pulumi.Output[str]:
+        return self.lab.identity.uuid(what, name)
+
+    def network(
+        self,
+        name: str,
+        plan: NetworkPlan,
+        reservations: Sequence[JsonMap],
+        opts: pulumi.ResourceOptions,
+    ) -> NetworkMade:
+        """See `Hypervisor.network`."""
+        made_of = wanted.network(plan, reservations, self._own("network", f"{name}-network"))
+        made = self._object(name, "network", made_of, opts.parent)
+        return NetworkMade(name=made.called, ready=made)
+
+    def medium(self, name: str, *, iso: bool) -> RemoteObject:
+        """Return the medium ``name`` of the lab, uploaded once for the whole place."""
+        if name not in self._media:
+            spec = self.lab.spec.media[name]
+            path = (self.lab.root / spec.path).expanduser()
+            logical = f"{self.name}-{name}"
+            made_of = wanted.medium(
+                f"{name}.{'iso' if iso else path.suffix.lstrip('.') or 'img'}",
+                path,
+                spec.sha256 or "",
+                self.store,
+                self._own("medium", f"{logical}-medium"),
+            )
+            self._media[name] = self._object(logical, "medium", made_of, self.owner)
+        return self._media[name]
+
+    def guest(
+        self,
+        name: str,
+        spec: GuestSpec,
+        plan: MachinePlan,
+        networks: Mapping[str, NetworkMade],
+        opts: pulumi.ResourceOptions,
+    ) -> MachineMade:
+        """See `Hypervisor.guest`."""
+        screen = self.screen(spec, plan)
+        password: pulumi.Input[str] = ""
+        if screen.protected and spec.console.password:
+            made_up = Password(f"{name}-console", opts=bound(self.inside, opts.parent))
+            password = made_up.value
+        iso = self.medium(spec.iso, iso=True) if spec.iso else None
+        image = self.medium(spec.image, iso=False) if spec.image else None
+        made_of = wanted.guest(
+            spec,
+            plan,
+            networks,
+            iso=iso.called if iso else "",
+            image=image.called if image else "",
+            password=password,
+            store=self.store,
+            owner=self._own("domain", f"{name}-guest"),
+        )
+        made = self._object(
+            name,
+            "guest",
+            made_of,
+            opts.parent,
+            [*self.queue.turn(), *(networks[nic.network].ready for nic in plan.nics)],
+            plan.ready.deadline_s,
+        )
+        self.queue.joined(made)
+        return MachineMade(
+            ready=made,
+            address=plan.address or "",
+            console=screen.console,
+            password=password,
+            enter=screen.enter,
+        )
+
+    def container(
+        self,
+        name: str,
+        spec: ContainerSpec,
+        plan: MachinePlan,
+        networks: Mapping[str, NetworkMade],
+        opts: pulumi.ResourceOptions,
+    ) -> MachineMade:
+        """See `Hypervisor.container`.
+
+        Raises:
+            ValueError: the kind has none; the spec refuses such a lab first.
+        """
+        del spec, plan, networks, opts
+        raise ValueError(f"{name}: {self.plan.kind} has no containers")
+
+
+def place(
+    driver: str,
+    name: str,
+    *,
+    lab: Lab,
+    plan: MachinePlan,
+    opened: Any,
+    parent: pulumi.Resource | None,
+    store: str,
+    screen: Callable[[GuestSpec, MachinePlan], Screen] = no_screen,
+) -> CommandPlace:
+    """Return the place that a nested hypervisor is once it was ``opened``."""
+    return CommandPlace(
+        lab=lab,
+        plan=lab.plan.place(*plan.path),
+        name=name,
+        owner=parent or opened.ready,
+        driver=driver,
+        target=opened.reach,
+        store=store,
+        cores=plan.cores,
+        inside=opened.inside,
+        screen=screen,
+    )

@@ -1,0 +1,141 @@
+"""What all nested hypervisors share that are installed or set up by what they read at their first boot.
+
+A kind says in a `Recipe` what its discs are made by, who logs in and how it is known to take orders;
+what is the same for all of them is here: keys, discs, the way in, the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+
+from components.gates.medium import InstallMedium
+from components.gates.secrets import Password
+from components.hypervisors.access import access
+from components.hypervisors.handle import Build, Disc
+from components.remote.shell import SSH_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from components.hypervisors.access import Access
+    from components.hypervisors.handle import Host, JsonMap, Lab, NetworkMade, Opened
+    from components.spec import HypervisorSpec, MachinePlan
+
+PASSWORD_LENGTH = 16
+DOMAIN = "nestlab.internal"
+"""DNS domain of a machine whose network has none; "internal" is reserved for that."""
+MEDIA = "media"
+"""Folder of the project's private one for discs without secrets."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one kind comes to be."""
+
+    media: str
+    """Module of `components.media` that makes its discs."""
+    user: str
+    """Who logs in over SSH, with the lab's key."""
+    probe: JsonMap
+    """What `components.gates.probes` asks of it; where it is reached is added."""
+    ports: Sequence[int] = (SSH_PORT,)
+    """Ports that are reached from the machine that deploys."""
+    disk: str = "sda"
+    """What its installer calls the system disk."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """`Answers.options`: what the stack says of this kind alone."""
+    discs: Sequence[str] = ()
+    """Further media in its drives, by their names in the lab."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A nested hypervisor that has answered."""
+
+    opened: Opened
+    access: Access
+    password: pulumi.Output[str]
+    """Of the recipe's user, secret."""
+
+
+def install(
+    name: str,
+    recipe: Recipe,
+    *,
+    lab: Lab,
+    host: Host,
+    spec: HypervisorSpec,
+    plan: MachinePlan,
+    networks: Mapping[str, NetworkMade],
+    opts: pulumi.ResourceOptions,
+) -> Installed:
+    """Make the discs and the machine, and wait until it takes orders."""
+    parent = opts.parent
+    way = access(name, lab, host, plan, parent, user=recipe.user, ports=recipe.ports)
+    password = Password(f"{name}-login", length=PASSWORD_LENGTH, opts=host.bound(parent)).value
+    media = spec.media()
+    medium = InstallMedium(
+        f"{name}-discs",
+        recipe=recipe.media,
+        iso=_file(lab, media["iso"]) if "iso" in media else "",
+        answers=_answers(lab, plan, recipe, way, password),
+        media=str(lab.root / ".nestlab" / MEDIA),
+        private=way.folder,
+        opts=host.bound(parent),
+    )
+    discs = [Disc(f"{plan.name}-answers", medium.disc)]
+    if "iso" in media:
+        discs.insert(0, Disc(f"installer-{media['iso']}", medium.installer, shared=True))
+    discs += [Disc(f"medium-{each}", _file(lab, each), shared=True) for each in recipe.discs]
+    opened = host.hypervisor(
+        name,
+        spec,
+        plan,
+        networks,
+        Build(
+            discs=discs,
+            image=media.get("image", ""),
+            probe={**recipe.probe, "forward": list(way.doors.forward)},
+            reach=way.reach,
+            key_folder=way.folder,
+        ),
+        opts,
+    )
+    return Installed(opened, way, password)
+
+
+def _file(lab: Lab, medium: str) -> str:
+    return str((lab.root / lab.spec.media[medium].path).expanduser())
+
+
+def _answers(
+    lab: Lab, plan: MachinePlan, recipe: Recipe, way: Access, password: pulumi.Output[str]
+) -> pulumi.Output[dict[str, Any]]:
+    nic = plan.nics[0]
+    network = lab.plan.place(*plan.place).networks[nic.network]
+    # On a bridge the network is somebody else's, and a lone address would leave the rest unsaid.
+    static = network.subnet is not None and nic.address is not None
+    plain = {
+        "name": plan.name,
+        "fqdn": f"{plan.name}.{network.domain or DOMAIN}",
+        "mac": nic.mac,
+        "address": nic.address if static else None,
+        "prefix": network.prefix if static else None,
+        "gateway": network.gateway if static else None,
+        "nameserver": network.gateway if static else None,
+        "disk": recipe.disk,
+        "options": dict(recipe.options),
+    }
+
+    def told(known: Mapping[str, str]) -> dict[str, Any]:
+        return plain | dict(known)
+
+    return pulumi.Output.all(
+        password=password,
+        authorized_key=lab.key.public,
+        host_private=way.host_key.private,
+        host_public=way.host_key.public,
+    ).apply(told)

@@ -1,0 +1,61 @@
+"""Proxmox VE: installed from its ISO, with virtual machines and containers of its own (R112)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from components.spec.places import InstalledSpec, Kind, Minimum, Offers
+from components.spec.values import Cores, Flag, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
+
+
+class ProxmoxSpec(InstalledSpec):
+    """Proxmox VE 8.2 or newer, the first with an unattended installer."""
+
+    kind: Literal["proxmox"] = Field(description="What hypervisor it is: Proxmox VE")
+    memory_mib: Mib = Field(4096, description="Memory, MiB: its own 1024 and that of all it holds")
+    cores: Cores = Field(2, description="Virtual cores")
+    disk_gib: Gib = Field(32, description="System disk, GiB: its own 8 and those of all it holds")
+    node: str = Field(
+        "pve",
+        pattern=r"^[a-z][a-z0-9-]{0,19}$",
+        description="Name of its node, which is its host name: lower-case letters, digits, hyphens",
+    )
+    filesystem: Literal["ext4", "xfs"] = Field(
+        "ext4",
+        description="File system of its root; guests' disks are on LVM-thin beside it (R124)",
+    )
+    kvm: Flag = Field(
+        True,
+        description="Whether its guests use hardware virtualization; false where the outer host "
+        "gives none (R131)",
+    )
+
+
+_ADMIN = "Proxmox VE Administration Guide, System Requirements"
+
+KIND = Kind(
+    name="proxmox",
+    title="Proxmox VE",
+    model=ProxmoxSpec,
+    memory_mib=Minimum(2048, f"{_ADMIN}: 1 GB for evaluation, and its guests'"),
+    cores=Minimum(2, "what it was seen to work with"),
+    disk_gib=Minimum(20, "what its installer's default layout was seen to work with"),
+    reserve_mib=1024,
+    reserve_gib=8,
+    needs_dhcp=False,
+    ready_s=3600,
+    offers=Offers(
+        nic_models=("virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"),
+        disk_buses=("scsi", "virtio", "sata", "ide"),
+        modes=("bridge", "isolated", "nat"),
+        containers=True,
+        engine="proxmox",
+        uplink="vmbr0, its bridge to the network it is managed by",
+        fixed={
+            "console": "its web interface shows screens, with noVNC",
+            "video": "its own default adapter",
+        },
+    ),
+)
