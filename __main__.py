@@ -8,6 +8,11 @@ from components import settings
 from components.lab import deploy
 
 root = Path(__file__).resolve().parent
-given = settings.load(pulumi.Config().require_object("lab"), root, pulumi.get_stack())
+given = settings.load(
+    pulumi.Config().require_object("lab"),
+    root,
+    pulumi.get_stack(),
+    preview=pulumi.runtime.is_dry_run(),
+)
 for name, value in deploy(given.spec, **given.facts).items():
     pulumi.export(name, value)

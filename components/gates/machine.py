@@ -7,7 +7,6 @@ inner layer is made with, and they are unknown until it has answered.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,9 @@ from typing_extensions import override
 
 from components.gates import probes
 from components.gates.base import Gate, Props
+from components.gates.keys import remove_keys, write_keys
 from components.remote.census import census, changed
-from components.remote.shell import SSH_PORT, Unreachable, keep, shell_of
+from components.remote.shell import Unreachable, keep, shell_of
 from components.remote.virsh import DomainFacts, Virsh, VirshError
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
@@ -176,39 +176,6 @@ def how_to_look(props: Props, virsh: Virsh) -> str:
             lines.append(f"  last lines of {props['console_log']}:")
             lines += [f"    | {line}" for line in tail]
     return "\n".join(lines)
-
-
-def write_keys(props: Props) -> None:
-    """Write the files that libvirt's clients want: key and known hosts, readable by the owner only."""
-    if not props.get("key_folder"):
-        return
-    reach = props["reach"]
-    folder = Path(props["key_folder"])
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port = int(reach["port"])
-    host = reach["host"] if port == SSH_PORT else f"[{reach['host']}]:{port}"
-    _write(folder / "id_ed25519", reach["private_key"])
-    _write(folder / "known_hosts", f"{host} {' '.join(reach['host_key'].split()[:2])}\n")
-
-
-def _write(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(text)
-    fresh.replace(path)
-
-
-def remove_keys(props: Props) -> None:
-    """Remove what `write_keys` wrote, and the folders above that are empty by then."""
-    if not props.get("key_folder"):
-        return
-    folder = Path(props["key_folder"])
-    for name in ("id_ed25519", "known_hosts"):
-        (folder / name).unlink(missing_ok=True)
-    for empty in (folder, folder.parent):
-        with contextlib.suppress(OSError):
-            empty.rmdir()
 
 
 def _virsh(props: Props) -> Virsh:

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 class InstallMediumProvider(Gate):
     """Makes the discs, and makes them again when they are gone."""
 
-    inputs = ("name", "recipe", "iso", "answers", "media", "private")
+    inputs = ("name", "kind", "recipe", "iso", "answers", "media", "private")
 
     @override
     def check(self, _olds: Props, news: Props) -> CheckResult:
         try:
             if news["iso"] and not has_unknown(news["iso"]):
-                installer.RECIPES[news["recipe"]].check(iso.Iso(Path(news["iso"])))
+                installer.RECIPES[news["kind"]].check(iso.Iso(Path(news["iso"])))
             if not has_unknown(news["answers"]):
                 _files(news)
         except (iso.WrongMedium, ValueError) as wrong:
@@ -51,7 +51,7 @@ class InstallMediumProvider(Gate):
     def mend(self, olds: Props, news: Props) -> Props:
         first = ""
         if news["iso"]:
-            first = str(installer.installer(news["recipe"], Path(news["iso"]), Path(news["media"])))
+            first = str(installer.installer(news["kind"], Path(news["iso"]), Path(news["media"])))
         files = _files(news)
         told = hashlib.sha256()
         for name, content in sorted(files.items()):
@@ -92,6 +92,7 @@ class InstallMedium(Resource, module="nestlab", name="InstallMedium"):
         self,
         name: str,
         *,
+        kind: str,
         recipe: str,
         iso: str,
         answers: pulumi.Input[Mapping[str, Any]],
@@ -101,6 +102,7 @@ class InstallMedium(Resource, module="nestlab", name="InstallMedium"):
     ) -> None:
         props = {
             "name": name,
+            "kind": kind,
             "recipe": recipe,
             "iso": iso,
             "answers": answers,

@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from components.gates.secrets import Password
-from components.hypervisors import wanted
-from components.hypervisors.handle import BootQueue, MachineMade, NetworkMade, bound
+from components.hypervisors import installed, wanted
+from components.hypervisors.handle import (
+    BootQueue,
+    HypervisorMade,
+    MachineMade,
+    NetworkMade,
+    bound,
+)
 from components.remote.objects import RemoteObject
 
 if TYPE_CHECKING:
@@ -19,7 +25,8 @@ if TYPE_CHECKING:
 
     import pulumi
 
-    from components.hypervisors.handle import Inside, JsonMap, Lab
+    from components.hypervisors.handle import Host, Inside, Installer, JsonMap, Lab
+    from components.hypervisors.installed import Recipe
     from components.spec import (
         ContainerSpec,
         GuestSpec,
@@ -55,7 +62,7 @@ class CommandPlace:
     plan: PlacePlan
     name: str
     """Prefix of the logical names of what belongs to the place itself."""
-    owner: pulumi.Resource
+    owner: pulumi.Resource | None
     """Parent of what belongs to the place itself: its media."""
     driver: str
     """Module of `components.remote.drivers`."""
@@ -65,7 +72,7 @@ class CommandPlace:
     """Folder of the place for media and disks, absolute, with forward slashes."""
     cores: int
     """Cores that machines share while they boot."""
-    inside: Inside
+    inside: Inside | None
     screen: Callable[[GuestSpec, MachinePlan], Screen] = no_screen
     queue: BootQueue = field(init=False)
     _media: dict[str, RemoteObject] = field(default_factory=dict)
@@ -184,27 +191,88 @@ class CommandPlace:
         raise ValueError(f"{name}: {self.plan.kind} has no containers")
 
 
-def place(
-    driver: str,
-    name: str,
-    *,
-    lab: Lab,
-    plan: MachinePlan,
-    opened: Any,
-    parent: pulumi.Resource | None,
-    store: str,
-    screen: Callable[[GuestSpec, MachinePlan], Screen] = no_screen,
-) -> CommandPlace:
-    """Return the place that a nested hypervisor is once it was ``opened``."""
-    return CommandPlace(
-        lab=lab,
-        plan=lab.plan.place(*plan.path),
-        name=name,
-        owner=parent or opened.ready,
-        driver=driver,
-        target=opened.reach,
-        store=store,
-        cores=plan.cores,
-        inside=opened.inside,
-        screen=screen,
-    )
+@dataclass(frozen=True)
+class Commands:
+    """A kind that is driven by its own commands: what is the same for all hypervisors of it."""
+
+    driver: str
+    """Module of `components.remote.drivers`."""
+    store: str
+    """Folder for media and disks, absolute, with forward slashes."""
+    screen: Callable[[GuestSpec, MachinePlan], Screen] = no_screen
+
+    def at(
+        self,
+        name: str,
+        *,
+        lab: Lab,
+        plan: PlacePlan,
+        target: pulumi.Input[JsonMap],
+        cores: int,
+        owner: pulumi.Resource | None,
+        inside: Inside | None,
+    ) -> CommandPlace:
+        """Return the place of ``plan`` that answers at ``target``."""
+        return CommandPlace(
+            lab=lab,
+            plan=plan,
+            name=name,
+            owner=owner,
+            driver=self.driver,
+            target=target,
+            store=self.store,
+            cores=cores,
+            inside=inside,
+            screen=self.screen,
+        )
+
+
+def kind(recipe: Callable[[Any], Recipe], commands: Commands, url: str = "") -> Installer:
+    """Return what installs a kind that is driven by its own commands.
+
+    ``recipe`` is made of what the stack says of one hypervisor (its kind's model); ``url`` is its web
+    interface with ``{address}`` in it, empty for none.
+    """
+
+    def install(
+        name: str,
+        *,
+        lab: Lab,
+        host: Host,
+        spec: Any,
+        plan: MachinePlan,
+        networks: Mapping[str, NetworkMade],
+        opts: pulumi.ResourceOptions,
+    ) -> HypervisorMade:
+        made_of = recipe(spec)
+        made = installed.install(
+            name,
+            made_of,
+            lab=lab,
+            host=host,
+            spec=spec,
+            plan=plan,
+            networks=networks,
+            opts=opts,
+        )
+        opened = made.opened
+        return HypervisorMade(
+            ready=opened.ready,
+            address=plan.address or "",
+            console=opened.console,
+            password=opened.password,
+            user=made_of.user,
+            login=made.password,
+            url=url.format(address=plan.address or ""),
+            place=commands.at(
+                name,
+                lab=lab,
+                plan=lab.plan.place(*plan.path),
+                target=opened.reach,
+                cores=plan.cores,
+                owner=opts.parent,
+                inside=opened.inside,
+            ),
+        )
+
+    return install

@@ -79,6 +79,7 @@ def install(
     media = spec.media()
     medium = InstallMedium(
         f"{name}-discs",
+        kind=spec.kind,
         recipe=recipe.media,
         iso=_file(lab, media["iso"]) if "iso" in media else "",
         answers=_answers(lab, plan, recipe, way, password),
@@ -99,7 +100,10 @@ def install(
             discs=discs,
             image=media.get("image", ""),
             probe={**recipe.probe, "forward": list(way.doors.forward)},
-            reach=way.reach,
+            # Some probes log in to an API.
+            reach=pulumi.Output.all(way.reach, password).apply(
+                lambda known: {**known[0], "password": known[1]}
+            ),
             key_folder=way.folder,
         ),
         opts,

@@ -63,8 +63,9 @@ def medium(name: str, path: Path, sha256: str, store: str, owner: pulumi.Input[s
     return {
         "name": name,
         "path": str(path),
-        # Read here: a medium that was exchanged for another of the same name is another one.
-        "size": path.stat().st_size,
+        # A medium that was exchanged for another under the same name is another one. In a preview it
+        # need not be there.
+        "size": path.stat().st_size if path.is_file() else 0,
         "sha256": sha256,
         "store": store,
         "owner": owner,

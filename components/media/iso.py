@@ -1,0 +1,441 @@
+"""ISO images: what is in one, a small one of given files, and an installer's changed a little.
+
+xorriso does the work in ISO 9660. An installer is changed by adding to a copy of it, so every byte
+that its boot loader, hybrid partition tables and hidden images rely on stays where it was; building
+it anew (xorriso's "replay") fails for media with overlapping GPT partitions, which the makers of
+Proxmox' have. Windows' media are UDF, which xorriso can't read: see `components.media.udf`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from shlex import split
+from typing import TYPE_CHECKING, BinaryIO
+
+from components.media import eltorito, udf
+from components.remote.waiting import PROGRESS_S, say
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from components.media.eltorito import Firmware
+
+SECTOR = 2048
+EPOCH = 1577836800
+"""The time of everything that is made here, 2020-01-01: the same input gives the same bytes."""
+EPOCH_DATE = "2020010100000000"
+DEADLINE_S = 1800
+"""For one run of xorriso; it writes at the disk's speed."""
+PRIVATE, SHARED = 0o600, 0o644
+LABEL_LENGTH = 16
+"""Joliet holds no more of a volume's label, and some readers look only there."""
+
+_DESCRIPTORS = range(16, 80)
+_PRIMARY, _SUPPLEMENTARY, _END = 1, 2, 255
+_JOLIET = (b"%/@", b"%/C", b"%/E")
+_ROCK_RIDGE = b"SP\x07\x01\xbe\xef"
+_BEGINNINGS = (
+    (b"QFI\xfb", "a qcow2 disk image"),
+    (b"KDMV", "a VMDK disk image"),
+    (b"# Disk DescriptorFile", "a VMDK disk image"),
+    (b"vhdxfile", "a VHDX disk image"),
+    (b"conectix", "a VHD disk image"),
+    (b"<<< ", "a VDI disk image"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"(\xb5/\xfd", "a zstd archive"),
+    (b"\x7fELF", "a Linux program"),
+    (b"MZ", "a Windows program"),
+)
+
+
+class WrongMedium(Exception):
+    """The medium is not what it has to be; the message is one line: found, rule, remedy."""
+
+    def __init__(self, found: str, rule: str, remedy: str) -> None:
+        self.found, self.rule, self.remedy = found, rule, remedy
+        super().__init__(f"{found}, but {rule}: {remedy}")
+
+
+class NotMade(Exception):
+    """A medium could not be made: the program is missing, failed, or took too long."""
+
+
+class Iso:
+    """An ISO image of this machine, looked at and not changed.
+
+    Raises:
+        WrongMedium: it can't be read, is no ISO, or is cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.volume_id = ""
+        self.joliet = self.rock_ridge = False
+        self.created = self.modified = ""
+        """As the primary descriptor has them, 16 digits or empty; boot loaders search by them."""
+        self._catalog: int | None = None
+        try:
+            with path.open("rb") as image:
+                self.size = os.fstat(image.fileno()).st_size
+                self._describe(image)
+        except OSError as why:
+            raise WrongMedium(
+                f"{path} can't be read ({why.strerror})",
+                "the installer's ISO has to be a file of this machine",
+                "correct the path, or let this user read it",
+            ) from why
+
+    @cached_property
+    def udf(self) -> udf.Udf | None:
+        """Its UDF volume, where it has one."""
+        with self.path.open("rb") as image:
+            if not udf.present(image):
+                return None
+        try:
+            found = udf.Udf(self.path)
+        except udf.BadUdf as why:
+            raise self._damaged(f"its UDF can't be read: {why}") from why
+        if found.end > self.size:
+            raise self._short(found.end)
+        return found
+
+    def files(self) -> frozenset[str]:
+        """Return every file in it, by absolute path."""
+        return frozenset(self._names.values())
+
+    def find(self, name: str) -> str | None:
+        """Return the file of this name, in whatever case the medium has it."""
+        return self._names.get(name.lower())
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one of its `files`."""
+        if name not in self.files():
+            raise KeyError(name)
+        if self.udf:
+            return self.udf.read(name)
+        with tempfile.TemporaryDirectory() as folder:
+            to = Path(folder, "content")
+            self._look("-extract_single", name, str(to))
+            return to.read_bytes()
+
+    def boots(self) -> frozenset[Firmware]:
+        """Return the firmware for which it has a boot image."""
+        return frozenset(image.firmware for image in self.boot_images())
+
+    def boot_images(self) -> list[eltorito.Image]:
+        """Return the images of its boot catalog that lie within it."""
+        found = eltorito.images(self.catalog())
+        return [image for image in found if 0 < image.sector * SECTOR < self.size]
+
+    def catalog(self) -> bytes:
+        """Return its boot catalog; empty where there is none."""
+        if self._catalog is None:
+            return b""
+        with self.path.open("rb") as image:
+            image.seek(self._catalog * SECTOR)
+            return image.read(SECTOR)
+
+    @property
+    def catalog_at(self) -> int:
+        """Where its boot catalog is, bytes."""
+        return (self._catalog or 0) * SECTOR
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        listed = (
+            self.udf.files
+            if self.udf
+            else map(_unquoted, self._look("-find", "/", "-type", "f").splitlines())
+        )
+        return {name.lower(): name for name in listed}
+
+    def _look(self, *arguments: str) -> str:
+        try:
+            return _xorriso("-osirrox", "on", "-indev", str(self.path), *arguments)
+        except NotMade as why:
+            raise self._damaged(f"xorriso can't read it: {why}") from why
+
+    def _describe(self, image: BinaryIO) -> None:
+        primary = b""
+        for sector in _DESCRIPTORS:
+            image.seek(sector * SECTOR)
+            found = image.read(SECTOR)
+            if len(found) < SECTOR or found[1:6] != b"CD001" or found[0] == _END:
+                break
+            if found[0] == _PRIMARY and not primary:
+                primary = found
+            elif found[0] == _SUPPLEMENTARY:
+                self.joliet |= found[88:91] in _JOLIET
+            elif (catalog := eltorito.catalog_sector(found)) is not None:
+                self._catalog = catalog
+        if not primary:
+            raise WrongMedium(
+                f"{self.path} is {_kind(image, self.size)}",
+                "an installer is an ISO 9660 image",
+                "give the ISO that its maker publishes",
+            )
+        self.volume_id = primary[40:72].decode("latin-1").strip(" \0")
+        blocks = int.from_bytes(primary[80:84], "little")
+        self.created, self.modified = _date(primary[813:829]), _date(primary[830:846])
+        if self.size < blocks * SECTOR:
+            raise self._short(blocks * SECTOR)
+        image.seek(int.from_bytes(primary[158:162], "little") * SECTOR)
+        self.rock_ridge = _ROCK_RIDGE in image.read(SECTOR)[:256]
+
+    def _short(self, expected: int) -> WrongMedium:
+        return WrongMedium(
+            f"{self.path} has {_mb(self.size)} of the {_mb(expected)} of its volume "
+            f"{self.volume_id!r}",
+            "it is cut short",
+            "get the file again",
+        )
+
+    def _damaged(self, what: str) -> WrongMedium:
+        return WrongMedium(
+            f"{self.path} (volume {self.volume_id!r}, {_mb(self.size)}) is damaged: {what}",
+            "an installer must be whole",
+            "get the file again",
+        )
+
+
+def make(files: Mapping[str, bytes | Path], label: str, to: Path) -> None:
+    """Make a CD of ``files``, by absolute path, that Windows, Linux and ESXi read; for its owner only.
+
+    The same files and label give the same bytes.
+    """
+    if not label.isascii() or not 0 < len(label) <= LABEL_LENGTH:
+        raise ValueError(f"a CD's label has 1 to {LABEL_LENGTH} ASCII letters, not {label!r}")
+    with _fresh(to, PRIVATE) as (folder, image):
+        tree = folder / "tree"
+        tree.mkdir()
+        for name in sorted(files):
+            at = tree / _inside(name)
+            at.parent.mkdir(parents=True, exist_ok=True)
+            content = files[name]
+            if isinstance(content, Path):
+                at.symlink_to(content.resolve())
+            else:
+                at.write_bytes(content)
+        # Read by root and by everybody's installer; what keeps it private is the image's own mode.
+        _xorriso(
+            "-as", "mkisofs", "-quiet", "-o", str(image), "-V", label, "-iso-level", "3",
+            "-r", "-f", "-J", "-joliet-long", f"--modification-date={EPOCH_DATE}",
+            "--set_all_file_dates", EPOCH_DATE, "--stdio_sync", "off", str(tree),
+        )  # fmt: skip
+
+
+def remaster(
+    source: Path,
+    changes: Mapping[str, bytes],
+    removes: Collection[str],
+    to: Path,
+    *,
+    uefi_image: str | None = None,
+) -> None:
+    """Copy an installer, with some files put in or taken out; it boots as before.
+
+    Args:
+        source: The vendor's ISO.
+        changes: New content by path, of files that are there and of new ones.
+        removes: Paths of files that shall not be there.
+        to: The new ISO; it appears when it is whole.
+        uefi_image: Path of the file in it that UEFI shall boot instead of its boot image.
+
+    Raises:
+        WrongMedium: the source is no whole ISO, or lacks something named here.
+    """
+    iso = Iso(source)
+    for name in (*removes, *([uefi_image] if uefi_image else [])):
+        if name not in iso.files():
+            raise WrongMedium(
+                f"{source} (volume {iso.volume_id!r}) has no {name}",
+                "it is part of every installer of its kind",
+                "give the ISO that its maker publishes",
+            )
+    if uefi_image and "uefi" not in iso.boots():
+        raise WrongMedium(
+            f"{source} (volume {iso.volume_id!r}) has no boot image for UEFI",
+            "its other boot image can only take that one's place",
+            "give an ISO for 64-bit x86 machines",
+        )
+    with _fresh(to, SHARED) as (folder, image):
+        _copy(source, image, iso.size)
+        if iso.udf:
+            if changes:
+                raise ValueError("files can't be put into UDF, only taken out")
+            with image.open("r+b") as handle:
+                for name in removes:
+                    for at, data in iso.udf.removed(name):
+                        handle.seek(at)
+                        handle.write(data)
+        elif changes or removes:
+            _grow(iso, image, changes, removes, folder)
+        if uefi_image:
+            _point(image, uefi_image)
+
+
+def _grow(
+    iso: Iso,
+    image: Path,
+    changes: Mapping[str, bytes],
+    removes: Collection[str],
+    folder: Path,
+) -> None:
+    """Add changed files and a new directory tree to the end of a copy."""
+    dates = []
+    if iso.modified:
+        dates += ["-volume_date", "uuid", iso.modified]
+    if iso.created:
+        dates += ["-volume_date", "c", iso.created]
+    # A medium without Rock Ridge is read by something that looks at plain names: they stay.
+    names = [] if iso.rock_ridge else ["-rockridge", "off"]
+    if not (iso.rock_ridge or iso.joliet):
+        names += ["-compliance", "lowercase:7bit_ascii"]
+    edits = []
+    for name in sorted(removes):
+        edits += ["-rm", name, "--"]
+    for number, name in enumerate(sorted(changes)):
+        new = folder / str(number)
+        new.write_bytes(changes[name])
+        new.chmod(SHARED)
+        os.utime(new, (EPOCH, EPOCH))
+        edits += ["-map", str(new), name, "-chown", "0", name, "--", "-chgrp", "0", name, "--"]
+    _xorriso(
+        "-boot_image", "any", "keep", "-dev", str(image), "-joliet", "on" if iso.joliet else "off",
+        "-overwrite", "on", "-padding", "0", *names, *dates, *edits,
+    )  # fmt: skip
+
+
+def _point(image: Path, name: str) -> None:
+    """Let the boot catalog name another UEFI image."""
+    iso = Iso(image)
+    sector = iso.udf.sector(name) if iso.udf else _sector(iso, name)
+    catalog = iso.catalog()
+    for one in iso.boot_images():
+        if one.firmware == "uefi":
+            catalog = eltorito.pointed(catalog, one, sector)
+    with image.open("r+b") as handle:
+        handle.seek(iso.catalog_at)
+        handle.write(catalog)
+
+
+def _sector(iso: Iso, name: str) -> int:
+    told = iso._look("-find", name, "-exec", "report_lba")  # noqa: SLF001 - one module, one class
+    # File data lba:  0 ,       65 ,      720 ,  1474560 , '/efi.img'
+    found = [line.split(",")[1] for line in told.splitlines() if line.startswith("File data lba:")]
+    return int(found[0])
+
+
+def _copy(source: Path, to: Path, size: int) -> None:
+    told = time.monotonic()
+    with source.open("rb") as old, to.open("wb") as new:
+        while chunk := old.read(16 << 20):
+            new.write(chunk)
+            if time.monotonic() - told >= PROGRESS_S:
+                told = time.monotonic()
+                say(f"{source.name}: {new.tell() * 100 // size} % copied")
+
+
+@contextmanager
+def _fresh(to: Path, mode: int) -> Iterator[tuple[Path, Path]]:
+    """Give a private folder and, in it, the path of the new file, which then becomes ``to``."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as name:
+        folder = Path(name)
+        image = folder / "image.iso"
+        yield folder, image
+        image.chmod(mode)
+        # On the disk before it has its name: a cache that survives a power cut must not lie.
+        with image.open("rb") as handle:
+            os.fsync(handle.fileno())
+        image.replace(to)
+
+
+def _inside(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if not path.is_absolute() or ".." in path.parts or path == PurePosixPath("/"):
+        raise ValueError(f"{name!r} is no absolute path of a file")
+    return path.relative_to("/")
+
+
+def _xorriso(*arguments: str) -> str:
+    """Run xorriso and return what it says of the medium.
+
+    Raises:
+        NotMade: it is missing, failed, or took too long.
+    """
+    try:
+        done = subprocess.run(
+            ["xorriso", "-no_rc", *_QUIET[arguments[0] == "-as"], *arguments],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8"},
+            timeout=DEADLINE_S,
+            check=False,
+        )
+    except FileNotFoundError as why:
+        raise NotMade("xorriso is not installed: install the package xorriso") from why
+    except subprocess.TimeoutExpired as why:
+        raise NotMade(f"xorriso did not end within {DEADLINE_S} s") from why
+    if done.returncode:
+        bad = [line for line in done.stderr.splitlines() if " : " in line and "NOTE" not in line]
+        raise NotMade("; ".join(line.strip() for line in bad[-3:]) or f"exit {done.returncode}")
+    return done.stdout
+
+
+_QUIET = {
+    False: (
+        "-report_about",
+        "WARNING",
+        "-abort_on",
+        "FAILURE",
+        "-iso_rr_pattern",
+        "off",
+        "-stdio_sync",
+        "off",
+    ),
+    True: (),
+}
+"""What goes before a command; the emulation of mkisofs must come first and is told by itself."""
+
+
+def _unquoted(line: str) -> str:
+    try:
+        return split(line)[0]
+    except (ValueError, IndexError):  # a name of two lines
+        return ""
+
+
+def _date(digits: bytes) -> str:
+    text = digits.decode("latin-1")
+    return text if text.isdigit() and text.strip("0") else ""
+
+
+def _kind(image: BinaryIO, size: int) -> str:
+    image.seek(0)
+    head = image.read(512)
+    if not head:
+        return "an empty file"
+    for beginning, what in _BEGINNINGS:
+        if head.startswith(beginning):
+            return what
+    if head.lstrip()[:1] == b"<":
+        return "a web page"
+    if head[510:512] == b"\x55\xaa":
+        return f"a disk image of {_mb(size)}, not a CD's"
+    return f"no ISO: {_mb(size)} that begin with {head[:8].hex(' ')}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

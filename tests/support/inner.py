@@ -1,0 +1,70 @@
+"""Programs of labs whose outermost place is a stand-in: a nested hypervisor that has answered already.
+
+What is left out of a lab's life is what a stand-in can't be: the guest that becomes the hypervisor, and
+its installation. Everything inside is the real components, drivers and engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolchain import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PROGRAM = """
+import pathlib, sys
+sys.path.insert(0, {repository!r})
+from importlib import import_module
+import pulumi
+from components.gates.identity import Identity
+from components.gates.secrets import SshKey
+from components.hypervisors.handle import Lab
+from components.nested_hypervisor_lab import fill
+from components.sheet import passwords, sheet
+from components.spec import load, plan
+
+class Owner(pulumi.ComponentResource):
+    def __init__(self):
+        super().__init__("nestlab:test:Owner", "x")
+        self.register_outputs({{}})
+
+root = pathlib.Path({root!r})
+spec = load({data!r}, root=root)
+plan = plan(spec)
+lab = Lab(spec=spec, plan=plan, root=root, private=root / "keys", accelerator="kvm", golden=None,
+    identity=Identity("identity", target={{"kind": "local", "name": "here"}}, uri="test:///default",
+        lab="lab", private=""),
+    key=SshKey("key"))
+place = import_module("components.hypervisors.{kind}").PLACE.at("x", lab=lab, plan=plan.place("x"),
+    target=pulumi.Output.secret({target!r}), cores=2, owner=Owner(), inside=None)
+entries = fill(place, spec.hypervisors["x"], prefix="x-", parent=place.owner)
+pulumi.export("sheet", sheet(entries))
+pulumi.export("passwords", passwords(entries))
+"""
+
+
+def lab_of(kind: str, inside: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a lab with one hypervisor ``x`` of ``kind``; ``inside`` are its fields and contents.
+
+    ``more`` are fields of the lab: media, boot.
+    """
+    hypervisor = {"kind": kind, "network": "outer", **inside}
+    return {
+        "name": "lab",
+        "networks": {"outer": {"subnet": "10.77.0.0/24"}},
+        "hypervisors": {"x": hypervisor},
+        **more,
+    }
+
+
+def program(kind: str, data: Mapping[str, Any], target: Mapping[str, Any], root: Path) -> str:
+    """Return a program that fills the hypervisor ``x`` of ``data``, which answers at ``target``.
+
+    ``root`` is the folder that the lab's media lie in.
+    """
+    return PROGRAM.format(
+        repository=str(paths.ROOT), kind=kind, data=dict(data), target=dict(target), root=str(root)
+    )
