@@ -26,7 +26,7 @@ class Limits:
 LIMITS = {
     "kvm": Limits(2, 2048, 8, 512, 2, "nestlab's settings for Debian with KVM"),
     "proxmox": Limits(2, 2048, 20, 1024, 8, "Proxmox VE's system requirements, for evaluation"),
-    "esxi": Limits(2, 4096, 32, 2048, 32, "ESXi 7 and later: OSDATA needs 32 GB, 8.0 boots in 4"),
+    "esxi": Limits(2, 4096, 36, 2048, 32, "VMware: 4 GB memory; 32 GB disk, 4 for a datastore"),
     "xenserver": Limits(2, 4096, 46, 1536, 41, "host-installer: min_primary_disk_size = 46"),
     "hyperv": Limits(2, 4096, 32, 2048, 20, "Windows Server: 4 GB for nesting, 32 GB disk"),
     "xen": Limits(2, 2048, 15, 512, 3, "nestlab's settings for Debian with Xen"),

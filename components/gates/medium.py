@@ -32,11 +32,12 @@ class InstallMediumProvider(Gate):
     @override
     def check(self, _olds: Props, news: Props) -> CheckResult:
         try:
-            if news["iso"] and not has_unknown(news["iso"]):
+            # In a preview the medium need not be there; `components.settings` refuses before an up.
+            if news["iso"] and Path(news["iso"]).is_file():
                 installer.RECIPES[news["kind"]].check(iso.Iso(Path(news["iso"])))
             if not has_unknown(news["answers"]):
                 _files(news)
-        except (iso.WrongMedium, ValueError) as wrong:
+        except (iso.WrongMedium, iso.NotMade, ValueError) as wrong:
             return CheckResult(news, [CheckFailure("iso", str(wrong))])
         return CheckResult(news, [])
 

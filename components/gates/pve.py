@@ -1,13 +1,15 @@
 """Gates of Proxmox VE: bridges, guests, and the numbers that guests have.
 
 The provider only knows what it did; these look at the API on every diff, as libvirt's gates do. A
-guest that was removed by hand can't be brought back by its gate, and a killed run may leave one that
-the state does not know: for both there is the `PveSlot` of its number, which the guest is made after,
-and made anew for when the slot says so (``replacement_trigger``).
+guest that was removed by hand is made again by its gate, from what it was, since the provider would
+neither notice nor delete it. A killed run may leave a guest that the state does not know: the `PveSlot`
+of its number, which a guest is made after, clears that.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,14 @@ if TYPE_CHECKING:
 
 MARK = "nestlab {owner}"
 """What stands in the description of what is a lab's own."""
+
+
+OWN = {"digest", "meta", "vmgenid", "lock", "parent"}
+"""What a node writes into a configuration by itself."""
+DISK = re.compile(r"(scsi|virtio|sata|ide|efidisk)\d+|rootfs")
+MAKING_S = 600.0
+UNSET = {"kvm": 1}
+"""What holds for an option that a guest's configuration does not name (qm.conf(5))."""
 
 
 class _PveGate(Gate):
@@ -152,36 +162,29 @@ class PveNetworkGate(Resource, module="nestlab", name="PveNetworkGate"):
 
 
 class PveSlotProvider(_PveGate):
-    """Keeps the number of a guest: notices that its guest is gone, clears what is nobody's."""
+    """Keeps the number of a guest from others, and clears what a killed run left there."""
 
     inputs = ("name", "api", "node", "kind", "vmid", "owner")
 
     @override
-    def seen(self, pve: Pve, props: Props) -> Seen:
-        if props.get("left"):
-            return Seen(ok=False, text="a run that was killed left it half-made")
-        if pve.find(_config(props)) is None:
-            return Seen(ok=False, text=f"{_called(props)} is not there any more: it is made anew")
-        return Seen(ok=True, text="there")
+    def look(self, props: Props) -> Seen:
+        # Set by whoever puts the state right after a killed run (toolchain.recover).
+        return Seen(ok=not props.get("left"), text="a run that was killed left it half-made")
 
     @override
     def mend(self, olds: Props, news: Props) -> Props:
         pve = Pve(news["api"])
         config = pve.find(_config(news))
-        generation = int(olds.get("generation") or 0)
-        if config is None:
-            return {**news, "left": False, "generation": generation + 1}
-        if not _is_ours(config.get("description"), news):
+        if config is not None and not _is_ours(config.get("description"), news):
             raise PveError(
                 f"node {news['node']} has a guest {int(news['vmid'])} that is not this lab's "
                 f"({config.get('name') or config.get('hostname')}): give it another number"
             )
-        if olds and not olds.get("left"):
-            return {**news, "left": False, "generation": generation}
-        # Made by a run that did not come to write it into the state.
-        _remove(pve, news)
-        say(f"{news['name']}: removed what a run that did not end left of it")
-        return {**news, "left": False, "generation": generation + 1}
+        if config is not None and (not olds or olds.get("left")):
+            # Made by a run that did not come to write it into the state.
+            _remove(pve, news)
+            say(f"{news['name']}: removed what a run that did not end left of it")
+        return {**news, "left": False}
 
 
 def _config(props: Props) -> str:
@@ -202,9 +205,6 @@ def _remove(pve: Pve, props: Props) -> None:
 class PveSlot(Resource, module="nestlab", name="PveSlot"):
     """The number of a guest on a node."""
 
-    generation: pulumi.Output[int]
-    """Another one when the guest has to be made anew."""
-
     def __init__(
         self,
         name: str,
@@ -224,7 +224,6 @@ class PveSlot(Resource, module="nestlab", name="PveSlot"):
             "vmid": vmid,
             "owner": owner,
             "left": None,
-            "generation": None,
         }
         super().__init__(PveSlotProvider(), name, props, opts)
 
@@ -244,6 +243,7 @@ class PveGuestProvider(_PveGate):
         "reach",
         "key_folder",
         "target",
+        "again",
         "deadline_s",
     )
     unasked = ("deadline_s",)
@@ -259,10 +259,10 @@ class PveGuestProvider(_PveGate):
         at = f"nodes/{props['node']}/{props['kind']}/{int(props['vmid'])}"
         config = pve.find(f"{at}/config")
         if config is None:
-            return Seen(ok=False, text=f"{_called(props)} is not there any more")
-        for key, value in props["config"].items():
-            if not _same(config.get(key), value):
-                return Seen(ok=False, text=f"{_called(props)} has {key}={config.get(key)}")
+            text = f"{_called(props)} is not there any more, and what was on its disk is lost"
+            return Seen(ok=False, text=text)
+        for key, value in _lacking(config, props).items():
+            return Seen(ok=False, text=f"{_called(props)} does not have {key}={value}")
         state = pve.get(f"{at}/status/current").get("status")
         return Seen(ok=state == "running", text=f"{_called(props)} is {state}")
 
@@ -272,10 +272,12 @@ class PveGuestProvider(_PveGate):
         at = f"nodes/{news['node']}/{news['kind']}/{int(news['vmid'])}"
         config = pve.find(f"{at}/config")
         if config is None:
-            raise PveError(f"{_called(news)} is not there: run `pulumi up` again")
-        missing = {
-            key: value for key, value in news["config"].items() if not _same(config.get(key), value)
-        }
+            if not olds.get("definition"):
+                raise PveError(f"{_called(news)} was removed while it was being made")
+            _again(pve, olds)
+            say(f"{news['name']}: made again, with an empty disk or that of its image")
+            config = pve.get(f"{at}/config")
+        missing = _lacking(config, news)
         running = pve.get(f"{at}/status/current").get("status") == "running"
         if missing:
             if running:
@@ -293,7 +295,7 @@ class PveGuestProvider(_PveGate):
         except NotReady as late:
             look = f"  look at it on {pve.name}: node {news['node']}, {_called(news)}, Console"
             raise NotReady(f"{late}\n{look}") from None
-        return {**news, "answers": seen.text}
+        return {**news, "answers": seen.text, "definition": _definition(pve.get(f"{at}/config"))}
 
     def _up(self, pve: Pve, props: Props) -> Seen:
         try:
@@ -304,7 +306,55 @@ class PveGuestProvider(_PveGate):
 
     @override
     def retire(self, props: Props) -> None:
+        # First: they must not stay when the place does not answer.
         remove_keys(props)
+        pve = Pve(props["api"])
+        if pve.find(_config(props)) is None and props.get("definition"):
+            # The provider refuses to delete what is not there.
+            _again(pve, props)
+
+
+def _definition(config: Props) -> dict[str, str]:
+    """Return what makes a guest again, of its configuration: what is its node's own is left out.
+
+    As texts: the engine would hand whole numbers over as floats, which the API takes for neither
+    integers nor booleans.
+    """
+    # Descriptions come back with a line break more than they were given.
+    return {key: str(value).rstrip("\n") for key, value in config.items() if key not in OWN}
+
+
+def _again(pve: Pve, props: Props) -> None:
+    """Make a guest as it was: its disks are allocated anew, of the size they had."""
+    again, definition = props["again"], props["definition"]
+    made = dict(definition)
+    grown = {}
+    for key, value in definition.items():
+        if not DISK.fullmatch(key) or "media=cdrom" in value:
+            continue
+        storage, _, rest = value.partition(":")
+        options = dict(each.partition("=")[::2] for each in rest.split(",")[1:])
+        size = options.pop("size", "1G")
+        first = str(_gib(size))
+        if again.get("image"):
+            # A disk made of an image is as large as the image, and grown then.
+            first, options["import-from"] = "0", again["image"]
+            grown[key] = size
+        made[key] = ",".join(
+            [f"{storage}:{first}", *(f"{name}={option}" for name, option in options.items())]
+        )
+    if again.get("template"):
+        made["ostemplate"] = again["template"]
+    node, vmid = props["node"], int(props["vmid"])
+    at = f"nodes/{node}/{props['kind']}"
+    pve.wait(node, pve.post(at, vmid=vmid, **made), MAKING_S)
+    for disk, size in grown.items():
+        pve.wait(node, pve.put(f"{at}/{vmid}/resize", disk=disk, size=size), MAKING_S)
+
+
+def _gib(size: str) -> int:
+    number, unit = float(size[:-1]), size[-1]
+    return max(1, math.ceil(number * {"M": 1 / 1024, "G": 1, "T": 1024}.get(unit, 1)))
 
 
 @dataclass(frozen=True)
@@ -314,14 +364,26 @@ class _Place:
     shell: Shell
 
 
-def _same(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, float | int):
-        return found is not None and float(found) == float(wanted)
-    return bool(found == wanted)
+def _lacking(config: Props, props: Props) -> Props:
+    """Return what the guest is to be set to and is not, in the API's words."""
+    # The engine hands over whole numbers as floats.
+    wanted = {
+        key: int(value) if isinstance(value, float) else value
+        for key, value in props["config"].items()
+    }
+    return {
+        key: value
+        for key, value in wanted.items()
+        if str(config.get(key, UNSET.get(key))) != str(value)
+    }
 
 
 class PveGuestGate(Resource, module="nestlab", name="PveGuestGate"):
-    """A guest or container of a node that is up."""
+    """A guest or container of a node that is up.
+
+    ``config`` is what the provider can't set; ``again`` the image or template that it would be made from
+    again.
+    """
 
     answers: pulumi.Output[str]
     """What it answered when it was last waited for."""
@@ -341,6 +403,7 @@ class PveGuestGate(Resource, module="nestlab", name="PveGuestGate"):
         target: pulumi.Input[Mapping[str, Any]],
         deadline_s: float,
         config: Mapping[str, pulumi.Input[str | int]] | None = None,
+        again: Mapping[str, pulumi.Input[str]] | None = None,
         reach: pulumi.Input[Mapping[str, Any]] | None = None,
         key_folder: str = "",
         opts: pulumi.ResourceOptions | None = None,
@@ -354,11 +417,13 @@ class PveGuestGate(Resource, module="nestlab", name="PveGuestGate"):
             "instance": instance,
             "config": dict(config or {}),
             "probe": dict(probe),
+            "again": dict(again or {}),
             "reach": reach if reach is not None else {},
             "key_folder": key_folder,
             "target": target,
             "deadline_s": deadline_s,
             "answers": None,
+            "definition": None,
         }
         opts = pulumi.ResourceOptions.merge(
             opts, pulumi.ResourceOptions(additional_secret_outputs=["reach"])

@@ -41,8 +41,9 @@ class Recipe:
     """Who logs in over SSH, with the lab's key."""
     probe: JsonMap
     """What `components.gates.probes` asks of it; where it is reached is added."""
-    ports: Sequence[int] = (SSH_PORT,)
-    """Ports that are reached from the machine that deploys."""
+    api: int = 0
+    """Port of its HTTPS API, which is reached from the machine that deploys too; 0: none. Its address is
+    added to the probe as ``url``."""
     disk: str = "sda"
     """What its installer calls the system disk."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +57,8 @@ class Installed:
     """A nested hypervisor that has answered."""
 
     opened: Opened
-    access: Access
+    url: str
+    """Its API, as the machine that deploys reaches it; empty without one."""
     password: pulumi.Output[str]
     """Of the recipe's user, secret."""
 
@@ -74,7 +76,9 @@ def install(
 ) -> Installed:
     """Make the discs and the machine, and wait until it takes orders."""
     parent = opts.parent
-    way = access(name, lab, host, plan, parent, user=recipe.user, ports=recipe.ports)
+    ports = (SSH_PORT, recipe.api) if recipe.api else (SSH_PORT,)
+    way = access(name, lab, host, plan, parent, user=recipe.user, ports=ports)
+    url = f"https://{way.doors.address}:{way.doors.ports[recipe.api]}" if recipe.api else ""
     password = Password(f"{name}-login", length=PASSWORD_LENGTH, opts=host.bound(parent)).value
     media = spec.media()
     medium = InstallMedium(
@@ -99,7 +103,7 @@ def install(
         Build(
             discs=discs,
             image=media.get("image", ""),
-            probe={**recipe.probe, "forward": list(way.doors.forward)},
+            probe={**recipe.probe, "forward": list(way.doors.forward), "url": url},
             # Some probes log in to an API.
             reach=pulumi.Output.all(way.reach, password).apply(
                 lambda known: {**known[0], "password": known[1]}
@@ -108,7 +112,7 @@ def install(
         ),
         opts,
     )
-    return Installed(opened, way, password)
+    return Installed(opened, url, password)
 
 
 def _file(lab: Lab, medium: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ def installer(kind: str, iso: Path, cache: Path) -> Path:
     recipe.check(found)
     with _alone(cache / f".{made.name}.lock"):
         if not made.is_file():
+            for left in cache.glob(f".{made.name}.*/"):
+                shutil.rmtree(left)
             say(f"{iso.name}: making its unattended copy, once on this machine")
             edits = recipe.edits(found)
             remaster(iso, edits.changes, edits.removes, made, uefi_image=edits.uefi_image)

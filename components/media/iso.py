@@ -9,6 +9,7 @@ Proxmox' have. Windows' media are UDF, which xorriso can't read: see `components
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import tempfile
 import time
@@ -70,11 +71,16 @@ class NotMade(Exception):
     """A medium could not be made: the program is missing, failed, or took too long."""
 
 
+class _Failed(NotMade):
+    """xorriso ran, and did not do it."""
+
+
 class Iso:
     """An ISO image of this machine, looked at and not changed.
 
     Raises:
-        WrongMedium: it can't be read, is no ISO, or is cut short.
+        WrongMedium: it can't be read, is no ISO, or is cut short; or is damaged, found out later.
+        NotMade: xorriso is missing, which says nothing about the medium.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +109,7 @@ class Iso:
                 return None
         try:
             found = udf.Udf(self.path)
-        except udf.BadUdf as why:
+        except (udf.BadUdf, struct.error, ValueError) as why:
             raise self._damaged(f"its UDF can't be read: {why}") from why
         if found.end > self.size:
             raise self._short(found.end)
@@ -162,7 +168,7 @@ class Iso:
     def _look(self, *arguments: str) -> str:
         try:
             return _xorriso("-osirrox", "on", "-indev", str(self.path), *arguments)
-        except NotMade as why:
+        except _Failed as why:
             raise self._damaged(f"xorriso can't read it: {why}") from why
 
     def _describe(self, image: BinaryIO) -> None:
@@ -390,7 +396,7 @@ def _xorriso(*arguments: str) -> str:
         raise NotMade(f"xorriso did not end within {DEADLINE_S} s") from why
     if done.returncode:
         bad = [line for line in done.stderr.splitlines() if " : " in line and "NOTE" not in line]
-        raise NotMade("; ".join(line.strip() for line in bad[-3:]) or f"exit {done.returncode}")
+        raise _Failed("; ".join(line.strip() for line in bad[-3:]) or f"exit {done.returncode}")
     return done.stdout
 
 

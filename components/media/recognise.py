@@ -27,7 +27,7 @@ def _guesses(iso: Iso) -> Iterator[str]:
     """Return what it may be, the surest first."""
     cd_info, disk_info = _first(iso, "/.cd-info"), _first(iso, "/.disk/info")
     if told := pairs(cd_info) or pairs(disk_info):
-        yield f"the installer of {told.get('PRODUCTLONG', 'Proxmox')} {told.get('RELEASE', '')}".strip()
+        yield f"the installer of {_shown(' '.join(told.get(k, '') for k in ('PRODUCTLONG', 'RELEASE')))}"
     if disk_info:
         yield f"an ISO of {_shown(disk_info.splitlines()[0])}"
     for form, before, name in _TITLES:

@@ -62,9 +62,10 @@ class Udf:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._seen: set[int] = set()
         with path.open("rb") as self._image:
             self._start, self.end, root = self._volume()
-            self.files: dict[str, Node] = dict(self._walk(root, "", 0))
+            self.files: dict[str, Node] = dict(self._walk(root, ""))
             """Files by absolute path."""
 
     def read(self, name: str) -> bytes:
@@ -151,9 +152,10 @@ class Udf:
             raise BadUdf(f"the file entry at byte {at} has an unknown form")
         return data[27] == _FOLDER, Node(size, tuple(extents))
 
-    def _walk(self, block: int, path: str, depth: int) -> Iterator[tuple[str, Node]]:
-        if depth > _DEPTH:
-            raise BadUdf("its folders are nested without end")
+    def _walk(self, block: int, path: str) -> Iterator[tuple[str, Node]]:
+        if block in self._seen or path.count("/") > _DEPTH:
+            raise BadUdf("its folders are nested in one another")
+        self._seen.add(block)
         folder, node = self._node(block)
         if not folder:
             raise BadUdf(f"{path or '/'} is no folder")
@@ -173,7 +175,7 @@ class Udf:
                 name = f"{path}/{_text(data[end - letters : end])}"
                 inner = struct.unpack_from("<I", data, offset + 24)[0]
                 if marks & _DIRECTORY:
-                    yield from self._walk(inner, name, depth + 1)
+                    yield from self._walk(inner, name)
                 else:
                     _, content = self._node(inner)
                     whole = slice(offset, padded)

@@ -133,7 +133,8 @@ class Pve:
 def _words(refused: Any) -> str:
     errors = refused.errors if isinstance(refused.errors, dict) else {}
     fields = ", ".join(f"{field}: {' '.join(str(why).split())}" for field, why in errors.items())
-    text = " ".join(str(refused.status_message).split()) or str(refused.content).strip()
+    # The reason that stands in the status line is Proxmox' own; the other is HTTP's name of the number.
+    text = " ".join(str(refused.content or refused.status_message).split())
     return f"{text} ({fields})" if fields else text
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,11 @@ from toolchain import environment, paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.support.commands import Machine
+    from tests.support.sshd import Server
+
+    Serve = Callable[[Machine], Server]
 
 DEADLINE_S = 120
 
@@ -103,3 +108,10 @@ def eventually(holds: Callable[[], object], seconds: float) -> bool:
             return True
         time.sleep(0.05)
     return bool(holds())
+
+
+@pytest.fixture
+def sshd() -> Iterator[Serve]:
+    """Serve stub machines until the test ends: ``sshd(machine).target("xen1")``."""
+    with ExitStack() as running:
+        yield lambda machine: running.enter_context(machine.serve())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,148 +16,38 @@ import sys
 import threading
 import time
 from concurrent import futures
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from components.remote import interrupt, upload, waiting
 from components.remote import shell as shells
 from components.remote.shell import (
     LocalShell,
     Shell,
     SshShell,
-    Target,
     Unreachable,
     fresh_shell,
     shell_of,
 )
+from components.remote.upload import PutError
+from components.remote.waiting import NotReady
 from tests.double.conftest import eventually
+from tests.support.sshd import USER, Server, free_port, key_pair, serving
 from toolchain import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
+
+    import paramiko
 
 pytestmark = pytest.mark.double
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-USER = os.environ.get("USER") or "root"
 ECHO = "import sys, json; print(json.dumps(sys.argv[1:]))"
-
-
-def key_pair() -> tuple[str, str]:
-    key = ed25519.Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    return private, f"{public} test"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Server:
-    """An sshd of the user who runs the tests; in the foreground, ended by its pid."""
-
-    folder: Path
-    port: int = field(default_factory=free_port)
-    running: subprocess.Popen[bytes] | None = None
-
-    def __post_init__(self) -> None:
-        self.private, public = key_pair()
-        host, self.host_key = key_pair()
-        (self.folder / "authorized").write_text(public + "\n")
-        (self.folder / "host").touch(0o600)
-        (self.folder / "host").write_text(host)
-        settings = {
-            "Port": self.port,
-            "ListenAddress": "127.0.0.1",
-            "HostKey": self.folder / "host",
-            "AuthorizedKeysFile": self.folder / "authorized",
-            "PidFile": "none",
-            "StrictModes": "no",
-            "UsePAM": "no",
-            "PasswordAuthentication": "no",
-            "PermitRootLogin": "prohibit-password",
-            "MaxSessions": 64,
-        }
-        lines = [f"{key} {value}\n" for key, value in settings.items()]
-        (self.folder / "config").write_text("".join(lines))
-
-    def start(self) -> None:
-        assert SSHD
-        if os.geteuid() == 0:
-            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # noqa: PTH103 - sshd insists on it
-        with (self.folder / "log").open("ab") as log:
-            self.running = subprocess.Popen(
-                [SSHD, "-D", "-e", "-f", self.folder / "config"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                process_group=0,
-            )
-        up = eventually(lambda: LocalShell().connects("127.0.0.1", self.port), 10)
-        assert up, (self.folder / "log").read_text()
-
-    def stop(self) -> None:
-        """End the server and, unlike its own end would, the sessions it serves."""
-        assert self.running
-        sessions = self.sessions()
-        self.running.kill()
-        self.running.wait(10)
-        for session in sessions:
-            with suppress(ProcessLookupError):
-                os.kill(session, signal.SIGKILL)
-
-    def sessions(self) -> list[int]:
-        """Pids of the processes that serve connections: the server's children and theirs."""
-        assert self.running
-        found: list[int] = []
-        fresh = [self.running.pid]
-        while fresh:
-            words = [["pgrep", "-P", str(pid)] for pid in fresh]
-            said = [subprocess.run(each, capture_output=True, check=False).stdout for each in words]
-            names = {int(pid): _name(int(pid)) for pid in b" ".join(said).split()}
-            fresh = [pid for pid, name in names.items() if name.startswith("sshd")]
-            found += fresh
-        return found
-
-    def shell(self, **other: Any) -> SshShell:
-        known = {"host_key": self.host_key, "private_key": self.private, "name": "kvm1"} | other
-        return SshShell(host="127.0.0.1", port=self.port, user=USER, **known)
-
-
-def _name(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8") as handle:  # noqa: PTH123
-            return handle.read().strip()
-    except OSError:
-        return ""
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    if SSHD is None:
-        pytest.skip("sshd of openssh-server is not installed")
-    server = Server(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        if server.running and server.running.poll() is None:
-            server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -349,9 +238,10 @@ def test_a_connection_that_broke_does_not_take_its_successor_along(own: Server) 
 
 
 @contextmanager
-def frozen(server: Server) -> Iterator[None]:
+def frozen(server: Server, but: Collection[int] = ()) -> Iterator[None]:
     """Stop every process of the server, as a machine that hangs does: connections stay open."""
-    stopped = [*server.sessions(), *([server.running.pid] if server.running else [])]
+    stopped = {*server.sessions(), *([server.running.pid] if server.running and not but else [])}
+    stopped -= set(but)
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -489,31 +379,293 @@ def test_a_place_that_is_off_is_unreachable_when_asked_for_a_port(own: Server) -
         shell.connects("127.0.0.1", own.port)
 
 
-def target(server: Server) -> Target:
-    return Target(
-        kind="ssh",
-        name="kvm1",
-        host="127.0.0.1",
-        port=server.port,
-        user=USER,
-        private_key=server.private,
-        host_key=server.host_key,
-    )
+# Files ----------------------------------------------------------------------------------------
+
+
+def test_a_file_arrives_whole_and_with_its_mode(either: Shell, tmp_path: Path) -> None:
+    data = os.urandom(2 * upload.BLOCK + 4321)
+    source, to = tmp_path / "source", tmp_path / "a 'file'; $(id) ü"
+    source.write_bytes(data)
+    either.put(source, str(to), mode=0o640, timeout_s=20)
+    assert to.read_bytes() == data
+    assert to.stat().st_mode & 0o777 == 0o640
+    either.put(b"short", str(to), timeout_s=20)
+    assert to.read_bytes() == b"short", "what was there is gone"
+    assert to.stat().st_mode & 0o777 == 0o644
+    either.put(b"", str(to), timeout_s=20)
+    assert to.read_bytes() == b""
+    assert {file.name for file in tmp_path.iterdir()} == {"source", to.name}, "nothing beside it"
+
+
+def test_nobody_else_can_read_a_secret_file_while_it_grows(
+    either: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    blocks = upload._blocks
+    (tmp_path / f"key{upload.PART}").touch(0o644)  # what a cut connection left
+
+    def look(source: Path | bytes, to: str, where: str) -> Iterator[bytes]:
+        for block in blocks(source, to, where):
+            seen.add((tmp_path / f"key{upload.PART}").stat().st_mode & 0o777)
+            yield block
+
+    monkeypatch.setattr(upload, "_blocks", look)
+    either.put(b"secret", str(tmp_path / "key"), mode=0o600, timeout_s=20)
+    assert seen == {0o600}
+
+
+def test_a_large_file_is_never_held_in_memory(server: Server, tmp_path: Path) -> None:
+    import tracemalloc  # noqa: PLC0415 - used by this test alone
+
+    source = tmp_path / "medium"
+    with source.open("wb") as handle:
+        handle.truncate(48 << 20)
+    shell = server.shell()
+    shell.run(["true"])
+    tracemalloc.start()
+    try:
+        shell.put(source, str(tmp_path / "to"), timeout_s=20)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "to").stat().st_size == 48 << 20
+
+
+def test_keys_may_change_while_a_file_is_sent(
+    own: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import paramiko.packet  # noqa: PLC0415
+
+    # As both sides do after half a gigabyte.
+    monkeypatch.setattr(paramiko.packet.Packetizer, "REKEY_BYTES", 1 << 20)
+    data = os.urandom(5 << 20)
+    own.shell().put(data, str(tmp_path / "to"), timeout_s=20)
+    assert (tmp_path / "to").read_bytes() == data
+
+
+def test_a_file_whose_folder_is_missing_is_refused_in_words(either: Shell, tmp_path: Path) -> None:
+    with pytest.raises(PutError, match=r"none/x can't be written: its folder is not there$"):
+        either.put(b"x", str(tmp_path / "none" / "x"), timeout_s=20)
+    assert either.run(["true"]).ok, "the connection is kept"
+
+
+def test_a_file_that_is_not_here_is_told_apart(either: Shell, tmp_path: Path) -> None:
+    with pytest.raises(PutError, match=r"none can't be read: No such file"):
+        either.put(tmp_path / "none", str(tmp_path / "to"), timeout_s=20)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_not_replaced_by_a_file(either: Shell, tmp_path: Path) -> None:
+    (tmp_path / "to" / "child").mkdir(parents=True)
+    with pytest.raises(PutError, match=r"to can't be written"):
+        either.put(b"x", str(tmp_path / "to"), timeout_s=20)
+    assert [file.name for file in tmp_path.iterdir()] == ["to"], "what was sent is cleared away"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the modes of devices are root's to set")
+def test_a_full_disk_is_told_in_words(either: Shell, tmp_path: Path) -> None:
+    (tmp_path / f"to{upload.PART}").symlink_to("/dev/full")
+    with pytest.raises(PutError, match=r"to can't be written: (no space left|.*its disk is full)"):
+        either.put(bytes(3 << 20), str(tmp_path / "to"), mode=0o666, timeout_s=20)
+    assert not [file.name for file in tmp_path.iterdir()], "what was sent is cleared away"
+    assert either.run(["true"]).ok, "the connection is kept"
+
+
+def test_windows_knows_no_renaming_onto_a_file_and_no_modes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import paramiko.sftp  # noqa: PLC0415
+
+    def unknown(sftp: paramiko.SFTPClient, old: str, new: str) -> None:
+        sftp._request(paramiko.sftp.CMD_EXTENDED, "nobody-knows@nestlab", old, new)  # type: ignore[attr-defined]
+
+    def chmod(*_: object) -> None:
+        raise OSError("Operation unsupported")
+
+    monkeypatch.setattr(paramiko.SFTPClient, "posix_rename", unknown)
+    monkeypatch.setattr(paramiko.SFTPFile, "chmod", chmod)
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    with (
+        serving(tmp_path / "sshd", mounts={"/C:": drive}) as server,
+        closing(server.shell()) as shell,
+    ):
+        shell.put(b"one", "/C:/to", timeout_s=20)
+        assert (drive / "to").read_bytes() == b"one"
+        shell.put(b"two", "/C:/to", timeout_s=20)
+        assert (drive / "to").read_bytes() == b"two"
+        assert [file.name for file in drive.iterdir()] == ["to"]
+        with pytest.raises(PutError, match="x can't be written: operation unsupported"):
+            shell.put(b"x", str(tmp_path / "x"), timeout_s=20)
+
+
+def test_two_threads_may_send_one_file(ssh: SshShell, tmp_path: Path) -> None:
+    data = [bytes([n]) * (3 << 20) for n in range(4)]
+    with futures.ThreadPoolExecutor(4) as pool:
+        for done in [
+            pool.submit(ssh.put, each, str(tmp_path / "to"), timeout_s=20) for each in data
+        ]:
+            done.result(30)
+    assert (tmp_path / "to").read_bytes() in data
+
+
+@pytest.fixture
+def midway(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Have something done after the first block of a file is sent."""
+    blocks = upload._blocks
+
+    def arrange(happens: Callable[[], object]) -> None:
+        def interrupted(source: Path | bytes, to: str, where: str) -> Iterator[bytes]:
+            for n, block in enumerate(blocks(source, to, where)):
+                if n == 1:
+                    happens()
+                yield block
+
+        monkeypatch.setattr(upload, "_blocks", interrupted)
+
+    return arrange
+
+
+def test_a_file_cut_off_half_way_leaves_the_old_one_and_can_be_sent_again(
+    own: Server, tmp_path: Path, midway: Callable[[Callable[[], object]], None]
+) -> None:
+    shell, to = own.shell(), tmp_path / "to"
+    to.write_text("old")
+    midway(own.stop)
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match=r"kvm1 .*the connection was cut while .*/to was sent"):
+        shell.put(bytes(4 << 20), str(to), timeout_s=20)
+    assert took(began) < 5
+    assert to.read_text() == "old"
+    own.start()
+    midway(lambda: None)
+    shell.put(bytes(4 << 20), str(to), timeout_s=20)
+    assert to.read_bytes() == bytes(4 << 20)
+    assert not (tmp_path / f"to{upload.PART}").exists()
+
+
+def test_a_machine_that_hangs_while_it_is_sent_a_file_is_given_up_in_time(
+    own: Server,
+    tmp_path: Path,
+    midway: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shells, "GRACE_S", 0.5)
+    shell = own.shell()
+    with ExitStack() as hangs:
+        midway(lambda: hangs.enter_context(frozen(own)))
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match=r"nothing of .*/to was taken for 1 s|was cut while"):
+            shell.put(bytes(40 << 20), str(tmp_path / "to"), timeout_s=1)
+        assert took(began) < 6
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_file_that_is_stuck_does_not_cut_off_the_others(
+    own: Server, tmp_path: Path, midway: Callable[[Callable[[], object]], None]
+) -> None:
+    shell = own.shell()
+    with futures.ThreadPoolExecutor() as pool, ExitStack() as hangs:
+        other = pool.submit(shell.run, ["sh", "-c", "sleep 2; echo done"], timeout_s=20)
+        assert eventually(lambda: shell._held and own.sessions(), 5)
+        before = set(own.sessions())
+        midway(lambda: hangs.enter_context(frozen(own, but=before)))
+        with pytest.raises(Unreachable, match=r"nothing of .*/to was taken for 1 s"):
+            shell.put(bytes(40 << 20), str(tmp_path / "to"), timeout_s=1)
+        assert other.result(20).out == "done\n"
+
+
+def test_a_machine_that_hangs_before_it_takes_a_file_is_given_up_too(
+    own: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import paramiko  # noqa: PLC0415
+
+    monkeypatch.setattr(shells, "GRACE_S", 0.5)
+    ask = paramiko.Channel.invoke_subsystem
+    began = time.monotonic()
+
+    def hangs(channel: paramiko.Channel, subsystem: str) -> None:
+        # paramiko waits for the answer to this request without any limit.
+        with frozen(own):
+            ask(channel, subsystem)
+
+    monkeypatch.setattr(paramiko.Channel, "invoke_subsystem", hangs)
+    with pytest.raises(Unreachable):
+        own.shell().put(b"x", str(tmp_path / "to"), timeout_s=1)
+    assert took(began) < 6
+
+
+def test_a_file_that_came_out_short_is_not_given_its_name(
+    ssh: SshShell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = upload._blocks
+
+    def shortened(source: Path | bytes, to: str, where: str) -> Iterator[bytes]:
+        yield from blocks(source, to, where)
+        os.truncate(f"{to}{upload.PART}", 3)
+
+    monkeypatch.setattr(upload, "_blocks", shortened)
+    with pytest.raises(PutError, match="to can't be written: 3 of 6 bytes arrived"):
+        ssh.put(b"medium", str(tmp_path / "to"), timeout_s=20)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_machine_has_all_the_time_it_needs(
+    ssh: SshShell, tmp_path: Path, midway: Callable[[Callable[[], object]], None]
+) -> None:
+    midway(lambda: time.sleep(1.5))
+    ssh.put(bytes(3 << 20), str(tmp_path / "to"), timeout_s=1)
+    assert (tmp_path / "to").stat().st_size == 3 << 20
+
+
+def test_a_long_way_is_told_in_numbers(
+    either: Shell,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    either.put(bytes(2 << 20), str(tmp_path / "to"), timeout_s=20)
+    assert capfd.readouterr().err == "", "what is quick is not worth a word"
+    monkeypatch.setattr(waiting, "PROGRESS_S", 0.0)
+    either.put(bytes(2 << 20), str(tmp_path / "to"), timeout_s=20)
+    assert f"sending {tmp_path}/to, 1 of 2 MiB\n" in capfd.readouterr().err
+
+
+def test_a_deployment_that_is_being_stopped_sends_no_more(
+    either: Shell, tmp_path: Path, midway: Callable[[Callable[[], object]], None]
+) -> None:
+    midway(interrupt.CANCELLED.set)
+    try:
+        with pytest.raises(NotReady, match=r"stopped while sending .*/to, 2 of 4 MiB"):
+            either.put(bytes(4 << 20), str(tmp_path / "to"), timeout_s=20)
+    finally:
+        interrupt.CANCELLED.clear()
+    assert not list(tmp_path.iterdir())
+    assert either.run(["true"]).ok
+
+
+def test_a_server_without_sftp_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path, sftp=False) as server, closing(server.shell()) as shell:
+        with pytest.raises(
+            PutError, match=r"kvm1 .* takes no files: its SSH server offers no SFTP"
+        ):
+            shell.put(b"x", str(tmp_path / "to"), timeout_s=20)
+        assert shell.run(["true"]).ok
 
 
 def test_a_target_has_one_shell_and_its_port_may_have_been_a_float(server: Server) -> None:
-    first = shell_of(target(server))
-    through_the_engine = {**target(server), "port": float(server.port)}
+    first = shell_of(server.target("kvm1"))
+    through_the_engine = {**server.target("kvm1"), "port": float(server.port)}
     assert shell_of(through_the_engine) is first  # type: ignore[arg-type]
     assert first.run(["echo", "hello"]).out == "hello\n"
     peer = first.run(["sh", "-c", "echo $SSH_CONNECTION"]).out
-    assert fresh_shell(target(server)).run(["sh", "-c", "echo $SSH_CONNECTION"]).out != peer
+    assert fresh_shell(server.target("kvm1")).run(["sh", "-c", "echo $SSH_CONNECTION"]).out != peer
     assert isinstance(shell_of({"kind": "local"}), LocalShell)
 
 
 def test_a_host_made_anew_behind_the_same_address_gets_a_shell_of_its_own(server: Server) -> None:
-    renewed = target(server) | {"host_key": key_pair()[1]}
-    assert shell_of(renewed) is not shell_of(target(server))
+    renewed = server.target("kvm1") | {"host_key": key_pair()[1]}
+    assert shell_of(renewed) is not shell_of(server.target("kvm1"))
 
 
 def test_no_secret_shows_when_a_shell_is_printed(server: Server) -> None:

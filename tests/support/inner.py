@@ -38,12 +38,19 @@ lab = Lab(spec=spec, plan=plan, root=root, private=root / "keys", accelerator="k
     identity=Identity("identity", target={{"kind": "local", "name": "here"}}, uri="test:///default",
         lab="lab", private=""),
     key=SshKey("key"))
-place = import_module("components.hypervisors.{kind}").PLACE.at("x", lab=lab, plan=plan.place("x"),
-    target=pulumi.Output.secret({target!r}), cores=2, owner=Owner(), inside=None)
+target = pulumi.Output.secret({target!r})
+common = dict(lab=lab, plan=plan.place("x"), target=target, cores=2, owner=Owner(), inside=None)
+{place}
 entries = fill(place, spec.hypervisors["x"], prefix="x-", parent=place.owner)
 pulumi.export("sheet", sheet(entries))
 pulumi.export("passwords", passwords(entries))
 """
+
+
+COMMANDS = """
+place = import_module("components.hypervisors.{kind}").PLACE.at("x", **common)
+"""
+"""A kind that is driven by its own commands."""
 
 
 def lab_of(kind: str, inside: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -60,11 +67,17 @@ def lab_of(kind: str, inside: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     }
 
 
-def program(kind: str, data: Mapping[str, Any], target: Mapping[str, Any], root: Path) -> str:
+def program(
+    kind: str, data: Mapping[str, Any], target: Mapping[str, Any], root: Path, place: str = COMMANDS
+) -> str:
     """Return a program that fills the hypervisor ``x`` of ``data``, which answers at ``target``.
 
-    ``root`` is the folder that the lab's media lie in.
+    ``root`` is the folder that the lab's media lie in; ``place`` the lines that make the place.
     """
     return PROGRAM.format(
-        repository=str(paths.ROOT), kind=kind, data=dict(data), target=dict(target), root=str(root)
+        repository=str(paths.ROOT),
+        data=dict(data),
+        target=dict(target),
+        root=str(root),
+        place=place.format(kind=kind),
     )

@@ -17,6 +17,7 @@ from components.remote.shell import COMMAND_S, LocalShell, Result, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 SPACE = UUID(int=0)
 NETWORK = (
@@ -111,6 +112,9 @@ class FakeLibvirt:
         return [" ".join(each) for each in words if not asking.fullmatch(each[0].split()[0])]
 
     # As a shell -------------------------------------------------------------------------------
+
+    def put(self, source: Path | bytes, to: str, *, mode: int = 0o644, timeout_s: float) -> None:
+        raise AssertionError(f"nothing sends files: {source!r}, {to}, {mode}, {timeout_s}")
 
     def connects(self, host: str, port: int) -> bool:
         if self.down:

@@ -11,6 +11,7 @@ from components.remote.shell import COMMAND_S, Result, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 TEMPLATES = ("busybox", "download")
 CONFIG = """\
@@ -40,6 +41,9 @@ class FakeLxcHost:
     cut_at: int | None = None
     """Number of the command at which the connection is cut, once."""
     cut: Literal["before", "half-way", "after"] = "before"
+
+    def put(self, source: Path | bytes, to: str, *, mode: int = 0o644, timeout_s: float) -> None:
+        raise AssertionError(f"nothing sends files: {source!r}, {to}, {mode}, {timeout_s}")
 
     def connects(self, host: str, port: int) -> bool:
         raise AssertionError(f"nothing asks for {host}:{port}")

@@ -11,17 +11,12 @@ from components.spec.values import Cores, Flag, Gib, Mib  # noqa: TC001 - pydant
 
 
 class ProxmoxSpec(InstalledSpec):
-    """Proxmox VE 8.2 or newer, the first with an unattended installer."""
+    """Proxmox VE 8.4 or newer, the first that can be told to answer as the machine that was planned."""
 
     kind: Literal["proxmox"] = Field(description="What hypervisor it is: Proxmox VE")
     memory_mib: Mib = Field(4096, description="Memory, MiB: its own 1024 and that of all it holds")
     cores: Cores = Field(2, description="Virtual cores")
     disk_gib: Gib = Field(32, description="System disk, GiB: its own 8 and those of all it holds")
-    node: str = Field(
-        "pve",
-        pattern=r"^[a-z][a-z0-9-]{0,19}$",
-        description="Name of its node, which is its host name: lower-case letters, digits, hyphens",
-    )
     filesystem: Literal["ext4", "xfs"] = Field(
         "ext4",
         description="File system of its root; guests' disks are on LVM-thin beside it (R124)",

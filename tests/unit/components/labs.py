@@ -55,7 +55,11 @@ def answers(resource: Registered) -> Mapping[str, Any]:
             "definition": f"<domain><graphics passwd='{secret}'/></domain>",
         },
         "NetworkGate": {"definition": "<network/>"},
-        "RemoteObject": {"answers": "up"},
+        "RemoteObject": {
+            "answers": "up",
+            "called": resource.inputs.get("wanted", {}).get("name"),
+        },
+        "InstallMedium": {"installer": "/media/installer.iso", "disc": "/keys/answers.iso"},
         "Volume": {"id": f"/pool/{resource.inputs.get('name')}"},
         "CloudInitDisk": {"id": f"/pool/{resource.inputs.get('name')};11aa"},
     }.get(resource.type.rpartition(":")[2], {})

@@ -1,0 +1,528 @@
+"""Proxmox VE: installed from its ISO, and as a place; nested, or the outer host of a lab (R112).
+
+Guests and containers are pulumi-proxmoxve's (its classic resources, the ones that upstream calls fit
+for use). Gates do what that provider does not: look again, start, mend, and set what it has no word
+for (the KVM switch of R131, a second CD).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_proxmoxve as px
+
+from components.gates.probes import proxmox as probe
+from components.gates.pve import MARK, PveGuestGate, PveNetworkGate, PveSlot
+from components.hypervisors import installed
+from components.hypervisors.domain import fingerprint, machine_facts
+from components.hypervisors.handle import (
+    BootQueue,
+    Doors,
+    HypervisorMade,
+    Inside,
+    MachineMade,
+    NetworkMade,
+    Opened,
+    bound,
+)
+from components.hypervisors.installed import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from components.hypervisors.handle import Build, Disc, Host, JsonMap, Lab
+    from components.remote.pve import Api
+    from components.spec import (
+        ContainerSpec,
+        GuestSpec,
+        HypervisorSpec,
+        MachinePlan,
+        MachineSpec,
+        NetworkPlan,
+        PlacePlan,
+    )
+    from components.spec.kinds.proxmox import ProxmoxSpec
+
+PORT = 8006
+FILES = "local"
+"""Storage of a node that holds ISOs and templates, as its installer makes it."""
+DISKS = "local-lvm"
+"""Storage of a node that holds disks, likewise (R124)."""
+UPLINK = "vmbr0"
+LOWEST_VMID, VMIDS = 1000, 9000
+"""Below 100 numbers are Proxmox' own; to 999 they are left to whoever makes guests by hand."""
+SCSI = {"virtio-scsi": "virtio-scsi-pci", "lsilogic": "lsi"}
+VGA = {"virtio": "virtio", "vga": "std", "qxl": "qxl", "cirrus": "cirrus", "none": "none"}
+
+
+@dataclass
+class ProxmoxPlace:
+    """One node, and what a lab puts onto it."""
+
+    lab: Lab
+    plan: PlacePlan
+    name: str
+    """Prefix of the logical names of what belongs to the place itself."""
+    owner: pulumi.Resource | None
+    """Parent of what belongs to the place itself: its media."""
+    provider: px.Provider
+    api: pulumi.Input[Api]
+    """How its gates reach it, secret."""
+    target: pulumi.Input[JsonMap]
+    """From where guests are asked whether they are up (`components.remote.shell.Target`)."""
+    node: str
+    cores: int
+    """Cores that machines share while they boot."""
+    kvm: bool = True
+    """Whether guests use hardware virtualization."""
+    files: str = FILES
+    disks: str = DISKS
+    inside: Inside | None = None
+    queue: BootQueue = field(init=False)
+    _media: dict[str, px.FileLegacy] = field(default_factory=dict)
+    _vmids: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queue = BootQueue(self.lab.spec.boot.concurrency or self.cores)
+        self._vmids = vmids(self.lab.plan.name, self.plan)
+
+    def options(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:
+        """Options of a resource of this node."""
+        return bound(self.inside, parent, provider=self.provider, **more)
+
+    def bound(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:
+        """See `Host.bound`."""
+        return bound(self.inside, parent, **more)
+
+    def doors(self, plan: MachinePlan, ports: Sequence[int]) -> Doors:
+        """See `Host.doors`: on the outer host a nested hypervisor is on a network that is reached."""
+        return Doors(plan.address or "", {port: port for port in ports}, [])
+
+    def network(
+        self,
+        name: str,
+        plan: NetworkPlan,
+        reservations: Sequence[JsonMap],
+        opts: pulumi.ResourceOptions,
+    ) -> NetworkMade:
+        """See `Hypervisor.network`: a Linux bridge; nobody hands out addresses on it."""
+        del reservations
+        own = plan.mode != "bridge"
+        gate = PveNetworkGate(
+            f"{name}-gate",
+            api=self.api,
+            node=self.node,
+            bridge=plan.bridge or UPLINK,
+            cidr=f"{plan.gateway}/{plan.prefix}" if own else "",
+            owner=self._own("network", name) if own else "",
+            opts=self.bound(opts.parent),
+        )
+        return NetworkMade(name=gate.network, ready=gate)
+
+    def medium(self, name: str, content: str) -> px.FileLegacy:
+        """Return the file of the medium or template ``name``: uploaded once for the whole place."""
+        spec = self.lab.spec
+        path = (spec.templates if content == "vztmpl" else spec.media)[name].path
+        return self._file(f"medium-{name}", (self.lab.root / path).expanduser(), content)
+
+    def _file(
+        self, name: str, path: Path | pulumi.Input[str], content: str, ending: str = ""
+    ) -> px.FileLegacy:
+        if name not in self._media:
+            ending = ending or "".join(getattr(path, "suffixes", [])[-2:]) or ".iso"
+            self._media[name] = px.FileLegacy(
+                f"{self.name}-{name}",
+                node_name=self.node,
+                datastore_id=self.files,
+                content_type=content,
+                source_file=px.FileLegacySourceFileArgs(
+                    path=path if isinstance(path, pulumi.Output) else str(path),
+                    # Media of several labs lie in one folder.
+                    file_name=f"{self.lab.plan.name}-{name}{ending}",
+                ),
+                overwrite=True,
+                opts=self.options(self.owner, delete_before_replace=True),
+            )
+        return self._media[name]
+
+    def guest(
+        self,
+        name: str,
+        spec: GuestSpec,
+        plan: MachinePlan,
+        networks: Mapping[str, NetworkMade],
+        opts: pulumi.ResourceOptions,
+    ) -> MachineMade:
+        """See `Hypervisor.guest`."""
+        iso = self.medium(spec.iso, "iso").id if spec.iso else None
+        gate = self._machine(
+            name,
+            spec,
+            plan,
+            networks,
+            opts.parent,
+            cd=iso,
+            image=spec.image or "",
+            boot=plan.boot,
+            probe=_probe(plan),
+        )
+        vmid = str(self._vmids[plan.name])
+        return MachineMade(
+            ready=gate,
+            address=plan.address or "",
+            console="",
+            enter=("qm", "terminal", vmid) if not self.plan.path or self.inside else (),
+        )
+
+    def _machine(
+        self,
+        name: str,
+        spec: MachineSpec,
+        plan: MachinePlan,
+        networks: Mapping[str, NetworkMade],
+        parent: pulumi.Resource | None,
+        *,
+        cd: pulumi.Input[str] | None,
+        image: str,
+        boot: Sequence[str],
+        probe: JsonMap,
+        config: Mapping[str, pulumi.Input[str]] | None = None,
+        **gate: Any,
+    ) -> PveGuestGate:
+        vmid, hardware = self._vmids[plan.name], plan.hardware
+        owner = self._own("domain", name)
+        slot = self._slot(name, "qemu", plan, owner, parent)
+        bus = plan.disk_bus or "scsi"
+        disk = f"{bus}0"
+        devices = {"cdrom": "ide2", "hd": disk, "network": "net0"}
+        uefi = spec.firmware == "uefi"
+        extra: dict[str, pulumi.Input[str | int]] = dict(config or {})
+        if not self.kvm:
+            extra["kvm"] = 0
+        made = px.VmLegacy(
+            f"{name}-vm",
+            node_name=self.node,
+            vm_id=vmid,
+            name=plan.domain_name,
+            description=owner.apply(lambda value: MARK.format(owner=value)),
+            # Where there is something that the provider can't set, its gate does, and starts it.
+            started=not extra,
+            on_boot=spec.autostart,
+            stop_on_destroy=True,
+            machine="q35" if spec.machine == "q35" else "pc",
+            bios="ovmf" if uefi else "seabios",
+            efi_disk=px.VmLegacyEfiDiskArgs(datastore_id=self.disks, type="4m") if uefi else None,
+            cpu=px.VmLegacyCpuArgs(
+                cores=plan.cores, type="host" if self.kvm else "qemu64", sockets=1
+            ),
+            memory=px.VmLegacyMemoryArgs(dedicated=plan.memory_mib),
+            scsi_hardware=SCSI[hardware.scsi],
+            disks=self._disk(disk, plan, image),
+            cdrom=px.VmLegacyCdromArgs(file_id=cd, interface="ide2") if cd is not None else None,
+            network_devices=[
+                px.VmLegacyNetworkDeviceArgs(
+                    bridge=networks[nic.network].name,
+                    mac_address=nic.mac.upper(),
+                    model=nic.model,
+                )
+                for nic in plan.nics
+            ],
+            boot_orders=[devices[each] for each in boot],
+            operating_system=px.VmLegacyOperatingSystemArgs(
+                type="win11" if hardware.hyperv else "l26"
+            ),
+            vga=px.VmLegacyVgaArgs(type=VGA[spec.video]),
+            serial_devices=[px.VmLegacySerialDeviceArgs(device="socket")],
+            agent=px.VmLegacyAgentArgs(enabled=False),
+            opts=self.options(
+                parent,
+                depends_on=[
+                    slot,
+                    *self.queue.turn(),
+                    *(networks[nic.network].ready for nic in plan.nics),
+                ],
+                delete_before_replace=True,
+            ),
+        )
+        return self._gate(name, "qemu", spec, plan, made, parent, probe=probe, config=extra, **gate)
+
+    def _disk(self, interface: str, plan: MachinePlan, image: str) -> list[px.VmLegacyDiskArgs]:
+        if not plan.disk_gib and not image:
+            return []
+        more: dict[str, Any] = {}
+        if image:
+            more["import_from"] = self.medium(image, "import").id
+        return [
+            px.VmLegacyDiskArgs(
+                interface=interface,
+                datastore_id=self.disks,
+                size=plan.disk_gib or None,
+                **more,
+            )
+        ]
+
+    def container(
+        self,
+        name: str,
+        spec: ContainerSpec,
+        plan: MachinePlan,
+        networks: Mapping[str, NetworkMade],
+        opts: pulumi.ResourceOptions,
+    ) -> MachineMade:
+        """See `Hypervisor.container`: LXC, from the lab's own template (R127)."""
+        vmid, owner = self._vmids[plan.name], self._own("container", name)
+        slot = self._slot(name, "lxc", plan, owner, opts.parent)
+        template = self.medium(spec.template, "vztmpl")
+        nic = plan.nics[0] if plan.nics else None
+        net = self.plan.networks[nic.network] if nic else None
+        static = nic is not None and net is not None and nic.address and net.prefix
+        ip = px.ContainerLegacyInitializationIpConfigArgs(
+            ipv4=px.ContainerLegacyInitializationIpConfigIpv4Args(
+                address=f"{nic.address}/{net.prefix}" if static and nic and net else "dhcp",
+                gateway=net.gateway if static and net else None,
+            )
+        )
+        made = px.ContainerLegacy(
+            f"{name}-ct",
+            node_name=self.node,
+            vm_id=vmid,
+            description=owner.apply(lambda value: MARK.format(owner=value)),
+            started=True,
+            start_on_boot=spec.autostart,
+            unprivileged=True,
+            cpu=px.ContainerLegacyCpuArgs(cores=plan.cores),
+            memory=px.ContainerLegacyMemoryArgs(dedicated=plan.memory_mib, swap=0),
+            disk=px.ContainerLegacyDiskArgs(datastore_id=self.disks, size=4),
+            operating_system=px.ContainerLegacyOperatingSystemArgs(
+                template_file_id=template.id, type="unmanaged"
+            ),
+            network_interfaces=[
+                px.ContainerLegacyNetworkInterfaceArgs(
+                    name="eth0", bridge=networks[nic.network].name, mac_address=nic.mac.upper()
+                )
+            ]
+            if nic
+            else [],
+            initialization=px.ContainerLegacyInitializationArgs(
+                hostname=plan.domain_name, ip_configs=[ip] if nic else None
+            ),
+            opts=self.options(
+                opts.parent,
+                depends_on=[
+                    slot,
+                    *self.queue.turn(),
+                    *([networks[nic.network].ready] if nic else []),
+                ],
+                delete_before_replace=True,
+            ),
+        )
+        gate = self._gate(
+            name,
+            "lxc",
+            spec,
+            plan,
+            made,
+            opts.parent,
+            probe={"kind": "none"},
+            config={},
+            again={"template": template.id},
+        )
+        return MachineMade(
+            ready=gate,
+            address=plan.address or "",
+            console="",
+            user="root",
+            enter=("pct", "enter", str(vmid)),
+            run=("pct", "exec", str(vmid), "--"),
+        )
+
+    def hypervisor(
+        self,
+        name: str,
+        spec: HypervisorSpec,
+        plan: MachinePlan,
+        networks: Mapping[str, NetworkMade],
+        build: Build,
+        opts: pulumi.ResourceOptions,
+    ) -> Opened:
+        """See `Host.hypervisor`."""
+        discs = [self._disc(disc) for disc in build.discs]
+        more = {
+            f"ide{number}": disc.id.apply(lambda volume: f"{volume},media=cdrom")
+            # The provider knows one CD drive, ide2.
+            for number, disc in zip((0, 1, 3), discs[1:], strict=False)
+        }
+        gate = self._machine(
+            name,
+            spec,
+            plan,
+            networks,
+            opts.parent,
+            cd=discs[0].id if discs else None,
+            image=build.image,
+            # The empty disk is passed over at the first boot, and boots at the second.
+            boot=("hd", "cdrom") if discs else ("hd",),
+            probe=build.probe,
+            config=more,
+            reach=build.reach,
+            key_folder=build.key_folder,
+        )
+        return Opened(gate, gate.reach, gate.answers, Inside(gate, gate), "", "")
+
+    def _disc(self, disc: Disc) -> px.FileLegacy:
+        return self._file(f"disc-{disc.name}", disc.path, "iso", ".iso")
+
+    def _own(self, kind: str, name: str) -> pulumi.Output[str]:
+        return self.lab.identity.uuid(kind, name)
+
+    def _slot(
+        self,
+        name: str,
+        kind: str,
+        plan: MachinePlan,
+        owner: pulumi.Output[str],
+        parent: pulumi.Resource | None,
+    ) -> PveSlot:
+        return PveSlot(
+            f"{name}-slot",
+            api=self.api,
+            node=self.node,
+            kind=kind,
+            vmid=self._vmids[plan.name],
+            owner=owner,
+            opts=self.bound(parent),
+        )
+
+    def _gate(
+        self,
+        name: str,
+        kind: str,
+        spec: Any,
+        plan: MachinePlan,
+        made: pulumi.Resource,
+        parent: pulumi.Resource | None,
+        *,
+        probe: JsonMap,
+        config: Mapping[str, pulumi.Input[str | int]],
+        **reach: Any,
+    ) -> PveGuestGate:
+        gate = PveGuestGate(
+            f"{name}-gate",
+            api=self.api,
+            node=self.node,
+            kind=kind,
+            vmid=self._vmids[plan.name],
+            instance=fingerprint(machine_facts(spec, plan)),
+            probe=probe,
+            target=self.target,
+            deadline_s=plan.ready.deadline_s,
+            config=config,
+            opts=self.bound(parent, depends_on=[made]),
+            **reach,
+        )
+        self.queue.joined(gate)
+        return gate
+
+
+def vmids(lab: str, place: PlacePlan) -> dict[str, int]:
+    """Return the number of each machine of a node: by its name, so that it stays (see `addresses`).
+
+    The order in which names give way is theirs, as it is for addresses.
+    """
+    found: dict[str, int] = {}
+    taken: set[int] = set()
+    for name in sorted(place.machines):
+        digest = int.from_bytes(
+            sha256(f"{lab}/{'/'.join(place.path)}/{name}".encode()).digest()[:8]
+        )
+        number = LOWEST_VMID + digest % VMIDS
+        while number in taken:
+            number = LOWEST_VMID + (number + 1 - LOWEST_VMID) % VMIDS
+        taken.add(number)
+        found[name] = number
+    return found
+
+
+def _probe(plan: MachinePlan) -> JsonMap:
+    if plan.ready.probe == "tcp":
+        return {"kind": "tcp", "host": plan.address or "", "port": plan.ready.port or 0}
+    return {"kind": "none"}
+
+
+def install(
+    name: str,
+    *,
+    lab: Lab,
+    host: Host,
+    spec: ProxmoxSpec,
+    plan: MachinePlan,
+    networks: Mapping[str, NetworkMade],
+    opts: pulumi.ResourceOptions,
+) -> HypervisorMade:
+    """Make a nested Proxmox VE on ``host``."""
+    made = installed.install(
+        name,
+        Recipe(
+            media="proxmox",
+            user="root",
+            api=PORT,
+            disk="vda" if plan.disk_bus == "virtio" else "sda",
+            options={"filesystem": spec.filesystem},
+            probe={
+                "kind": "proxmox",
+                "commands": [{"argv": ["pveversion"], "holds": "pve-manager"}],
+                "node": plan.name,
+                "storages": [FILES, DISKS],
+            },
+        ),
+        lab=lab,
+        host=host,
+        spec=spec,
+        plan=plan,
+        networks=networks,
+        opts=opts,
+    )
+    opened = made.opened
+    # Known only when the gate is open: a provider with a known address connects in preview too.
+    known = opened.answers.apply(lambda _: made.url)
+    provider = px.Provider(
+        f"{name}-proxmox",
+        endpoint=known.apply(lambda each: f"{each}/"),
+        username=probe.USER,
+        password=made.password,
+        insecure=True,
+        opts=host.bound(opts.parent),
+    )
+    api: pulumi.Output[Api] = pulumi.Output.all(known, made.password).apply(
+        lambda each: {"url": each[0], "user": probe.USER, "password": each[1], "insecure": True}
+    )
+    place = ProxmoxPlace(
+        lab=lab,
+        plan=lab.plan.place(*plan.path),
+        name=name,
+        owner=opts.parent,
+        provider=provider,
+        api=api,
+        target=opened.reach,
+        node=plan.name,
+        cores=plan.cores,
+        kvm=spec.kvm,
+        inside=opened.inside,
+    )
+    return HypervisorMade(
+        ready=opened.ready,
+        address=plan.address or "",
+        console=opened.console,
+        password=opened.password,
+        user="root",
+        login=made.password,
+        url=f"https://{plan.address}:{PORT}",
+        place=place,
+    )
+
+
+INSTALLER = install

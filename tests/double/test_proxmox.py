@@ -1,0 +1,210 @@
+"""A lab inside a Proxmox VE, with the real engine and the real provider, on a stand-in of its API.
+
+A failure here is a guest that is made twice, one that stays off after somebody switched it off, or a
+`pulumi up` that changes something each time.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import inner
+from tests.support.pve import Pve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.double.conftest import Project
+
+pytestmark = pytest.mark.double
+
+PLACE = """
+import pulumi_proxmoxve as px
+from components.hypervisors.proxmox import ProxmoxPlace
+del common["target"]
+place = ProxmoxPlace(name="x", node="pve1", kvm=spec.hypervisors["x"].kvm, api=target, target={{"kind": "local"}},
+    provider=px.Provider("x-proxmox", endpoint=target["url"].apply(lambda url: url + "/"),
+        username="root@pam", password=target["password"], insecure=True), **common)
+"""
+
+
+@pytest.fixture
+def pve() -> Iterator[Pve]:
+    with Pve() as running:
+        yield running
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """A folder with an ISO, a disk image and a template, as small as they can be."""
+    (tmp_path / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
+    (tmp_path / "disk.qcow2").write_bytes(
+        b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(16) + (1 << 30).to_bytes(8, "big") + bytes(4096)
+    )
+    with tarfile.open(tmp_path / "box.tar.gz", "w:gz"):
+        pass
+    return tmp_path
+
+
+def lab(**inside: Any) -> dict[str, Any]:
+    contents = {
+        "memory_mib": 4096,
+        "disk_gib": 40,
+        "iso": "installer",
+        "networks": {
+            "out": {"mode": "bridge"},
+            "own": {"mode": "isolated", "subnet": "10.78.0.0/24"},
+        },
+        "guests": {
+            "live": {"iso": "live", "memory_mib": 256, "network": "out"},
+            "web": {"image": "disk", "disk_gib": 4, "network": "own", "nic_model": "vmxnet3"},
+        },
+        "containers": {"box": {"template": "box", "network": "own", "memory_mib": 128}},
+    }
+    return inner.lab_of(
+        "proxmox",
+        contents | inside,
+        media={
+            "installer": {"path": "live.iso"},
+            "live": {"path": "live.iso"},
+            "disk": {"path": "disk.qcow2"},
+        },
+        templates={"box": {"path": "box.tar.gz"}},
+    )
+
+
+def program(data: dict[str, Any], pve: Pve, root: Path) -> str:
+    api = {"url": pve.url.rstrip("/"), "user": "root@pam", "password": "secret", "insecure": True}
+    return inner.program("proxmox", data, api, root, PLACE)
+
+
+def numbers(pve: Pve) -> dict[str, int]:
+    """The number of each guest and container, by its name."""
+    found = {}
+    for number in [*pve.vms(), *pve.containers()]:
+        config = pve.config(number)
+        found[str(config.get("name") or config.get("hostname"))] = number
+    return found
+
+
+def settings(pve: Pve, number: int) -> dict[str, list[str]]:
+    """What a guest is set to, without what its node makes up."""
+    config = pve.config(number).items()
+    own = {"meta", "vmgenid", "digest"}
+    return {key: sorted(str(value).strip().split(",")) for key, value in config if key not in own}
+
+
+def running(pve: Pve) -> set[str]:
+    states = pve.vms() | pve.containers()
+    return {name for name, number in numbers(pve).items() if states[number] == "running"}
+
+
+def test_a_lab_in_a_proxmox_lives_through_everything(
+    project: Project, pve: Pve, media: Path
+) -> None:
+    pve.make_vm(777, "strangers")
+    data = lab()
+    project.up(program(data, pve, media))
+    assert running(pve) == {"live", "web", "box"}
+    own = next(name for name in pve.bridges() if name != "vmbr0")
+    at = numbers(pve)
+    live, web, box = (pve.config(at[name]) for name in ("live", "web", "box"))
+    assert live["ide2"].startswith("local:iso/lab-medium-live.iso")
+    assert (live["boot"], web["boot"]) == ("order=ide2", "order=scsi0")
+    assert "bridge=vmbr0" in live["net0"]
+    assert web["net0"].startswith("vmxnet3=52:54:00:")
+    assert f"bridge={own}" in web["net0"]
+    assert "size=4G" in web["scsi0"]
+    assert "ip=10.78.0." in box["net0"]
+    assert box["unprivileged"] == 1
+    assert "24 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
+    assert "24 unchanged" in project.pulumi("refresh", "--yes", "--skip-preview")
+
+    # Switched off by hand: preview says which, and what `up` does about it.
+    pve.stop(at["live"])
+    pve.stop(at["box"])
+    said = project.pulumi("preview", "--diff")
+    assert "x-live-gate: guest" in said
+    assert "is stopped; `pulumi up` mends it" in said
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert running(pve) == {"live", "web", "box"}
+
+    # Removed by hand: made again as it was, and preview says what is lost.
+    before = [settings(pve, at[name]) for name in ("web", "box")]
+    pve.remove(at["web"])
+    pve.remove(at["box"])
+    said = project.pulumi("preview")
+    assert f"x-web-gate: guest {at['web']} is not there any more, and what was on its disk" in said
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert (running(pve), numbers(pve)) == ({"live", "web", "box"}, at)
+    assert [settings(pve, at[name]) for name in ("web", "box")] == before
+    assert "24 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
+
+    # An edit changes just that; the disk stays.
+    disk = pve.config(at["web"])["scsi0"]
+    data["hypervisors"]["x"]["guests"]["web"]["memory_mib"] = 1024
+    said = project.up(program(data, pve, media))
+    assert "x-live" not in said.partition("Resources:")[0].replace("x-live  ", "")
+    assert pve.config(at["web"])["memory"] == "1024"
+    assert pve.config(at["web"])["scsi0"] == disk
+    assert running(pve) == {"live", "web", "box"}
+
+    # Destroy ends well from there too.
+    pve.remove(at["live"])
+    pve.remove(at["box"])
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert (pve.vms(), pve.containers()) == ({777: "stopped"}, {})
+    assert set(pve.bridges()) == {"vmbr0"}
+    assert pve.files() == {}
+
+
+def test_guests_of_a_proxmox_without_kvm_are_emulated(
+    project: Project, pve: Pve, media: Path
+) -> None:
+    pve.within(lambda api: setattr(api, "kvm", False))
+    data = lab(kvm=False, containers={}, guests={"live": {"iso": "live", "memory_mib": 256}})
+    project.up(program(data, pve, media))
+    assert running(pve) == {"live"}
+    assert pve.config(numbers(pve)["live"])["kvm"] == 0
+    assert "unchanged" in project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+
+
+def test_a_guest_of_somebody_else_under_the_same_number_is_left_alone(
+    project: Project, pve: Pve, media: Path
+) -> None:
+    data = lab(containers={}, guests={"live": {"iso": "live", "memory_mib": 256}})
+    project.up(program(data, pve, media))
+    number = numbers(pve)["live"]
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    pve.make_vm(number, "precious")
+    said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
+    assert f"has a guest {number} that is not this lab's (precious)" in said
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert numbers(pve) == {"precious": number}
+
+
+def test_what_a_killed_run_left_of_a_guest_is_cleared_by_the_next(
+    project: Project, pve: Pve, media: Path
+) -> None:
+    data = lab(containers={}, guests={"live": {"iso": "live", "memory_mib": 256}})
+    project.up(program(data, pve, media))
+    # As an engine leaves it that is killed while it makes the guest, once its state was put right.
+    told = json.loads(project.pulumi("stack", "export"))
+    lost = {"proxmoxve:index/vmLegacy:VmLegacy", "pulumi-python:dynamic/nestlab:PveGuestGate"}
+    kept = [each for each in told["deployment"]["resources"] if each["type"] not in lost]
+    for each in kept:
+        if each["type"].endswith("PveSlot"):
+            each["outputs"]["left"] = True
+    told["deployment"]["resources"] = kept
+    (project.folder / "state.json").write_text(json.dumps(told))
+    project.pulumi("stack", "import", "--file", str(project.folder / "state.json"))
+    assert running(pve) == {"live"}
+    said = project.pulumi("up", "--yes", "--skip-preview")
+    assert "removed what a run that did not end left of it" in said
+    assert running(pve) == {"live"}
+    assert "unchanged" in project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
