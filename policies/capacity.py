@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from pulumi_policy import PolicyResource
 
 VOLUME = "libvirt:index/volume:Volume"
-CONTAINER = "pulumi-python:dynamic/nestlab:RemoteObject"
+REMOTE = "pulumi-python:dynamic/nestlab:RemoteObject"
+"""What a hypervisor's own commands make: guests and containers, and networks and media, without sizes."""
 PROXMOX_CONTAINER = "proxmoxve:index/containerLegacy:ContainerLegacy"
 GIB = 1 << 30
 UNITS = {"memory_mib": "MiB of memory", "disk_gib": "GiB of disk", "cores": "cores"}
@@ -51,7 +52,7 @@ def _holds_what_is_in_it(args: StackValidationArgs, report: ReportViolation) -> 
     stack = Relations(args.resources)
     inside: dict[str, list[Size]] = {}
     outer = []
-    for resource in stack.named(*machines.MACHINES, CONTAINER, PROXMOX_CONTAINER):
+    for resource in stack.named(*machines.MACHINES, REMOTE, PROXMOX_CONTAINER):
         size = _size(resource)
         host = stack.host(resource)
         if host is None:
@@ -69,10 +70,11 @@ def _holds_what_is_in_it(args: StackValidationArgs, report: ReportViolation) -> 
 
 
 def _size(resource: PolicyResource) -> Size:
-    if resource.resource_type == CONTAINER:
-        wanted = ("wanted", "memory_mib"), ("wanted", "cores")
-        memory, cores = (number(resource.props, *path) for path in wanted)
-        return Size(resource.name, memory, cores, 0)
+    if resource.resource_type == REMOTE:
+        memory, cores, disk = (
+            number(resource.props, "wanted", what) for what in ("memory_mib", "cores", "disk_gib")
+        )
+        return Size(resource.name, memory, cores, disk or 0)
     if resource.resource_type == PROXMOX_CONTAINER:
         memory = number(resource.props, "memory", "dedicated", default=sizes.PROXMOX_MIB)
         cores = number(resource.props, "cpu", "cores", default=1)

@@ -76,6 +76,7 @@ def arguments(
     nvram = libvirt.DomainNvramArgs(file=NVRAM.format(domain=plan.domain_name), template=OVMF[1])
     return libvirt.DomainArgs(
         name=plan.domain_name,
+        description=described(spec),
         type="kvm" if kvm else "qemu",
         cpu=libvirt.DomainCpuArgs(mode=_cpu_mode(plan, kvm=kvm)),
         machine=spec.machine,
@@ -100,6 +101,12 @@ def arguments(
         autostart=spec.autostart,
         xml=libvirt.DomainXmlArgs(xslt=xslt),
     )
+
+
+def described(spec: MachineSpec) -> str | None:
+    """Return what tells people, and policies, which kind of hypervisor a machine is."""
+    kind = getattr(spec, "kind", "")
+    return f"nestlab:kind={kind}" if kind else None
 
 
 def _cpu_mode(plan: MachinePlan, *, kvm: bool) -> str:

@@ -1,0 +1,96 @@
+"""Every stack that ships is previewed whole, with the policy pack, before any of it exists.
+
+A failure here means that a pull request which touches a stack shows nothing of what it would do, or
+that a stack of the project breaks a rule of the project. Vendors' ISOs are not there; nor need they be.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from components.spec import load, plan
+from tests.double.conftest import Project
+from tests.support.checkout import Checkout
+from toolchain import environment, paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.double
+
+STACKS = sorted((paths.ROOT / "stacks").glob("Pulumi.*.yaml"))
+PACK = ("--policy-pack", str(paths.ROOT / "policies"))
+GOLDEN = {
+    "version": 1,
+    "hash": "0",
+    "pool": "nestlab-images",
+    "volume": "0.qcow2",
+    "kernel": "/images/vmlinuz",
+    "initrd": "/images/initrd",
+    "files": {"disk": "/cache/disk", "kernel": "/cache/vmlinuz", "initrd": "/cache/initrd"},
+    "root_gib": 4,
+}
+"""A golden image as `make image` tells of one; a preview takes nothing of it."""
+COMPONENTS = {
+    "guests": "nestlab:index:GuestFromIso",
+    "containers": "nestlab:index:ContainerFromTemplate",
+    "hypervisors": "nestlab:index:NestedHypervisorLab",
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as git would commit it, with this machine's facts and a made-up golden image."""
+    if not paths.HOST_JSON.is_file():
+        pytest.skip("needs the machine's facts: run `make host doctor`")
+    made = Checkout.make(tmp_path_factory.mktemp("checkout")).root
+    for file in STACKS:
+        shutil.copy2(file, made / "stacks")
+    local = made / ".nestlab"
+    (local / "state").mkdir(parents=True)
+    (made / ".venv").symlink_to(paths.VENV)
+    shutil.copy2(paths.HOST_JSON, local)
+    for name in ("golden.json", "golden-xen.json"):
+        (local / name).write_text(json.dumps(GOLDEN))
+    return made
+
+
+def name_of(stack: Path) -> str:
+    return stack.name.removeprefix("Pulumi.").removesuffix(".yaml")
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=name_of)
+def test_a_stack_is_previewed_whole_and_keeps_the_rules(checkout: Path, stack: Path) -> None:
+    own = {
+        "PULUMI_BACKEND_URL": f"file://{checkout}/.nestlab/state",
+        "PULUMI_CONFIG_PASSPHRASE": "scratch",
+    }
+    project = Project(checkout, environment.environment(own))
+    settings = checkout / "stacks" / stack.name
+    # A salt of this machine's own state is none of a test's business.
+    lines = settings.read_text().splitlines(keepends=True)
+    settings.write_text("".join(line for line in lines if not line.startswith("encryptionsalt:")))
+    project.pulumi("stack", "init", name_of(stack))
+    project.pulumi(
+        *("config", "set", "--secret", "nestlab:hostPassword", "not-asked-for"),
+        *("--stack", name_of(stack)),
+    )
+    told = project.pulumi("preview", "--json", *PACK, "--stack", name_of(stack))
+    steps = json.loads(told[told.index("{\n") :])["steps"]
+    urns = {step["urn"] for step in steps}
+    assert {step["op"] for step in steps} == {"create"}
+    data: dict[str, Any] = yaml.safe_load(stack.read_text())["config"]["nestlab:lab"]
+    lab = plan(load(data, root=checkout, exists=lambda _: True))
+    for machine in lab.machines():
+        logical = "-".join(machine.path)
+        kind = COMPONENTS[machine.group]
+        assert any(urn.endswith(f"{kind}::{logical}") for urn in urns), f"{logical} is not shown"
+    for place in lab.places:
+        for network in place.networks:
+            logical = "-".join((*place.path, network))
+            assert any(urn.endswith(f"BridgedNetwork::{logical}") for urn in urns), logical
