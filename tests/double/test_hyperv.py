@@ -1,0 +1,103 @@
+"""A lab inside a Hyper-V host with the real engine, over a real sshd; the host is a stub.
+
+What is not real here is Windows: the stub carries out what the one PowerShell program is told. A failure
+means that `pulumi up`, by itself or after somebody's hand, does not end where the stack says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from components.remote.drivers.hyperv import GuestDriver, MediumDriver, NetworkDriver
+from components.remote.shell import shell_of
+from tests.support.commands import Machine
+from tests.support.inner import lab_of, program
+from tests.support.stubs.hyperv import VHDX, Hyperv
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.double.conftest import Project, Serve
+
+pytestmark = pytest.mark.double
+
+STRANGER = {"name": "theirs", "mode": "isolated", "bridge": "", "subnet": "10.99.0.0/24",
+            "prefix": 24, "gateway": "10.99.0.1", "owner": "ffffffff-0000-0000-0000-00000000000f"}  # fmt: skip
+
+
+def lab(**guest: Any) -> dict[str, Any]:
+    web = {"iso": "one", "memory_mib": 256, "disk_gib": 2, "network": "inner", **guest}
+    inside = {
+        "iso": "win",
+        "networks": {
+            "inner": {"mode": "nat", "subnet": "10.78.0.0/24"},
+            "uplink": {"mode": "bridge"},
+        },
+        "guests": {"web": web, "efi": {"iso": "one", "network": "uplink", "firmware": "uefi"}},
+    }
+    return lab_of("hyperv", inside, media={"win": {"path": "one.iso"}, "one": {"path": "one.iso"}})
+
+
+def test_a_lab_lives_and_goes(project: Project, sshd: Serve, tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "hyperv", Hyperv)
+    NetworkDriver().ensure(machine.shell(), STRANGER)
+    before = machine.state
+    target = sshd(machine).target("x")
+    (tmp_path / "one.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(2048))
+
+    def text(**guest: Any) -> str:
+        return program("hyperv", lab(**guest), target, tmp_path)
+
+    def guests() -> dict[str, dict[str, Any]]:
+        return {vm["Name"]: vm for vm in machine.state["vms"].values()}
+
+    project.up(text())
+    made = guests()
+    assert {name: vm["State"] for name, vm in made.items()} == dict.fromkeys(
+        ("web", "efi"), "Running"
+    )
+    assert {name: vm["Generation"] for name, vm in made.items()} == {"web": 1, "efi": 2}
+    assert [each["SwitchName"] for each in made["web"]["nics"]] == ["inner"]
+    assert "vmconnect.exe localhost web" in project.pulumi("stack", "output", "sheet")
+
+    assert "unchanged" in project.up(text(), "--expect-no-changes")
+
+    said = project.up(text(memory_mib=512))
+    assert "web: switched off for its new settings (has 256 MiB, not 512 MiB)" in said
+    assert guests()["web"]["Id"] == made["web"]["Id"]
+    assert guests()["web"]["MemoryStartup"] == 512 << 20
+
+    with machine.changing() as state:
+        state["vms"][made["web"]["Id"]]["State"] = "Saved"
+        del state["vms"][made["efi"]["Id"]]
+    said = project.pulumi("preview")
+    assert "guest web is saved; `pulumi up` mends it" in said
+    assert "guest efi is not there any more" in said
+    project.up(text(memory_mib=512))
+    assert {name: vm["State"] for name, vm in guests().items()} == dict.fromkeys(made, "Running")
+
+    project.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert machine.state | {"made": 0} == before | {"made": 0}, "the stranger's, and nothing else"
+    left = [each for each in machine.path("/C:/nestlab").rglob("*") if each.is_file()]
+    assert left == []
+
+
+def test_an_image_is_sent_and_cloned_over_ssh(sshd: Serve, tmp_path: Path) -> None:
+    shell = shell_of(sshd(Machine(tmp_path / "hyperv", Hyperv)).target("hv1"))
+    owner = STRANGER["owner"]
+    file = tmp_path / "base disk.vhdx"
+    file.write_bytes(VHDX + bytes(1 << 20))
+    wanted = {"name": "basis ä.vhdx", "path": str(file), "sha256": "", "store": "C:/nestlab",
+              "size": file.stat().st_size, "owner": owner}  # fmt: skip
+    MediumDriver().ensure(shell, wanted)
+    assert MediumDriver().look(shell, wanted).ok
+    guest = {"name": "klon $(x) ä", "memory_mib": 512, "cores": 1, "disk_gib": 0, "firmware": "uefi",
+             "boot": ["hd"], "nics": [], "iso": "", "image": MediumDriver().called(wanted),
+             "autostart": True, "store": "C:/nestlab", "owner": owner}  # fmt: skip
+    GuestDriver().ensure(shell, guest)
+    assert GuestDriver().look(shell, guest).text == "guest klon $(x) ä is running"
+    GuestDriver().remove(shell, guest)
+    MediumDriver().remove(shell, wanted)
