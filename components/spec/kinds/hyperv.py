@@ -121,8 +121,11 @@ KIND = Kind(
     needs_dhcp=False,
     # Explicit enlightenments, and no TSX: with it Windows ends in "Automatic Repair" once it has the role.
     hardware=Hardware(cpu_without=("hle", "rtm"), hyperv=True, localtime=True),
+    # NetBIOS' limit, which Windows holds computer names to.
+    longest_name=15,
     ready_s=7200,
     offers=Offers(
+        image_formats=("vhdx",),
         nic_models=("synthetic", "legacy"),
         disk_buses=("ide", "scsi"),
         modes=("bridge", "isolated", "nat"),

@@ -122,6 +122,7 @@ KIND = Kind(
     # Packages are fetched, and kernel modules compiled; under emulation that takes its time.
     ready_s=3600,
     offers=Offers(
+        image_formats=("qcow2", "raw", "vdi", "vmdk", "vhd", "vhdx"),
         nic_models=("e1000", "virtio", "pcnet"),
         disk_buses=("sata", "scsi", "ide", "virtio"),
         modes=("nat", "isolated", "bridge"),

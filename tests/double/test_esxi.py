@@ -1,0 +1,182 @@
+"""A lab inside an ESXi: the real engine over a real sshd, on stand-ins of ESXi's commands and SDK.
+
+A failure here is a guest that is made twice, one that stays off after somebody switched it off, or a
+`pulumi up` that changes something each time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from components.gates import probes
+from components.hypervisors.esxi import PLACE, recipe
+from components.remote.drivers.esxi import parse_vmx, render_vmx
+from components.spec.kinds.esxi import EsxiSpec
+from tests.support import inner
+from tests.support.commands import Machine
+from tests.support.stubs.esxi import Esxi
+from toolchain import golang, pins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.double.conftest import Project, Serve
+
+pytestmark = pytest.mark.double
+
+STORE = PLACE.store
+STRANGERS = {"switch": "vSwitch0", "vlan": "12"}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path / "esxi", Esxi)
+    Esxi.furnish(made.path("/vmfs/volumes"))
+    with made.changing() as state:
+        state["groups"]["strangers"] = STRANGERS
+    return made
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    (tmp_path / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
+    # What qemu-img's monolithicSparse begins with: magic, version, flags, size in sectors.
+    header = b"KDMV" + (1).to_bytes(4, "little") + bytes(4) + (1 << 21).to_bytes(8, "little")
+    (tmp_path / "base.vmdk").write_bytes(header + bytes(4096))
+    return tmp_path
+
+
+def lab() -> dict[str, Any]:
+    inside = {
+        "iso": "live",
+        "networks": {
+            "lan": {"mode": "bridge"},
+            "own": {"mode": "isolated", "subnet": "10.78.0.0/24"},
+        },
+        "guests": {
+            "live": {"iso": "live", "memory_mib": 256, "network": "lan"},
+            "web": {
+                "image": "base",
+                "disk_gib": 4,
+                "network": [{"network": "own"}, {"network": "lan", "model": "e1000e"}],
+            },
+        },
+    }
+    media = {"live": {"path": "live.iso"}, "base": {"path": "base.vmdk"}}
+    return inner.lab_of("esxi", inside, media=media)
+
+
+def running(machine: Machine) -> set[str]:
+    return {
+        vm["vmx"].rpartition("/")[2].removesuffix(".vmx")
+        for vm in machine.state["vms"].values()
+        if vm["power"] == "Powered on"
+    }
+
+
+def guest(machine: Machine, name: str) -> Path:
+    return machine.path(f"{STORE}/guests/{name}/{name}.vmx")
+
+
+def test_a_lab_in_an_esxi_lives_through_everything(
+    project: Project, machine: Machine, media: Path, sshd: Serve
+) -> None:
+    target = sshd(machine).target("x")
+    data = lab()
+    project.up(inner.program("esxi", data, target, media))
+    assert running(machine) == {"live", "web"}
+    web = parse_vmx(guest(machine, "web").read_text())
+    assert web["ethernet1.virtualDev"] == "e1000e"
+    assert machine.state["groups"][web["ethernet0.networkName"]]["switch"].startswith("nestlab-")
+    assert machine.state["groups"][web["ethernet1.networkName"]]["switch"] == "vSwitch0"
+    assert machine.path(f"{STORE}/media/live.iso").read_bytes() == (media / "live.iso").read_bytes()
+
+    flat = guest(machine, "web").with_name("web-flat.vmdk")
+    assert flat.read_bytes() == (media / "base.vmdk").read_bytes()
+
+    before = machine.state
+    for words in (("up", "--yes", "--skip-preview"), ("refresh", "--yes", "--skip-preview")):
+        said = project.pulumi(*words)
+        assert "unchanged" in said
+        assert not any(word in said for word in ("updated", "created", "deleted", "replaced"))
+    assert machine.state == before
+
+    # An edit changes just that guest, and keeps its disk.
+    flat.write_bytes(b"what was installed")
+    data["hypervisors"]["x"]["guests"]["web"]["memory_mib"] = 1024
+    said = project.up(inner.program("esxi", data, target, media))
+    assert "1 updated" in said
+    assert parse_vmx(guest(machine, "web").read_text())["memSize"] == "1024"
+    assert flat.read_bytes() == b"what was installed"
+
+    # By hand: all switched off, one removed, a setting changed; then a port group put into a VLAN.
+    with machine.changing() as state:
+        for vmid, vm in list(state["vms"].items()):
+            vm["power"] = "Powered off"
+            if vm["vmx"].endswith("/live.vmx"):
+                del state["vms"][vmid]
+    changed = parse_vmx(guest(machine, "web").read_text()) | {"ethernet0.virtualDev": "e1000"}
+    guest(machine, "web").write_text(render_vmx(changed))
+    said = project.pulumi("preview")
+    assert "x-live-guest: guest live is not registered any more" in said
+    assert "x-web-guest: guest web is not set up as the stack says (ethernet0.virtualDev)" in said
+    with machine.changing() as state:
+        state["groups"][web["ethernet1.networkName"]]["vlan"] = "7"
+    assert "x-lan-network: network lan is on vSwitch0, VLAN 7" in project.pulumi("preview")
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert running(machine) == {"live", "web"}
+    assert parse_vmx(guest(machine, "web").read_text())["ethernet0.virtualDev"] == "vmxnet3"
+    assert flat.read_bytes() == b"what was installed"
+
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    state = machine.state
+    assert state["vms"] == {}
+    assert set(state["switches"]) == {"vSwitch0"}
+    assert set(state["groups"]) == {"VM Network", "Management Network", "strangers"}
+    assert state["groups"]["strangers"] == STRANGERS
+    assert list(machine.path(f"{STORE}/guests").iterdir()) == []
+    assert list(machine.path(f"{STORE}/media").iterdir()) == []
+
+
+@pytest.fixture
+def sdk() -> Iterator[str]:
+    """The SDK of a stand-alone ESXi, by govmomi's simulator; its root's password is labpass."""
+    program = golang.place(pins.VCSIM)
+    if not program.is_file():
+        pytest.skip("needs vcsim: run `make toolchain`")
+    with subprocess.Popen(
+        [program, "127.0.0.1:0", "esx"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            assert running.stdout
+            where = urlsplit(running.stdout.readline().strip()).netloc.rpartition("@")[2]
+            yield f"https://{where}"
+        finally:
+            running.terminate()
+
+
+def test_its_gate_opens_when_its_commands_and_its_sdk_answer(
+    machine: Machine, sshd: Serve, sdk: str
+) -> None:
+    server = sshd(machine)
+    asked = recipe(EsxiSpec(kind="esxi", iso="live", network="lan")).probe
+
+    def seen(password: str, url: str = sdk) -> tuple[bool, str]:
+        props = {
+            "probe": {**asked, "steady": 1, "forward": [], "url": url},
+            "reach": {**server.target("x"), "password": password},
+        }
+        found = probes.probe(props, None)
+        return found.ok, found.text
+
+    assert seen("labpass") == (True, "VMware ESXi 6.5.0 build-5969303")
+    assert seen("wrong") == (False, f"{sdk} refuses: Login failure")
+    closed = "https://127.0.0.1:9"
+    assert seen("labpass", closed)[1].startswith(f"{closed} does not answer (")
+    machine.reset()
+    assert not seen("labpass")[0], "its datastore is not there yet"
