@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-import pulumi_libvirt as libvirt
 
+from components import hypervisors
 from components.gates.identity import Identity
 from components.gates.secrets import SshKey
-from components.hypervisors.handle import Lab
-from components.hypervisors.libvirt import LibvirtPlace
+from components.hypervisors.handle import LOCAL, Lab
 from components.nested_hypervisor_lab import fill
 from components.sheet import logins, passwords, sheet
 from components.spec import plan as planned
+from components.spec.hosts.libvirt import LibvirtHost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,48 +42,36 @@ def deploy(
     accelerator: Accelerator,
     cores: int,
     golden: GoldenImage | None,
+    password: pulumi.Output[str] | None = None,
 ) -> dict[str, pulumi.Output[Any]]:
     """Make the lab ``spec`` and return the stack's outputs.
 
     ``private`` is a folder for files of this lab that nobody else may read, ``cores`` the number of
-    cores of the outer host. The outputs are ``sheet``, and as secrets ``passwords``, ``logins`` and
-    ``key``; see `components.sheet`.
+    cores of the outer host, ``password`` what a remote one is entered with, a secret. The outputs
+    are ``sheet``, and as secrets ``passwords``, ``logins`` and ``key``; see `components.sheet`.
     """
-    plan = planned(spec)
-    outer = _Outer("host")
-    child = pulumi.ResourceOptions(parent=outer)
-    local = {"kind": "local", "name": "this machine"}
+    owner = _Outer("host")
+    child = pulumi.ResourceOptions(parent=owner)
     lab = Lab(
         spec=spec,
-        plan=plan,
+        plan=planned(spec),
         root=root,
         private=private,
         accelerator=accelerator,
         golden=golden,
         identity=Identity(
             "identity",
-            target=local,
-            uri=spec.host.uri,
+            target=LOCAL,
+            # On a cluster each number is swept by the resource that keeps it.
+            uri=spec.host.where if isinstance(spec.host, LibvirtHost) else "",
             lab=spec.name,
             private=str(private),
             opts=child,
         ),
         key=SshKey("key", opts=child),
     )
-    place = LibvirtPlace(
-        lab=lab,
-        plan=plan.place(),
-        name="host",
-        owner=outer,
-        provider=libvirt.Provider("host-libvirt", uri=spec.host.uri, opts=child),
-        target=local,
-        uri=spec.host.uri,
-        accelerator=accelerator,
-        pool_name=f"nestlab-{spec.name}",
-        pool_path=plan.pool_path,
-        cores=cores,
-    )
-    entries = fill(place, spec, prefix="", parent=outer)
+    place = hypervisors.outer(spec.host.kind)(lab, owner=owner, cores=cores, password=password)
+    entries = fill(place, spec, prefix="", parent=owner)
     return {
         "sheet": sheet(entries),
         "passwords": passwords(entries),

@@ -21,11 +21,16 @@ from components.spec import (
     load as load_spec,
 )
 from components.spec.facts import FOLDER, LOCAL_URI
+from components.spec.hosts.base import PASSWORD, SET_PASSWORD, ClusterSpec
+from components.spec.hosts.libvirt import LibvirtHost
 from components.spec.places import places
+from components.spec.problems import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+NOT_GIVEN = "not given"
+"""Stands for the password of a remote host in a preview without it; providers take no empty one."""
 CORES_UNKNOWN = 2
 """Cores of an outer host that the doctor has not seen: as many machines boot at a time."""
 
@@ -39,11 +44,33 @@ class Given:
     """Keyword arguments of `components.lab.deploy`."""
 
 
-def load(data: object, root: Path, stack: str, *, preview: bool = False) -> Given:
+def host_password(config: pulumi.Config) -> pulumi.Output[str] | None:
+    """Return the secret that a remote outer host is entered with; None where the stack has none.
+
+    Raises:
+        pulumi.RunError: it stands in the stack file in clear.
+    """
+    found = config.get_secret(PASSWORD)
+    if found is not None and not pulumi.runtime.is_config_secret(config.full_key(PASSWORD)):
+        raise pulumi.RunError(
+            f"{config.full_key(PASSWORD)} stands in the stack file in clear, where everybody reads it: "
+            f"change it on the host, and {SET_PASSWORD}"
+        )
+    return found
+
+
+def load(
+    data: object,
+    root: Path,
+    stack: str,
+    *,
+    preview: bool = False,
+    password: pulumi.Output[str] | None = None,
+) -> Given:
     """Return what the stack says, checked as a whole.
 
-    In a ``preview`` media need not be there, which it warns of: vendors' ISOs can't be handed to
-    whoever looks at a pull request.
+    In a ``preview`` media and the password of a remote host need not be there, which it warns of:
+    neither can be handed to whoever looks at a pull request. ``password`` is `host_password`.
 
     Raises:
         pulumi.RunError: something in it, or in the set-up, is wrong; one line for each problem.
@@ -63,20 +90,42 @@ def load(data: object, root: Path, stack: str, *, preview: bool = False) -> Give
             raise SpecError(wrong)  # noqa: TRY301 - told like every other problem
         for path in absent:
             pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
-        local = spec.host.uri.startswith(LOCAL_URI)
+        host = _host(spec, root)
         golden = any(place.kind and place.kind.golden for place in places(spec))
-        host = None
-        if local and (spec.host.accelerator == "auto" or (root / FOLDER / "host.json").exists()):
-            host = HostFacts.read(root)
-        return Given(
-            spec,
-            {
-                "root": root,
-                "private": root / FOLDER / "keys" / stack,
-                "accelerator": resolve_accelerator(spec, host),
-                "cores": host.cores if host else CORES_UNKNOWN,
-                "golden": GoldenImage.read(root) if golden else None,
-            },
-        )
+        facts = {
+            "root": root,
+            "private": root / FOLDER / "keys" / stack,
+            "accelerator": resolve_accelerator(spec, host),
+            "cores": host.cores if host else CORES_UNKNOWN,
+            "golden": GoldenImage.read(root) if golden else None,
+        }
+        return Given(spec, facts | _entry(spec, password, preview=preview))
     except SpecError as wrong:
         raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{wrong}") from None
+
+
+def _host(spec: LabSpec, root: Path) -> HostFacts | None:
+    """Return what the doctor found, where this machine is the outer host."""
+    host = spec.host
+    if not isinstance(host, LibvirtHost) or not host.uri.startswith(LOCAL_URI):
+        return None
+    if host.accelerator != "auto" and not (root / FOLDER / "host.json").exists():
+        return None
+    return HostFacts.read(root)
+
+
+def _entry(spec: LabSpec, password: pulumi.Output[str] | None, *, preview: bool) -> dict[str, Any]:
+    """Return what a remote outer host is entered with, and nothing for others.
+
+    Raises:
+        SpecError: a remote one, and the stack has no secret.
+    """
+    if not isinstance(spec.host, ClusterSpec):
+        return {}
+    if password is None and preview:
+        pulumi.log.warn(f"nestlab:{PASSWORD} is not set; before `pulumi up`, {SET_PASSWORD}")
+        return {"password": pulumi.Output.secret(NOT_GIVEN)}
+    if password is None:
+        rule = f"{spec.host.where} is entered with a password or a token's secret"
+        raise SpecError([Problem(f"nestlab:{PASSWORD}", "nothing given", rule, SET_PASSWORD)])
+    return {"password": password}

@@ -26,6 +26,7 @@ CLONES = re.compile(r"""\bkind: *['"]?kvm\b""")
 """Names a kind whose machines are clones of the golden image (the spec is not at hand before the
 Python environment is; a stack that writes it otherwise is told to run `make image`)."""
 SALT = re.compile(r"^encryptionsalt: .*\n", re.MULTILINE)
+SECRET = re.compile(r"^ +secure: ", re.MULTILINE)
 
 
 def main(argv: list[str]) -> int:
@@ -130,6 +131,9 @@ def enter(wanted: argparse.Namespace) -> int:
     row = rows.get(wanted.name)
     if row is None:
         raise ui.Problem(f"the lab has no {wanted.name!r}. It has: {', '.join(rows)}.")
+    if not row["enter"] and not row["user"]:
+        screen = row["console"] or "there is none that is known"
+        raise ui.Problem(f"{row['name']} has no known login. Its screen: {screen}")
     inside = row["inside"][-1] if row["inside"] else ""
     command = [word for word in wanted.command if word != "--"]
     if row["enter"]:
@@ -223,10 +227,13 @@ def _stacks() -> list[str]:
 
 
 def _strip_salt(stack: str) -> None:
-    """Take out of the stack file what the engine wrote into it: the salt of a state that is gone."""
+    """Take out of the stack file what the engine wrote into it: the salt of a state that is gone.
+
+    Where somebody put a secret into it, such as a cluster's password, that can't be read without it.
+    """
     settings = paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml"
     text = settings.read_text()
-    if SALT.search(text):
+    if SALT.search(text) and not SECRET.search(text):
         settings.write_text(SALT.sub("", text))
 
 

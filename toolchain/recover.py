@@ -19,13 +19,16 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from components.remote import ownership
 from components.remote.shell import LocalShell, Shell, SshShell, Unreachable
 from components.remote.virsh import Virsh, VirshError
 from toolchain import paths, processes, ui
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 ENDING = {"destroy", "down", "dn"}
 """Commands that take a whole lab away."""
@@ -39,6 +42,8 @@ OWNED = {
     "libvirt:index/network:Network": "network",
     "libvirt:index/pool:Pool": "pool",
 }
+SLOT = "pulumi-python:dynamic/nestlab:PveSlot"
+"""Keeps the number of a guest of Proxmox VE (`components.gates.pve`)."""
 VOLUMES = {"libvirt:index/volume:Volume", "libvirt:index/cloudInitDisk:CloudInitDisk"}
 
 State = dict[str, Any]
@@ -189,20 +194,62 @@ def finish_pending(stack: str, *, for_good: bool = False) -> None:
 
 def _finish(operation: State, deployment: State) -> bool:
     """Put one operation right; return whether that could be done now."""
-    resource, kind = operation["resource"], operation["type"]
+    resource = operation["resource"]
+    put_right = PUT_RIGHT.get(resource["type"])
+    if put_right is None:
+        return True
     try:
-        found = _Found.of(resource, deployment)
-        if found is None:
-            return True
-        if kind == "creating":
-            found.remove()
-        elif kind == "deleting" and found.gone():
-            forget(resource["urn"], deployment)
+        put_right(operation["type"], resource, deployment)
     except (Unreachable, VirshError) as beyond:
         # Inside a host that is off: the next command that meets it running puts it right.
         ui.warn(f"{resource['urn'].rpartition('::')[2]}: {beyond}")
         return False
     return True
+
+
+def _libvirts(kind: str, resource: State, deployment: State) -> None:
+    """Remove what was being created, forget what was being deleted and is gone."""
+    found = _Found.of(resource, deployment)
+    if found is None:
+        return
+    if kind == "creating":
+        found.remove()
+    elif kind == "deleting" and found.gone():
+        forget(resource["urn"], deployment)
+
+
+def _proxmoxs(kind: str, resource: State, deployment: State) -> None:
+    """Say to the keeper of its number what may be left there: the API's password is not known here.
+
+    One that was being deleted is lost whether it is gone or not, and the provider would fail on it if it
+    is, so it is forgotten; what is there is the keeper's to clear, by its mark.
+    """
+    if kind not in {"creating", "deleting"}:
+        return
+    inputs = resource.get("inputs") or {}
+    for one in deployment["resources"]:
+        if one["type"] == SLOT and _keeps(one.get("inputs") or {}, inputs):
+            one.setdefault("outputs", {})["left"] = True
+            if kind == "deleting":
+                forget(resource["urn"], deployment)
+
+
+def _keeps(slot: State, guest: State) -> bool:
+    """Whether ``slot`` is the keeper of the number of ``guest``; inputs of both."""
+    try:
+        same_number = int(slot["vmid"]) == int(guest["vmId"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return same_number and slot.get("node") == guest.get("nodeName")
+
+
+PUT_RIGHT: Mapping[str, Callable[[str, State, State], None]] = {
+    **dict.fromkeys([*OWNED, *sorted(VOLUMES)], _libvirts),
+    "proxmoxve:index/vmLegacy:VmLegacy": _proxmoxs,
+    "proxmoxve:index/containerLegacy:ContainerLegacy": _proxmoxs,
+}
+"""How an operation that never ended is put right, by the resource's type. Of all others nothing is left
+that the next `up` would stumble over: files are written over, gates look before they make."""
 
 
 def forget(urn: str, deployment: State) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 from typing_extensions import override
 
-from components.remote.ownership import left_behind, remove, tidy, uuid_of
+from components.remote.ownership import keys_away, left_behind, remove, tidy, uuid_of
 from components.remote.shell import Unreachable, shell_of
 from components.remote.virsh import Virsh, VirshError
 from components.remote.waiting import say
@@ -41,6 +41,9 @@ class IdentityProvider(ResourceProvider):
     def delete(self, _id: str, _props: Props) -> None:
         # Everything of the lab depends on its identity, so by now the engine has removed all it
         # knew of; what is left was half-made by a step that failed or was killed.
+        if not _props["uri"]:
+            keys_away(_props["private"])
+            return
         virsh = Virsh(shell_of(_props["target"]), _props["uri"])
         try:
             for kind, name in list(left_behind(virsh, _props["value"])):
@@ -52,7 +55,10 @@ class IdentityProvider(ResourceProvider):
 
 
 class Identity(Resource, module="nestlab", name="Identity"):
-    """The random number that a lab's UUIDs are made from."""
+    """The random number that a lab's UUIDs are made from.
+
+    ``uri`` is the libvirt of its outer host; empty: it has none to sweep.
+    """
 
     value: pulumi.Output[str]
     """16 hexadecimal digits."""

@@ -1,7 +1,8 @@
 """The discs a nested hypervisor is installed from: its maker's, made to ask nothing, and its answers.
 
-The installer's disc holds no secret and is made once for all labs of a checkout. The answers are one
-machine's: name, address, keys, a hashed password; they lie where nobody else may read.
+The installer's disc holds no secret and is made once for all labs of a checkout; so is the tools',
+with files of the user's that are no ISO by themselves: a maker's installation program. The answers
+are one machine's: name, address, keys, a hashed password; they lie where nobody else may read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing_extensions import override
 from components.gates.base import Gate, Props, has_unknown
 from components.media import installer, iso
 from components.media.answers import Answers
-from components.remote.waiting import Seen
+from components.remote.waiting import Seen, say
+from components.spec import sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 class InstallMediumProvider(Gate):
     """Makes the discs, and makes them again when they are gone."""
 
-    inputs = ("name", "kind", "recipe", "iso", "answers", "media", "private")
+    inputs = ("name", "kind", "recipe", "iso", "answers", "tools", "media", "private")
 
     @override
     def check(self, _olds: Props, news: Props) -> CheckResult:
@@ -35,6 +37,9 @@ class InstallMediumProvider(Gate):
             # In a preview the medium need not be there; `components.settings` refuses before an up.
             if news["iso"] and Path(news["iso"]).is_file():
                 installer.RECIPES[news["kind"]].check(iso.Iso(Path(news["iso"])))
+            for path in _tools(news).values():
+                if path.is_file():
+                    _recipe(news).check_tool(path)
             if not has_unknown(news["answers"]):
                 _files(news)
         except (iso.WrongMedium, iso.NotMade, ValueError) as wrong:
@@ -43,7 +48,7 @@ class InstallMediumProvider(Gate):
 
     @override
     def look(self, props: Props) -> Seen:
-        for path in filter(None, (props["installer"], props["disc"])):
+        for path in filter(None, (props["installer"], props.get("tools_disc"), props["disc"])):
             if not Path(path).is_file():
                 return Seen(ok=False, text=f"{path} is not there any more")
         return Seen(ok=True, text="there")
@@ -64,7 +69,7 @@ class InstallMediumProvider(Gate):
         iso.make(files, _recipe(news).LABEL, disc)
         if olds.get("disc") and olds["disc"] != str(disc):
             Path(olds["disc"]).unlink(missing_ok=True)
-        return {**news, "installer": first, "disc": str(disc)}
+        return {**news, "installer": first, "tools_disc": _tools_disc(news), "disc": str(disc)}
 
     @override
     def retire(self, props: Props) -> None:
@@ -77,6 +82,32 @@ def _files(props: Props) -> dict[str, bytes]:
     return made
 
 
+def _tools(props: Props) -> dict[str, Path]:
+    """Return the files of the tools' disc by their names there."""
+    return {name: Path(path) for name, path in sorted((props.get("tools") or {}).items())}
+
+
+def _tools_disc(props: Props) -> str:
+    """Return the disc with the user's files, made now if it is not there; empty without any."""
+    tools, cache = _tools(props), Path(props["media"])
+    if not tools:
+        return ""
+    cache.mkdir(parents=True, exist_ok=True)
+    digests = sums.sha256(tools.values(), cache / "sums.json")
+    told = hashlib.sha256()
+    for name, path in tools.items():
+        told.update(f"{name}\0{digests[path]}\0".encode())
+    disc = cache / f"tools-{told.hexdigest()[:24]}.iso"
+    if not disc.is_file():
+        say(
+            f"{', '.join(path.name for path in tools.values())}: put onto a CD, once on this machine"
+        )
+        iso.make(
+            {f"/{name}": path for name, path in tools.items()}, _recipe(props).TOOLS_LABEL, disc
+        )
+    return str(disc)
+
+
 def _recipe(props: Props) -> Any:
     return import_module(f"components.media.{props['recipe']}")
 
@@ -86,6 +117,8 @@ class InstallMedium(Resource, module="nestlab", name="InstallMedium"):
 
     installer: pulumi.Output[str]
     """The installer's disc; empty for a machine that is cloned from an image."""
+    tools_disc: pulumi.Output[str]
+    """The disc with the user's own files; empty without any."""
     disc: pulumi.Output[str]
     """The disc with its answers; another content has another path."""
 
@@ -99,6 +132,7 @@ class InstallMedium(Resource, module="nestlab", name="InstallMedium"):
         answers: pulumi.Input[Mapping[str, Any]],
         media: str,
         private: str,
+        tools: Mapping[str, str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
@@ -107,9 +141,11 @@ class InstallMedium(Resource, module="nestlab", name="InstallMedium"):
             "recipe": recipe,
             "iso": iso,
             "answers": answers,
+            "tools": dict(tools or {}),
             "media": media,
             "private": private,
             "installer": None,
+            "tools_disc": None,
             "disc": None,
         }
         opts = pulumi.ResourceOptions.merge(

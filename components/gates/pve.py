@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import Resource
+from pulumi.dynamic import DiffResult, Resource
 from typing_extensions import override
 
 from components.gates import probes
-from components.gates.base import Gate, Props
+from components.gates.base import Gate, Props, has_unknown
 from components.gates.keys import remove_keys, write_keys
 from components.remote.pve import Pve, PveError
 from components.remote.shell import Unreachable, shell_of
@@ -42,8 +42,24 @@ UNSET = {"kvm": 1}
 """What holds for an option that a guest's configuration does not name (qm.conf(5))."""
 
 
+HOLDER = {"vmid": "vmid", "node": "node", "kind": "type", "name": "name"}
+"""Our words for what the cluster lists of a guest."""
+HALF_MADE = "half-made: "
+"""Stands before the mark of a guest that is being made again, until it is as it was."""
+
+
 class _PveGate(Gate):
     """A gate whose API may refuse, or be silent, while it looks."""
+
+    moves: tuple[str, ...] = ()
+    """Inputs that say which thing it is; another one is made first, and this one goes afterwards."""
+
+    @override
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        moved = [key for key in self.moves if _differs(_olds.get(key), _news.get(key))]
+        if moved:
+            return DiffResult(changes=True, replaces=moved, delete_before_replace=False)
+        return super().diff(_id, _olds, _news)
 
     @override
     def look(self, props: Props) -> Seen:
@@ -64,10 +80,15 @@ class _PveGate(Gate):
             say(f"{_props['name']}: {beyond}")
 
 
+def _differs(old: Any, new: Any) -> bool:
+    return bool(old != new and not has_unknown([old, new]))
+
+
 class PveNetworkProvider(_PveGate):
     """Makes a Linux bridge on a node, and keeps it up."""
 
     inputs = ("name", "api", "node", "bridge", "cidr", "owner")
+    moves = ("node", "bridge")
 
     @override
     def seen(self, pve: Pve, props: Props) -> Seen:
@@ -165,6 +186,7 @@ class PveSlotProvider(_PveGate):
     """Keeps the number of a guest from others, and clears what a killed run left there."""
 
     inputs = ("name", "api", "node", "kind", "vmid", "owner")
+    moves = ("node", "kind", "vmid")
 
     @override
     def look(self, props: Props) -> Seen:
@@ -174,17 +196,38 @@ class PveSlotProvider(_PveGate):
     @override
     def mend(self, olds: Props, news: Props) -> Props:
         pve = Pve(news["api"])
-        config = pve.find(_config(news))
-        if config is not None and not _is_ours(config.get("description"), news):
+        found = _holder(pve, news)
+        if found is None:
+            return {**news, "left": False}
+        config = pve.find(_config(found)) or {}
+        if not _is_ours(config.get("description"), news):
             raise PveError(
-                f"node {news['node']} has a guest {int(news['vmid'])} that is not this lab's "
-                f"({config.get('name') or config.get('hostname')}): give it another number"
+                f"node {found['node']} has a guest {int(news['vmid'])} that is not this lab's "
+                f"({found.get('name')}): give it another number"
             )
-        if config is not None and (not olds or olds.get("left")):
+        # One on another node is the lab's own, and goes once the one that is made here has its place.
+        if found["node"] == news["node"] and (not olds or olds.get("left")):
             # Made by a run that did not come to write it into the state.
-            _remove(pve, news)
+            _remove(pve, found)
             say(f"{news['name']}: removed what a run that did not end left of it")
         return {**news, "left": False}
+
+    @override
+    def retire(self, props: Props) -> None:
+        # By now the provider has deleted the guest it knew of; what is there was half-made.
+        pve = Pve(props["api"])
+        config = pve.find(_config(props))
+        if config is not None and _is_ours(config.get("description"), props):
+            _remove(pve, props)
+            say(f"{props['name']}: removed what a run that did not end left of it")
+
+
+def _holder(pve: Pve, props: Props) -> Props | None:
+    """Return who has the number in the whole cluster, as properties of a gate; None for nobody."""
+    for each in pve.get("cluster/resources", type="vm"):
+        if int(each["vmid"]) == int(props["vmid"]):
+            return {key: each.get(word) for key, word in HOLDER.items()}
+    return None
 
 
 def _config(props: Props) -> str:
@@ -247,6 +290,7 @@ class PveGuestProvider(_PveGate):
         "deadline_s",
     )
     unasked = ("deadline_s",)
+    moves = ("node", "kind", "vmid")
 
     @override
     def seen(self, pve: Pve, props: Props) -> Seen:
@@ -259,8 +303,12 @@ class PveGuestProvider(_PveGate):
         at = f"nodes/{props['node']}/{props['kind']}/{int(props['vmid'])}"
         config = pve.find(f"{at}/config")
         if config is None:
+            if elsewhere := _moved(pve, props):
+                return Seen(ok=False, text=elsewhere)
             text = f"{_called(props)} is not there any more, and what was on its disk is lost"
             return Seen(ok=False, text=text)
+        if _is_half_made(config):
+            return Seen(ok=False, text=f"{_called(props)} is half-made")
         for key, value in _lacking(config, props).items():
             return Seen(ok=False, text=f"{_called(props)} does not have {key}={value}")
         state = pve.get(f"{at}/status/current").get("status")
@@ -271,7 +319,12 @@ class PveGuestProvider(_PveGate):
         pve = Pve(news["api"])
         at = f"nodes/{news['node']}/{news['kind']}/{int(news['vmid'])}"
         config = pve.find(f"{at}/config")
+        if config is not None and _is_half_made(config) and olds.get("definition"):
+            _remove(pve, news)
+            config = None
         if config is None:
+            if elsewhere := _moved(pve, news):
+                raise PveError(elsewhere)
             if not olds.get("definition"):
                 raise PveError(f"{_called(news)} was removed while it was being made")
             _again(pve, olds)
@@ -314,6 +367,22 @@ class PveGuestProvider(_PveGate):
             _again(pve, props)
 
 
+def _moved(pve: Pve, props: Props) -> str:
+    """Return what to say of a guest that somebody migrated; empty for one that is nowhere."""
+    found = _holder(pve, props)
+    if found is None or found["node"] == props["node"]:
+        return ""
+    tool = "pct" if props["kind"] == "lxc" else "qm"
+    back = (
+        f"`{tool} migrate {int(props['vmid'])} {props['node']}` on {found['node']} brings it back"
+    )
+    return f"{_called(props)} is on node {found['node']} by now; {back}"
+
+
+def _is_half_made(config: Props) -> bool:
+    return str(config.get("description") or "").startswith(HALF_MADE)
+
+
 def _definition(config: Props) -> dict[str, str]:
     """Return what makes a guest again, of its configuration: what is its node's own is left out.
 
@@ -324,32 +393,90 @@ def _definition(config: Props) -> dict[str, str]:
     return {key: str(value).rstrip("\n") for key, value in config.items() if key not in OWN}
 
 
+def _is_template(config: Props) -> bool:
+    return str(config.get("template", 0)) == "1"
+
+
 def _again(pve: Pve, props: Props) -> None:
-    """Make a guest as it was: its disks are allocated anew, of the size they had."""
-    again, definition = props["again"], props["definition"]
-    made = dict(definition)
-    grown = {}
-    for key, value in definition.items():
-        if not DISK.fullmatch(key) or "media=cdrom" in value:
-            continue
-        storage, _, rest = value.partition(":")
-        options = dict(each.partition("=")[::2] for each in rest.split(",")[1:])
-        size = options.pop("size", "1G")
-        first = str(_gib(size))
-        if again.get("image"):
-            # A disk made of an image is as large as the image, and grown then.
-            first, options["import-from"] = "0", again["image"]
-            grown[key] = size
-        made[key] = ",".join(
-            [f"{storage}:{first}", *(f"{name}={option}" for name, option in options.items())]
-        )
-    if again.get("template"):
-        made["ostemplate"] = again["template"]
-    node, vmid = props["node"], int(props["vmid"])
-    at = f"nodes/{node}/{props['kind']}"
-    pve.wait(node, pve.post(at, vmid=vmid, **made), MAKING_S)
+    """Make a guest as it was: its disks are allocated anew, of the size they had.
+
+    Until it is complete its description says that it is not, and who looks at it makes it anew.
+    """
+    definition = dict(props["definition"])
+    whole = definition.pop("description", "")
+    template = _is_template(definition)
+    if template:
+        del definition["template"]
+    make = _cloned if props["again"].get("clone") else _created
+    grown = make(pve, props, definition, f"{HALF_MADE}{whole}")
+    node = props["node"]
+    at = f"nodes/{node}/{props['kind']}/{int(props['vmid'])}"
     for disk, size in grown.items():
-        pve.wait(node, pve.put(f"{at}/{vmid}/resize", disk=disk, size=size), MAKING_S)
+        pve.wait(node, pve.put(f"{at}/resize", disk=disk, size=size), MAKING_S)
+    if template:
+        pve.wait(node, pve.post(f"{at}/template"), MAKING_S)
+    pve.put(f"{at}/config", **({"description": whole} if whole else {"delete": "description"}))
+
+
+def _created(pve: Pve, props: Props, definition: Mapping[str, str], half: str) -> dict[str, str]:
+    """Make a guest with new disks; return to what which of them are to be grown."""
+    told: dict[str, str] = {}
+    grown: dict[str, str] = {}
+    for key, value in definition.items():
+        told[key] = value
+        if _is_disk(key, value):
+            told[key], size = _allocated(value, props["again"].get("image", ""))
+            grown |= {key: size} if size else {}
+    if props["again"].get("template"):
+        told["ostemplate"] = props["again"]["template"]
+    node, vmid = props["node"], int(props["vmid"])
+    task = pve.post(f"nodes/{node}/{props['kind']}", vmid=vmid, description=half, **told)
+    pve.wait(node, task, MAKING_S)
+    return grown
+
+
+def _cloned(pve: Pve, props: Props, definition: Mapping[str, str], half: str) -> dict[str, str]:
+    """Clone a guest and set it as it was; return to what which disks are to be grown."""
+    node, vmid, again = props["node"], int(props["vmid"]), props["again"]
+    at = f"nodes/{node}/qemu"
+    named = {"name": definition["name"]} if "name" in definition else {}
+    full = 0 if again.get("linked") else 1
+    source = int(again["clone"])
+    task = pve.post(f"{at}/{source}/clone", newid=vmid, full=full, description=half, **named)
+    pve.wait(node, task, MAKING_S)
+    there = pve.get(f"{at}/{vmid}/config")
+    told: dict[str, str] = {}
+    grown: dict[str, str] = {}
+    for key, value in definition.items():
+        if _is_disk(key, value) and key in there:
+            grown[key] = _option(value, "size")
+        else:
+            told[key] = _allocated(value, "")[0] if _is_disk(key, value) else value
+    if rest := ",".join(sorted(set(there) - OWN - set(definition) - {"description"})):
+        told["delete"] = rest
+    pve.wait(node, pve.post(f"{at}/{vmid}/config", **told), MAKING_S)
+    return grown
+
+
+def _is_disk(key: str, value: str) -> bool:
+    return bool(DISK.fullmatch(key)) and "media=cdrom" not in value
+
+
+def _allocated(value: str, image: str) -> tuple[str, str]:
+    """Return a drive in the words that allocate it anew, and to what it is to be grown then."""
+    storage, _, rest = value.partition(":")
+    options = dict(each.partition("=")[::2] for each in rest.split(",")[1:])
+    size = options.pop("size", "1G")
+    first = str(_gib(size))
+    if image:
+        # A disk made of an image is as large as the image, and grown then.
+        first, options["import-from"] = "0", image
+    fresh = [f"{storage}:{first}", *(f"{name}={option}" for name, option in options.items())]
+    return ",".join(fresh), size if image else ""
+
+
+def _option(value: str, name: str) -> str:
+    return dict(each.partition("=")[::2] for each in value.split(",")[1:])[name]
 
 
 def _gib(size: str) -> int:
@@ -374,15 +501,82 @@ def _lacking(config: Props, props: Props) -> Props:
     return {
         key: value
         for key, value in wanted.items()
-        if str(config.get(key, UNSET.get(key))) != str(value)
+        if not _holds(str(config.get(key, UNSET.get(key))), str(value))
     }
+
+
+def _holds(found: str, wanted: str) -> bool:
+    """Whether an option is as wanted: a node adds what it knows of a drive, such as its size."""
+    return found == wanted or ("," in wanted and set(wanted.split(",")) <= set(found.split(",")))
+
+
+class PveTemplateProvider(_PveGate):
+    """Keeps a template that guests are cloned from."""
+
+    inputs = ("name", "api", "node", "kind", "vmid", "again", "instance")
+    moves = ("node", "vmid")
+
+    @override
+    def seen(self, pve: Pve, props: Props) -> Seen:
+        config = pve.find(_config(props))
+        if config is None:
+            return Seen(ok=False, text=f"template {int(props['vmid'])} is not there any more")
+        whole = _is_template(config) and not _is_half_made(config)
+        text = f"template {int(props['vmid'])} is {'there' if whole else 'half-made'}"
+        return Seen(ok=whole, text=text)
+
+    @override
+    def mend(self, olds: Props, news: Props) -> Props:
+        pve = Pve(news["api"])
+        if not self.seen(pve, news).ok:
+            if not olds.get("definition"):
+                raise PveError(f"template {int(news['vmid'])} was removed while it was being made")
+            if pve.find(_config(news)) is not None:
+                _remove(pve, news)
+            _again(pve, olds)
+            say(f"{news['name']}: made again")
+        return {**news, "definition": _definition(pve.get(_config(news)))}
+
+    @override
+    def retire(self, props: Props) -> None:
+        pve = Pve(props["api"])
+        if pve.find(_config(props)) is None and props.get("definition"):
+            # The provider refuses to delete what is not there.
+            _again(pve, props)
+
+
+class PveTemplate(Resource, module="nestlab", name="PveTemplate"):
+    """A template of a node that is there; ``image`` is the volume that its disk was made from."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        api: pulumi.Input[Api],
+        node: str,
+        vmid: pulumi.Input[int],
+        image: pulumi.Input[str],
+        instance: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "name": name,
+            "api": api,
+            "node": node,
+            "kind": "qemu",
+            "vmid": vmid,
+            "again": {"image": image},
+            "instance": instance,
+            "definition": None,
+        }
+        super().__init__(PveTemplateProvider(), name, props, opts)
 
 
 class PveGuestGate(Resource, module="nestlab", name="PveGuestGate"):
     """A guest or container of a node that is up.
 
-    ``config`` is what the provider can't set; ``again`` the image or template that it would be made from
-    again.
+    ``config`` is what the provider can't set; ``again`` what it would be made from again: ``image``, a
+    disk image; ``template``, of a container; or ``clone``, the number of a template, ``linked`` or not.
     """
 
     answers: pulumi.Output[str]
@@ -403,7 +597,7 @@ class PveGuestGate(Resource, module="nestlab", name="PveGuestGate"):
         target: pulumi.Input[Mapping[str, Any]],
         deadline_s: float,
         config: Mapping[str, pulumi.Input[str | int]] | None = None,
-        again: Mapping[str, pulumi.Input[str]] | None = None,
+        again: Mapping[str, pulumi.Input[str | int | bool]] | None = None,
         reach: pulumi.Input[Mapping[str, Any]] | None = None,
         key_folder: str = "",
         opts: pulumi.ResourceOptions | None = None,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from components.spec.facts import Accelerator
 
 JsonMap = Mapping[str, Any]
+LOCAL: JsonMap = {"kind": "local", "name": "this machine"}
+"""`components.remote.shell.Target` of the machine that deploys."""
 
 
 @dataclass(frozen=True)
@@ -268,4 +270,23 @@ class Installer(Protocol):
         opts: pulumi.ResourceOptions,
     ) -> HypervisorMade:
         """Make the guest, its medium and its gate; return it as a place."""
+        ...
+
+
+class Outer(Protocol):
+    """How an outer host becomes a place; nothing is made for it but a provider, and a pool."""
+
+    def __call__(
+        self,
+        lab: Lab,
+        *,
+        owner: pulumi.Resource,
+        cores: int,
+        password: pulumi.Output[str] | None,
+    ) -> Hypervisor:
+        """Return the place; ``owner`` is the parent of what belongs to it.
+
+        ``cores`` are those of this machine, as far as known; ``password`` is what a remote host is
+        entered with, a secret, which `components.settings` has seen to be there.
+        """
         ...

@@ -50,6 +50,9 @@ class Recipe:
     """`Answers.options`: what the stack says of this kind alone."""
     discs: Sequence[str] = ()
     """Further media in its drives, by their names in the lab."""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    """Files on one more CD, media of the lab by their names there: what its maker hands out as no ISO.
+    Then ``media`` has `TOOLS_LABEL`, the CD's label, and ``check_tool``, which refuses another file."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,16 @@ def install(
         answers=_answers(lab, plan, recipe, way, password),
         media=str(lab.root / ".nestlab" / MEDIA),
         private=way.folder,
+        tools={name: _file(lab, each) for name, each in recipe.tools.items()},
         opts=host.bound(parent),
     )
     discs = [Disc(f"{plan.name}-answers", medium.disc)]
     if "iso" in media:
         discs.insert(0, Disc(f"installer-{media['iso']}", medium.installer, shared=True))
     discs += [Disc(f"medium-{each}", _file(lab, each), shared=True) for each in recipe.discs]
+    if recipe.tools:
+        named = "-".join(sorted(recipe.tools.values()))
+        discs.append(Disc(f"tools-{spec.kind}-{named}", medium.tools_disc, shared=True))
     opened = host.hypervisor(
         name,
         spec,

@@ -109,7 +109,7 @@ def _system(
 ) -> tuple[libvirt.Volume, DirectBoot]:
     """Make the system disk, and say what boots from it."""
     cmdline = _words(golden)
-    if not host.plan.path and host.lab.spec.host.uri == LIBVIRT:
+    if not host.plan.path and host.lab.spec.host.where == LIBVIRT:
         disk = host.disk(
             name,
             plan,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pulumi
 import pulumi_libvirt as libvirt
 
 from components import domain_xml
@@ -28,6 +29,7 @@ from components.hypervisors.domain import (
     stylesheet,
 )
 from components.hypervisors.handle import (
+    LOCAL,
     BootQueue,
     Build,
     Disc,
@@ -47,8 +49,6 @@ from components.remote.virsh import words_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    import pulumi
 
     from components.spec import (
         ContainerSpec,
@@ -391,6 +391,29 @@ class LibvirtPlace:
         return gate
 
 
+def outer(
+    lab: Lab, *, owner: pulumi.Resource, cores: int, password: pulumi.Output[str] | None
+) -> LibvirtPlace:
+    """See `components.hypervisors.handle.Outer`: access to another machine is by key."""
+    del password
+    uri = lab.spec.host.where
+    return LibvirtPlace(
+        lab=lab,
+        plan=lab.plan.place(),
+        name="host",
+        owner=owner,
+        provider=libvirt.Provider(
+            "host-libvirt", uri=uri, opts=pulumi.ResourceOptions(parent=owner)
+        ),
+        target=LOCAL,
+        uri=uri,
+        accelerator=lab.accelerator,
+        pool_name=f"nestlab-{lab.spec.name}",
+        pool_path=lab.plan.pool_path,
+        cores=cores,
+    )
+
+
 def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:
     """What `MachineGate` asks of a guest."""
     kind = plan.ready.probe
@@ -404,5 +427,7 @@ def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:
 
 
 def _format(image: Path) -> str:
+    if not image.is_file():
+        return "qcow2"  # in a preview it need not be there
     with image.open("rb") as handle:
         return "qcow2" if handle.read(4) == b"QFI\xfb" else "raw"

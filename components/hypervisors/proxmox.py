@@ -15,10 +15,11 @@ import pulumi
 import pulumi_proxmoxve as px
 
 from components.gates.probes import proxmox as probe
-from components.gates.pve import MARK, PveGuestGate, PveNetworkGate, PveSlot
+from components.gates.pve import MARK, PveGuestGate, PveNetworkGate, PveSlot, PveTemplate
 from components.hypervisors import installed
 from components.hypervisors.domain import fingerprint, machine_facts
 from components.hypervisors.handle import (
+    LOCAL,
     BootQueue,
     Doors,
     HypervisorMade,
@@ -29,6 +30,10 @@ from components.hypervisors.handle import (
     bound,
 )
 from components.hypervisors.installed import Recipe
+from components.spec import totals
+from components.spec.files import QCOW2_MARK
+from components.spec.hosts.proxmox import ProxmoxHost
+from components.spec.nodes import node_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,10 +58,27 @@ FILES = "local"
 DISKS = "local-lvm"
 """Storage of a node that holds disks, likewise (R124)."""
 UPLINK = "vmbr0"
-LOWEST_VMID, VMIDS = 1000, 9000
+TOGETHER = 4
+"""Most machines of one lab that start at the same time on a cluster, where the stack says nothing."""
+GIB = 1 << 30
+TEMPLATE_MIB = 64
+"""A template is never started; its clones are given their own."""
+VMIDS = range(1_000, 10_000)
 """Below 100 numbers are Proxmox' own; to 999 they are left to whoever makes guests by hand."""
+CLUSTER_VMIDS = range(100_000, 1_000_000_000)
+"""On a cluster, which labs share: so many that two of a thousand labs hardly ever meet."""
 SCSI = {"virtio-scsi": "virtio-scsi-pci", "lsilogic": "lsi"}
 VGA = {"virtio": "virtio", "vga": "std", "qxl": "qxl", "cirrus": "cirrus", "none": "none"}
+
+
+@dataclass(frozen=True)
+class _Template:
+    """What guests are cloned from."""
+
+    made: px.VmLegacy
+    ready: PveTemplate
+    gib: int
+    """Size of its disk."""
 
 
 @dataclass
@@ -81,9 +103,16 @@ class ProxmoxPlace:
     """Whether guests use hardware virtualization."""
     files: str = FILES
     disks: str = DISKS
+    uplink: str = UPLINK
+    """Bridge that networks of mode bridge join where the stack names none."""
+    linked: bool = True
+    """Whether guests made from an image share its disk, which not every storage can."""
+    web: str = ""
+    """Its web interface, https://HOST:PORT; empty where none is known."""
     inside: Inside | None = None
     queue: BootQueue = field(init=False)
     _media: dict[str, px.FileLegacy] = field(default_factory=dict)
+    _templates: dict[str, _Template] = field(default_factory=dict)
     _vmids: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,7 +145,7 @@ class ProxmoxPlace:
             f"{name}-gate",
             api=self.api,
             node=self.node,
-            bridge=plan.bridge or UPLINK,
+            bridge=plan.bridge or self.uplink,
             cidr=f"{plan.gateway}/{plan.prefix}" if own else "",
             owner=self._own("network", name) if own else "",
             opts=self.bound(opts.parent),
@@ -174,8 +203,8 @@ class ProxmoxPlace:
         return MachineMade(
             ready=gate,
             address=plan.address or "",
-            console="",
-            enter=("qm", "terminal", vmid) if not self.plan.path or self.inside else (),
+            console=self._screen("kvm", plan),
+            enter=("qm", "terminal", vmid) if self.plan.path else (),
         )
 
     def _machine(
@@ -195,9 +224,10 @@ class ProxmoxPlace:
     ) -> PveGuestGate:
         vmid, hardware = self._vmids[plan.name], plan.hardware
         owner = self._own("domain", name)
-        slot = self._slot(name, "qemu", plan, owner, parent)
+        slot = self._slot(name, "qemu", vmid, owner, parent)
         bus = plan.disk_bus or "scsi"
         disk = f"{bus}0"
+        source = self._template(image, bus) if image else None
         devices = {"cdrom": "ide2", "hd": disk, "network": "net0"}
         uefi = spec.firmware == "uefi"
         extra: dict[str, pulumi.Input[str | int]] = dict(config or {})
@@ -221,7 +251,10 @@ class ProxmoxPlace:
             ),
             memory=px.VmLegacyMemoryArgs(dedicated=plan.memory_mib),
             scsi_hardware=SCSI[hardware.scsi],
-            disks=self._disk(disk, plan, image),
+            clone=px.VmLegacyCloneArgs(vm_id=source.made.vm_id, full=not self.linked)
+            if source
+            else None,
+            disks=self._disk(disk, plan.disk_gib or (source.gib if source else 0)),
             cdrom=px.VmLegacyCdromArgs(file_id=cd, interface="ide2") if cd is not None else None,
             network_devices=[
                 px.VmLegacyNetworkDeviceArgs(
@@ -242,28 +275,80 @@ class ProxmoxPlace:
                 parent,
                 depends_on=[
                     slot,
+                    *([source.ready] if source else []),
                     *self.queue.turn(),
                     *(networks[nic.network].ready for nic in plan.nics),
                 ],
                 delete_before_replace=True,
             ),
         )
-        return self._gate(name, "qemu", spec, plan, made, parent, probe=probe, config=extra, **gate)
+        again = {"clone": source.made.vm_id, "linked": self.linked} if source else {}
+        return self._gate(
+            name,
+            "qemu",
+            spec,
+            plan,
+            made,
+            parent,
+            probe=probe,
+            config=extra,
+            again=again,
+            **gate,
+        )
 
-    def _disk(self, interface: str, plan: MachinePlan, image: str) -> list[px.VmLegacyDiskArgs]:
-        if not plan.disk_gib and not image:
-            return []
-        more: dict[str, Any] = {}
-        if image:
-            more["import_from"] = self.medium(image, "import").id
-        return [
-            px.VmLegacyDiskArgs(
-                interface=interface,
-                datastore_id=self.disks,
-                size=plan.disk_gib or None,
-                **more,
-            )
-        ]
+    def _disk(
+        self, interface: str, gib: int, image: pulumi.Input[str] | None = None
+    ) -> list[px.VmLegacyDiskArgs]:
+        disk = px.VmLegacyDiskArgs(
+            interface=interface, datastore_id=self.disks, size=gib, import_from=image
+        )
+        return [disk] if gib else []
+
+    def _template(self, image: str, bus: str) -> _Template:
+        """Return the template that guests with a disk of ``image`` are cloned from: one for each bus."""
+        key = f"{image}-{bus}"
+        if key in self._templates:
+            return self._templates[key]
+        name = f"{self.name}-template-{key}"
+        vmid = number(self.lab.plan.name, self.plan, f"template/{key}", set(self._vmids.values()))
+        self._vmids[f"template/{key}"] = vmid
+        medium, gib = self.medium(image, "import"), self._gib(image)
+        owner = self._own("template", name)
+        slot = self._slot(name, "qemu", vmid, owner, self.owner)
+        made = px.VmLegacy(
+            f"{name}-vm",
+            node_name=self.node,
+            vm_id=vmid,
+            name=f"{self.lab.plan.name}-template-{key}",
+            description=owner.apply(lambda value: MARK.format(owner=value)),
+            template=True,
+            started=False,
+            on_boot=False,
+            cpu=px.VmLegacyCpuArgs(cores=1, type="qemu64", sockets=1),
+            memory=px.VmLegacyMemoryArgs(dedicated=TEMPLATE_MIB),
+            scsi_hardware=SCSI["virtio-scsi"],
+            disks=self._disk(f"{bus}0", gib, medium.id),
+            operating_system=px.VmLegacyOperatingSystemArgs(type="l26"),
+            agent=px.VmLegacyAgentArgs(enabled=False),
+            opts=self.options(self.owner, depends_on=[slot], delete_before_replace=True),
+        )
+        ready = PveTemplate(
+            f"{name}-gate",
+            api=self.api,
+            node=self.node,
+            vmid=vmid,
+            image=medium.id,
+            instance=fingerprint(key, gib),
+            opts=self.bound(self.owner, depends_on=[made]),
+        )
+        self._templates[key] = _Template(made, ready, gib)
+        return self._templates[key]
+
+    def _gib(self, image: str) -> int:
+        """Return how large a disk that is made from ``image`` is at least."""
+        path = (self.lab.root / self.lab.spec.media[image].path).expanduser()
+        # In a preview it need not be there.
+        return virtual_gib(path) if path.is_file() else 1
 
     def container(
         self,
@@ -275,7 +360,7 @@ class ProxmoxPlace:
     ) -> MachineMade:
         """See `Hypervisor.container`: LXC, from the lab's own template (R127)."""
         vmid, owner = self._vmids[plan.name], self._own("container", name)
-        slot = self._slot(name, "lxc", plan, owner, opts.parent)
+        slot = self._slot(name, "lxc", vmid, owner, opts.parent)
         template = self.medium(spec.template, "vztmpl")
         nic = plan.nics[0] if plan.nics else None
         net = self.plan.networks[nic.network] if nic else None
@@ -334,10 +419,10 @@ class ProxmoxPlace:
         return MachineMade(
             ready=gate,
             address=plan.address or "",
-            console="",
-            user="root",
-            enter=("pct", "enter", str(vmid)),
-            run=("pct", "exec", str(vmid), "--"),
+            console=self._screen("lxc", plan),
+            user="root" if self.plan.path else "",
+            enter=("pct", "enter", str(vmid)) if self.plan.path else (),
+            run=("pct", "exec", str(vmid), "--") if self.plan.path else (),
         )
 
     def hypervisor(
@@ -371,10 +456,16 @@ class ProxmoxPlace:
             reach=build.reach,
             key_folder=build.key_folder,
         )
-        return Opened(gate, gate.reach, gate.answers, Inside(gate, gate), "", "")
+        screen = self._screen("kvm", plan)
+        return Opened(gate, gate.reach, gate.answers, Inside(gate, gate), screen, "")
 
     def _disc(self, disc: Disc) -> px.FileLegacy:
         return self._file(f"disc-{disc.name}", disc.path, "iso", ".iso")
+
+    def _screen(self, console: str, plan: MachinePlan) -> str:
+        """Return the page of the web interface that shows a machine's screen."""
+        where = f"vmid={self._vmids[plan.name]}&node={self.node}"
+        return f"{self.web}/?console={console}&novnc=1&{where}" if self.web else ""
 
     def _own(self, kind: str, name: str) -> pulumi.Output[str]:
         return self.lab.identity.uuid(kind, name)
@@ -383,7 +474,7 @@ class ProxmoxPlace:
         self,
         name: str,
         kind: str,
-        plan: MachinePlan,
+        vmid: int,
         owner: pulumi.Output[str],
         parent: pulumi.Resource | None,
     ) -> PveSlot:
@@ -392,7 +483,7 @@ class ProxmoxPlace:
             api=self.api,
             node=self.node,
             kind=kind,
-            vmid=self._vmids[plan.name],
+            vmid=vmid,
             owner=owner,
             opts=self.bound(parent),
         )
@@ -434,17 +525,28 @@ def vmids(lab: str, place: PlacePlan) -> dict[str, int]:
     The order in which names give way is theirs, as it is for addresses.
     """
     found: dict[str, int] = {}
-    taken: set[int] = set()
     for name in sorted(place.machines):
-        digest = int.from_bytes(
-            sha256(f"{lab}/{'/'.join(place.path)}/{name}".encode()).digest()[:8]
-        )
-        number = LOWEST_VMID + digest % VMIDS
-        while number in taken:
-            number = LOWEST_VMID + (number + 1 - LOWEST_VMID) % VMIDS
-        taken.add(number)
-        found[name] = number
+        found[name] = number(lab, place, name, set(found.values()))
     return found
+
+
+def number(lab: str, place: PlacePlan, name: str, taken: set[int]) -> int:
+    """Return the number for what is called ``name`` on a node, not one of ``taken``."""
+    room = VMIDS if place.path else CLUSTER_VMIDS
+    seed = f"{lab}/{'/'.join(place.path)}/{name}"
+    offset = int.from_bytes(sha256(seed.encode()).digest()[:8]) % len(room)
+    while room[offset] in taken:
+        offset = (offset + 1) % len(room)
+    return room[offset]
+
+
+def virtual_gib(image: Path) -> int:
+    """Return the size of the disk that a qcow2 or raw image is, GiB, rounded up."""
+    with image.open("rb") as handle:
+        head = handle.read(32)
+    qcow2 = head.startswith(QCOW2_MARK)
+    size = int.from_bytes(head[24:32]) if qcow2 else image.stat().st_size
+    return max(1, -(-size // GIB))
 
 
 def _probe(plan: MachinePlan) -> JsonMap:
@@ -511,6 +613,7 @@ def install(
         node=plan.name,
         cores=plan.cores,
         kvm=spec.kvm,
+        web=f"https://{plan.address}:{PORT}",
         inside=opened.inside,
     )
     return HypervisorMade(
@@ -526,3 +629,52 @@ def install(
 
 
 INSTALLER = install
+
+
+def outer(
+    lab: Lab, *, owner: pulumi.Resource, cores: int, password: pulumi.Output[str] | None
+) -> ProxmoxPlace:
+    """See `components.hypervisors.handle.Outer`: one node of a cluster, chosen by the lab's name."""
+    del cores  # those of this machine
+    host = lab.spec.host
+    if not isinstance(host, ProxmoxHost) or password is None:
+        raise TypeError("a Proxmox VE cluster is an outer host of kind proxmox, with a password")
+    node = node_of(lab.spec.name, host, totals(lab.spec))
+    token = "!" in host.user
+    entry: JsonMap = (
+        {"api_token": password.apply(lambda secret: f"{host.user}={secret}")}
+        if token
+        else {"username": host.user, "password": password}
+    )
+    provider = px.Provider(
+        "host-proxmox",
+        endpoint=f"{host.endpoint}/",
+        insecure=host.insecure,
+        opts=pulumi.ResourceOptions(parent=owner),
+        **entry,
+    )
+
+    def known(secret: str) -> Api:
+        return {
+            "url": host.endpoint,
+            "user": host.user,
+            "password": secret,
+            "insecure": host.insecure,
+        }
+
+    return ProxmoxPlace(
+        lab=lab,
+        plan=lab.plan.place(),
+        name="host",
+        owner=owner,
+        provider=provider,
+        api=pulumi.Output.secret(password.apply(known)),
+        target=LOCAL,
+        node=node,
+        cores=min(host.nodes[node].cores, TOGETHER),
+        files=host.files,
+        disks=host.disks,
+        uplink=host.uplink,
+        linked=host.linked,
+        web=host.endpoint,
+    )

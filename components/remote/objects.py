@@ -91,7 +91,10 @@ class RemoteObjectProvider(Gate):
 
     @override
     def look(self, props: Props) -> Seen:
-        return driver_of(props["driver"]).glance(shell_of(props["target"]), props["wanted"])
+        try:
+            return driver_of(props["driver"]).glance(shell_of(props["target"]), props["wanted"])
+        except DriverError as refused:
+            return Seen(ok=False, text=str(refused))
 
     @override
     def mend(self, olds: Props, news: Props) -> Props:

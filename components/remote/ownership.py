@@ -70,15 +70,20 @@ def remove(virsh: Virsh, kind: str, name: str) -> None:
         virsh.must("pool-undefine", name)
 
 
+def keys_away(private: str) -> None:
+    """Remove a lab's folder of keys, and the one around it when it was the last."""
+    if private:
+        shutil.rmtree(private, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(private).parent.rmdir()
+
+
 def tidy(virsh: Virsh, lab: str, private: str) -> None:
     """Remove the lab's files that no resource knows: keys, and logs of consoles that never ended.
 
     A gate that is stopped while it waits leaves both, the log on purpose: it says what was wrong.
     """
-    if private:
-        shutil.rmtree(private, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            Path(private).parent.rmdir()
+    keys_away(private)
     if not virsh.is_local:
         return
     before, after = CONSOLE_LOG.split("{domain}")

@@ -7,7 +7,8 @@ refuses everything wrong at once, before anything exists; `plan` then says what 
 from __future__ import annotations
 
 from components.spec.facts import GoldenImage, HostFacts, resolve_accelerator
-from components.spec.lab import BootSpec, HostSpec, LabSpec, MediumSpec, TemplateSpec
+from components.spec.hosts.base import HostSpec
+from components.spec.lab import BootSpec, LabSpec, MediumSpec, TemplateSpec
 from components.spec.loader import load
 from components.spec.machines import (
     ConsoleSpec,
@@ -17,6 +18,7 @@ from components.spec.machines import (
     ReadySpec,
 )
 from components.spec.networks import NetworkSpec, NicSpec
+from components.spec.nodes import Totals
 from components.spec.places import HypervisorSpec, PlaceSpec
 from components.spec.plan import (
     LabPlan,
@@ -25,7 +27,6 @@ from components.spec.plan import (
     NicPlan,
     PlacePlan,
     ReadyPlan,
-    Totals,
     plan,
     totals,
 )

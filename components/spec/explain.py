@@ -24,6 +24,8 @@ SECRETS = ("password", "secret", "token", "key", "passphrase")
 SHOWN = 60
 """Longest text quoted in a message, characters."""
 UNITS = {"_mib": "MiB", "_gib": "GiB", "_s": "s"}
+OUTER = ("host",)
+"""Path of the outer host, one of whose kinds is meant where none is said."""
 KEY = "[key]"
 """How pydantic marks an error in a mapping's key."""
 
@@ -159,7 +161,7 @@ def _problems(error: ErrorDetails, shapes: _Shapes) -> list[Problem]:
                 choose(field, known) if nearest(field, known) else "remove it",
             )
         case "union_tag_not_found" | "union_tag_invalid":
-            found = _kind(error)
+            found = _kind(error, outer=path == OUTER)
         case "literal_error":
             allowed = [word.strip("'") for word in _words(context["expected"])]
             found = problem(f"allowed are {listed(allowed)}", choose(str(value), allowed))
@@ -171,7 +173,12 @@ def _problems(error: ErrorDetails, shapes: _Shapes) -> list[Problem]:
             found = problem(f"at most {most} is possible{needed}", f"write {context['le']} or less")
         case "too_short":
             rule = f"it has at least one entry{needed}"
-            found = Problem("", "an empty list given", rule, "add one or remove the field")
+            found = Problem(
+                "",
+                f"an empty {'mapping' if isinstance(value, Mapping) else 'list'} given",
+                rule,
+                "add one or remove the field",
+            )
         case _:
             found = _wrong_type(error, given, needed)
     return [found]
@@ -181,15 +188,16 @@ def _words(expected: str) -> list[str]:
     return expected.replace(" or ", ", ").split(", ")
 
 
-def _kind(error: ErrorDetails) -> Problem:
+def _kind(error: ErrorDetails, *, outer: bool) -> Problem:
+    from components.spec.hosts import HOSTS  # noqa: PLC0415 - as the next
     from components.spec.kinds import KINDS  # noqa: PLC0415 - costs nothing where nothing is wrong
 
-    known = list(KINDS)
+    known = list(HOSTS if outer else KINDS)
     value = error["input"]
     if not isinstance(value, Mapping):
         remedy = "write its fields below it, indented"
         return Problem("", _given(value, ""), "a mapping of fields is needed", remedy)
-    rule = f"known kinds of hypervisor are {listed(known)}"
+    rule = f"known kinds of {'outer host' if outer else 'hypervisor'} are {listed(known)}"
     kind = value.get("kind")
     if kind is None:
         return Problem("kind", "nothing given", rule, f"add kind: {known[0]}")

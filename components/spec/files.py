@@ -5,16 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-Content = Literal["absent", "folder", "iso", "qcow2", "other", "unreadable"]
+ImageFormat = Literal["qcow2", "raw", "vmdk", "vhdx", "vhd", "vdi"]
+Content = Literal[
+    "absent", "folder", "iso", "qcow2", "vmdk", "vhdx", "vhd", "vdi", "other", "unreadable"
+]
+"""A raw image is "other" without a word for it."""
 
 ISO_MARK = b"CD001"
 ISO_MARK_AT = 0x8001
 """ECMA-119: the first volume descriptor is sector 16 of 2048 bytes, its name begins at byte 1."""
 QCOW2_MARK = b"QFI\xfb"
+IMAGES: dict[bytes, tuple[Content, str]] = {
+    QCOW2_MARK: ("qcow2", "a qcow2 image"),
+    b"KDMV": ("vmdk", "a VMware disk (vmdk)"),
+    b"# Disk DescriptorFile": ("vmdk", "a VMware disk (vmdk)"),
+    b"vhdxfile": ("vhdx", "a Hyper-V disk (vhdx)"),
+    b"conectix": ("vhd", "a Virtual PC disk (vhd)"),
+    b"<<< ": ("vdi", "a VirtualBox disk (vdi)"),
+}
+"""Disk images by how they begin."""
 FOREIGN = {
-    b"KDMV": "a VMware disk (vmdk)",
-    b"vhdxfile": "a Hyper-V disk (vhdx)",
-    b"conectix": "a Virtual PC disk (vhd)",
     b"<!DOCTYPE": "a web page",
     b"<html": "a web page",
     b"\x1f\x8b": "a gzip archive",
@@ -38,7 +48,8 @@ def glance(path: str) -> tuple[Content, str]:
         return "unreadable", (failed.strerror or "unreadable").lower()
     if head[ISO_MARK_AT:] == ISO_MARK:
         return "iso", "an ISO"
-    if head.startswith(QCOW2_MARK):
-        return "qcow2", "a qcow2 image"
+    for mark, image in IMAGES.items():
+        if head.startswith(mark):
+            return image
     known = next((word for mark, word in FOREIGN.items() if head.startswith(mark)), "")
     return "other", known

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - pydantic reads it at run time
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
-from components.spec.places import PlaceSpec
-from components.spec.values import (
-    FilePath,
-    Folder,
-    Gib,
-    Mib,
-    Name,
-    Seconds,
-    Sha256,
-    SpecModel,
-    Uri,
-    Whole,
-)
-
-POOLS = "/var/lib/libvirt/nestlab"
-"""Folder of the outer host under which each lab keeps its disks."""
+from components.spec.hosts import DEFAULT, HOSTS
+from components.spec.hosts.base import HostSpec  # noqa: TC001 - pydantic reads it at run time
+from components.spec.hosts.libvirt import POOLS, LibvirtHost
+from components.spec.places import PlaceSpec, kind_tag
+from components.spec.values import FilePath, Name, Seconds, Sha256, SpecModel, Whole
 
 
-class HostSpec(SpecModel):
-    """The outer host, and how much of it the lab may take."""
+class _ByKind:
+    """Validates the outer host with the model of its ``kind``."""
 
-    uri: Uri = Field(
-        "qemu:///system",
-        description="Its libvirt: qemu:///system, or qemu+ssh://USER@HOST/system?keyfile=PATH",
-    )
-    accelerator: Literal["auto", "kvm", "tcg"] = Field(
-        "auto",
-        description="What runs the first layer: kvm; tcg, emulation; auto, the doctor's verdict",
-    )
-    pool_path: Folder | None = Field(
-        None, description=f"Its folder for the lab's disks; default: {POOLS}/NAME"
-    )
-    memory_mib: Mib | None = Field(
-        None,
-        description="Budget for the memory of the first layer altogether, MiB; default: no limit",
-    )
-    disk_gib: Gib | None = Field(
-        None,
-        description="Budget for the disks of the first layer altogether, GiB; default: no limit",
-    )
-    cores: Whole | None = Field(
-        None,
-        ge=1,
-        description="Budget for the virtual cores of the first layer altogether, which may exceed the "
-        "host's real ones; default: no limit",
-    )
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        del source
+        choices = {kind_tag(name): handler.generate_schema(it.model) for name, it in HOSTS.items()}
+        return core_schema.tagged_union_schema(choices, discriminator=_host_kind)
+
+
+def _host_kind(value: Any) -> str:
+    """Return the branch of an outer host: one whose kind is left out is a machine with libvirt."""
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return kind_tag(DEFAULT if kind is None else kind)
 
 
 class BootSpec(SpecModel):
@@ -83,7 +60,9 @@ class LabSpec(PlaceSpec):
     """A lab: what stands on the outer host, layer by layer."""
 
     name: Name = Field(description="Name of the lab: machines on the outer host begin with it")
-    host: HostSpec = Field(default_factory=HostSpec, description="The outer host")
+    host: Annotated[HostSpec, _ByKind()] = Field(
+        default_factory=LibvirtHost, description="The outer host"
+    )
     boot: BootSpec = Field(
         default_factory=BootSpec, description="How machines are started and waited for"
     )
@@ -97,5 +76,7 @@ class LabSpec(PlaceSpec):
 
     @property
     def pool_path(self) -> str:
-        """Folder of the outer host that holds the lab's disks."""
+        """Folder of the outer host that holds the lab's disks; empty where it has no folders."""
+        if not isinstance(self.host, LibvirtHost):
+            return ""
         return self.host.pool_path or f"{POOLS}/{self.name}"

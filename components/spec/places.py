@@ -23,6 +23,9 @@ from components.spec.values import Cores, Gib, Mib, Name, Seconds, SpecModel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from components.spec.files import ImageFormat
+    from components.spec.lab import LabSpec
+
 T = TypeVar("T")
 Group = Literal["hypervisors", "guests", "containers"]
 """In the order in which their addresses are planned: what moves at the highest price first."""
@@ -37,14 +40,18 @@ class _ByKind:
         del source
         from components.spec.kinds import KINDS  # noqa: PLC0415 - kinds are made of this module
 
-        choices = {f"<{name}>": handler.generate_schema(kind.model) for name, kind in KINDS.items()}
-        return core_schema.tagged_union_schema(choices, discriminator=_kind_tag)
+        choices = {kind_tag(name): handler.generate_schema(it.model) for name, it in KINDS.items()}
+        return core_schema.tagged_union_schema(choices, discriminator=_kind_of)
 
 
-def _kind_tag(value: Any) -> str | None:
-    # In angle brackets it can't be taken for a name when an error's path is read.
+def kind_tag(kind: object) -> str:
+    """Return what marks the branch of ``kind`` in an error's path, and can't be taken for a name."""
+    return f"<{kind}>"
+
+
+def _kind_of(value: Any) -> str | None:
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    return None if kind is None else f"<{kind}>"
+    return None if kind is None else kind_tag(kind)
 
 
 if TYPE_CHECKING:
@@ -163,6 +170,8 @@ class Offers:
     """What mode bridge joins when the stack names nothing, in words; empty: it has to."""
     images: bool = True
     """Whether a guest's disk may be a clone of an image."""
+    image_formats: tuple[ImageFormat, ...] = ("qcow2", "raw")
+    """What such an image may be; the first is what others are best converted to."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """Fields of a guest that may not be given there, and what holds instead."""
 
@@ -188,6 +197,8 @@ class Kind:
     golden: str = ""
     """The golden image it is a clone of, as ``make image`` calls it; empty: of none."""
     hardware: Hardware = field(default_factory=Hardware)
+    longest_name: int = 20
+    """How long its own name may be, characters."""
     ready_s: int = 0
     """How long it may take to be installed and answer, seconds; 0: as boot.ready_s says."""
 
@@ -202,8 +213,6 @@ LIBVIRT = Offers(
     probes=get_args(Probe),
 )
 """libvirt with QEMU, wherever it runs."""
-OUTER = LIBVIRT
-"""The outer host's libvirt. No containers: they would share the kernel of the class's host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,16 +247,13 @@ class Place:
     kind: Kind | None
     """None for the outer host."""
     above: Place | None
+    offers: Offers
+    """What it can hold."""
 
     @property
     def depth(self) -> int:
         """0 for the outer host."""
         return len(self.path)
-
-    @property
-    def offers(self) -> Offers:
-        """What it can hold."""
-        return self.kind.offers if self.kind else OUTER
 
     @property
     def title(self) -> str:
@@ -276,11 +282,12 @@ def ordered(mapping: Mapping[str, T]) -> list[tuple[str, T]]:
     return sorted(mapping.items(), key=lambda item: natural(item[0]))
 
 
-def places(lab: PlaceSpec) -> Iterator[Place]:
+def places(lab: LabSpec) -> Iterator[Place]:
     """Yield every place of ``lab``, each before what is inside it."""
+    from components.spec.hosts import HOSTS  # noqa: PLC0415 - as kinds
     from components.spec.kinds import KINDS  # noqa: PLC0415 - kinds are made of this module
 
-    waiting = [Place((), "lab", lab, None, None)]
+    waiting = [Place((), "lab", lab, None, None, HOSTS[lab.host.kind].offers)]
     while waiting:
         place = waiting.pop(0)
         yield place
@@ -291,12 +298,13 @@ def places(lab: PlaceSpec) -> Iterator[Place]:
                 hypervisor,
                 KINDS[hypervisor.kind],
                 place,
+                KINDS[hypervisor.kind].offers,
             )
             for name, hypervisor in ordered(place.spec.hypervisors)
         ]
 
 
-def machines(lab: PlaceSpec) -> Iterator[Machine]:
+def machines(lab: LabSpec) -> Iterator[Machine]:
     """Yield every machine of ``lab``, the outer layers first."""
     for place in places(lab):
         yield from place.machines()

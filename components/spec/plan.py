@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from components.spec import addresses
 from components.spec.checks.capacity import disk_of, memory_of
 from components.spec.machines import BootDevice, ContainerSpec, DiskBus, GuestSpec
+from components.spec.nodes import Totals
 from components.spec.places import (
     Group,
     Hardware,
@@ -138,7 +139,7 @@ class LabPlan:
 
     name: str
     pool_path: str
-    """Folder of the outer host for the lab's disks."""
+    """Folder of the outer host for the lab's disks; empty where it has no folders."""
     places: tuple[PlacePlan, ...]
 
     def place(self, *path: str) -> PlacePlan:
@@ -167,15 +168,6 @@ class LabPlan:
         """Yield every machine, the outer layers first."""
         for place in self.places:
             yield from place.machines.values()
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What the first layer takes of the outer host; all deeper layers are inside it."""
-
-    memory_mib: int
-    disk_gib: int
-    cores: int
 
 
 def totals(spec: LabSpec) -> Totals:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from components.spec.hosts import DEFAULT, HOSTS
+from components.spec.hosts.base import HostSpec
 from components.spec.kinds import KINDS
 from components.spec.places import HypervisorSpec
 from components.spec.schema import polish, schema
@@ -33,9 +35,18 @@ go, and `address:` pins it. What changes in a file changes just that:
 | a container's memory, cores, address, command | it is stopped, set up and started |
 """
 ANY_KIND = "HypervisorSpec"
+ANY_HOST = "HostSpec"
 ORDER = (
     ("LabSpec", "The lab (`nestlab:lab`)"),
-    ("HostSpec", "`host`"),
+    (ANY_HOST, "`host`, whatever its kind"),
+    *(
+        (
+            host.model.__name__,
+            f"`host` of `kind: {name}`{', which may be left out' * (name == DEFAULT)}: {host.title}",
+        )
+        for name, host in HOSTS.items()
+    ),
+    ("NodeSpec", "`host.nodes.NAME`"),
     ("BootSpec", "`boot`"),
     ("MediumSpec", "`media.NAME`"),
     ("TemplateSpec", "`templates.NAME`"),
@@ -53,10 +64,11 @@ ORDER = (
 def page() -> str:
     """Return the page as Markdown."""
     models = schema()["$defs"]
-    common = HypervisorSpec.model_json_schema(ref_template="#/$defs/{model}")
-    models[ANY_KIND] = common | {"properties": _without_titles(common["properties"])}
-    for kind in KINDS.values():
-        _leave_out_what_is_common(models[kind.model.__name__], models[ANY_KIND])
+    for name, base, each in ((ANY_KIND, HypervisorSpec, KINDS), (ANY_HOST, HostSpec, HOSTS)):
+        common = base.model_json_schema(ref_template="#/$defs/{model}")
+        models[name] = common | {"properties": _without_titles(common["properties"])}
+        for kind in each.values():
+            _leave_out_what_is_common(models[kind.model.__name__], models[name])
     missing = set(models) - {name for name, _ in ORDER}
     if missing:
         raise ValueError(f"add to ORDER: {', '.join(sorted(missing))}")

@@ -61,7 +61,8 @@ class SpecModel(BaseModel):
     )
 
 
-def _matches(pattern: str, rule: str, remedy: str) -> Callable[[str], str]:
+def matches(pattern: str, rule: str, remedy: str) -> Callable[[str], str]:
+    """Return a validator of texts that ``pattern`` matches as a whole."""
     compiled = re.compile(pattern.removesuffix("$") + r"\Z")
 
     def check(value: str) -> str:
@@ -72,12 +73,13 @@ def _matches(pattern: str, rule: str, remedy: str) -> Callable[[str], str]:
     return check
 
 
-def _text(description: str, pattern: str) -> WithJsonSchema:
+def text_schema(description: str, pattern: str) -> WithJsonSchema:
+    """Return the JSON schema of a text that ``pattern`` matches."""
     return WithJsonSchema({"type": "string", "pattern": pattern, "description": description})
 
 
 def _bridge(value: str) -> str:
-    return _matches(
+    return matches(
         BRIDGE,
         "a bridge of the host has at most 15 letters, digits, dots, hyphens or underscores",
         "give the name that `ip link` shows",
@@ -85,7 +87,7 @@ def _bridge(value: str) -> str:
 
 
 def _mac(value: str) -> str:
-    _matches(
+    matches(
         MAC,
         "a MAC is six pairs of hexadecimal digits joined by colons",
         "write it like 52:54:00:12:34:56, in quotes",
@@ -218,17 +220,40 @@ def _uri(value: str) -> str:
     return value
 
 
+def endpoint(example: str) -> Callable[[str], str]:
+    """Return a validator of ``https://HOST:PORT``, the port may be left out; ``example`` is one."""
+    rule = "an API is reached by https://, a host and a port, without a path"
+
+    def check(value: str) -> str:
+        remedy = f"write it like {example}"
+        try:
+            parts = urlsplit(value)
+            port_is_wrong = parts.port == 0
+        except ValueError:
+            refuse(Problem("", "something that is no URL given", rule, remedy))
+        if "@" in parts.netloc:
+            # Not shown: it may hold a password.
+            refuse(Problem("", "a URL with a user given", "stack files are read by many", remedy))
+        bare = parts._replace(path=parts.path.rstrip("/"))
+        known = (bare.scheme, bare.path, bare.query, bare.fragment) == ("https", "", "", "")
+        if not known or not bare.hostname or port_is_wrong or not value.isprintable():
+            refuse(Problem("", f"{value!r} given", rule, remedy))
+        return bare.geturl()
+
+    return check
+
+
 Name = Annotated[
     str,
     AfterValidator(
-        _matches(
+        matches(
             NAME,
             "a name is 1 to 20 lower-case letters, digits and hyphens, begins with a letter and "
             "does not end with a hyphen",
             "rename it",
         )
     ),
-    _text("Name: lower-case letters, digits, hyphens", NAME),
+    text_schema("Name: lower-case letters, digits, hyphens", NAME),
 ]
 Whole = Annotated[int, Strict()]
 Mib = Annotated[Whole, Field(ge=16)]
@@ -247,7 +272,7 @@ Bridge = Annotated[
 Domain = Annotated[
     str,
     AfterValidator(
-        _matches(
+        matches(
             DOMAIN,
             "a DNS domain is lower-case letters, digits and hyphens joined by dots",
             "write it like lab.test",
@@ -258,7 +283,7 @@ Domain = Annotated[
 Sha256 = Annotated[
     str,
     AfterValidator(
-        _matches(
+        matches(
             SHA256,
             "a SHA-256 is 64 hexadecimal digits",
             "take the first word that `sha256sum FILE` prints, in quotes",

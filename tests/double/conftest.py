@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain import environment, paths
+from tests.support.pve import Pve
+from tests.support.vcsim import Vcsim
+from toolchain import environment, golang, host, paths, pins, wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,6 +85,32 @@ def project(tmp_path: Path) -> Project:
     return made
 
 
+def _shares_loopback() -> None:
+    """Skip where the engine runs in another network namespace, in which loopback is another."""
+    name = host.namespace()
+    here, there = Path("/proc/self/ns/net"), wrapper.NAMESPACES / name
+    if name and there.exists() and not here.samefile(there):
+        pytest.skip(f"the engine runs in {name}: run `python3 -m toolchain test double`")
+
+
+@pytest.fixture
+def pve() -> Iterator[Pve]:
+    """A Proxmox VE of one node, ``pve1``, with nothing on it."""
+    _shares_loopback()
+    with Pve() as running:
+        yield running
+
+
+@pytest.fixture
+def vcsim() -> Iterator[Vcsim]:
+    """A vCenter with one host outside any cluster, ``DC0_H0``, with nothing on it."""
+    if not golang.built([pins.VCSIM]):
+        pytest.skip("needs vcsim: run `make toolchain`")
+    _shares_loopback()
+    with Vcsim() as running:
+        yield running
+
+
 def children(pid: int) -> set[int]:
     """Return the pids of everything that ``pid`` started, at any depth."""
     parents: dict[int, int] = {}
@@ -113,5 +141,6 @@ def eventually(holds: Callable[[], object], seconds: float) -> bool:
 @pytest.fixture
 def sshd() -> Iterator[Serve]:
     """Serve stub machines until the test ends: ``sshd(machine).target("xen1")``."""
+    _shares_loopback()
     with ExitStack() as running:
         yield lambda machine: running.enter_context(machine.serve())

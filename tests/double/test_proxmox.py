@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tarfile
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -99,6 +100,16 @@ def settings(pve: Pve, number: int) -> dict[str, list[str]]:
     return {key: sorted(str(value).strip().split(",")) for key, value in config if key not in own}
 
 
+def cloned(pve: Pve) -> list[tuple[int, str]]:
+    """Which template was cloned, and whether fully, as often as it was."""
+    found = []
+    for request in pve.requests:
+        if request.method == "POST" and request.path.endswith("/clone"):
+            told = dict(parse_qsl(request.body))
+            found.append((int(request.path.split("/")[-2]), told["full"]))
+    return found
+
+
 def running(pve: Pve) -> set[str]:
     states = pve.vms() | pve.containers()
     return {name for name, number in numbers(pve).items() if states[number] == "running"}
@@ -120,10 +131,13 @@ def test_a_lab_in_a_proxmox_lives_through_everything(
     assert web["net0"].startswith("vmxnet3=52:54:00:")
     assert f"bridge={own}" in web["net0"]
     assert "size=4G" in web["scsi0"]
+    template = at["lab-template-disk-scsi"]
+    assert pve.vms()[template] == "template"
+    assert cloned(pve) == [(template, "0")], "linked: it shares its image's disk"
     assert "ip=10.78.0." in box["net0"]
     assert box["unprivileged"] == 1
-    assert "24 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
-    assert "24 unchanged" in project.pulumi("refresh", "--yes", "--skip-preview")
+    assert "27 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
+    assert "27 unchanged" in project.pulumi("refresh", "--yes", "--skip-preview")
 
     # Switched off by hand: preview says which, and what `up` does about it.
     pve.stop(at["live"])
@@ -135,15 +149,17 @@ def test_a_lab_in_a_proxmox_lives_through_everything(
     assert running(pve) == {"live", "web", "box"}
 
     # Removed by hand: made again as it was, and preview says what is lost.
-    before = [settings(pve, at[name]) for name in ("web", "box")]
-    pve.remove(at["web"])
-    pve.remove(at["box"])
+    before = [settings(pve, at[name]) for name in ("web", "box", "lab-template-disk-scsi")]
+    for number in (at["web"], at["box"], template):
+        pve.remove(number)
     said = project.pulumi("preview")
     assert f"x-web-gate: guest {at['web']} is not there any more, and what was on its disk" in said
     project.pulumi("up", "--yes", "--skip-preview")
     assert (running(pve), numbers(pve)) == ({"live", "web", "box"}, at)
-    assert [settings(pve, at[name]) for name in ("web", "box")] == before
-    assert "24 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
+    assert cloned(pve) == [(template, "0")] * 2
+    after = [settings(pve, at[name]) for name in ("web", "box", "lab-template-disk-scsi")]
+    assert after == before
+    assert "27 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
 
     # An edit changes just that; the disk stays.
     disk = pve.config(at["web"])["scsi0"]

@@ -32,7 +32,7 @@ class Needs:
     why: str = ""
     lab: str = ""
     uri: str = ""
-    """The outer host's libvirt; sizes of this machine say nothing about another one."""
+    """The outer host, its libvirt's URI or a cluster; sizes of this machine say nothing of another one."""
     memory_mib: int = 0
     disk_gib: int = 0
     cores: int = 0
@@ -101,7 +101,7 @@ def read(file: Path) -> Needs:
     size = totals(lab)
     return Needs(
         lab=lab.name,
-        uri=lab.host.uri,
+        uri=lab.host.where,
         memory_mib=int(size.memory_mib),
         disk_gib=int(size.disk_gib),
         cores=int(size.cores),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from components.spec import nodes
+from components.spec.hosts.base import ClusterSpec
 from components.spec.machines import ContainerSpec
 from components.spec.places import HypervisorSpec, Machine, Place, machines, places
 from components.spec.problems import Problem, counted
@@ -152,4 +154,13 @@ def budget(lab: LabSpec) -> list[Problem]:
     return found
 
 
-CAPACITY = (minimums, memory, disk, cores, budget)
+def node(lab: LabSpec) -> list[Problem]:
+    """A node of a cluster has room for the whole first layer."""
+    if not isinstance(lab.host, ClusterSpec):
+        return []
+    outer = list(next(places(lab)).machines())
+    need = nodes.Totals(*(sum(map(measure.of, outer)) for measure in (_MEMORY, _DISK, _CORES)))
+    return nodes.wrong(lab.name, lab.host, need)
+
+
+CAPACITY = (minimums, memory, disk, cores, budget, node)

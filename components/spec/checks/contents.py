@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from components.spec import kinds
-from components.spec.files import glance
+from components.spec.files import ImageFormat, glance
 from components.spec.machines import ContainerSpec, GuestSpec
-from components.spec.places import Machine, Place, machines, ordered, places
+from components.spec.places import (
+    LIBVIRT,
+    HypervisorSpec,
+    Machine,
+    Place,
+    machines,
+    ordered,
+    places,
+)
 from components.spec.problems import Problem, choose, listed
 from components.spec.values import SpecModel
 
@@ -17,6 +25,9 @@ if TYPE_CHECKING:
     from components.spec.lab import LabSpec
     from components.spec.machines import MachineSpec
 
+IMAGE_FORMATS = get_args(ImageFormat)
+QEMU_NAMES = {"vhd": "vpc"}
+"""What qemu-img calls a format where that is another name."""
 DEEPEST = 3
 """Layers of machines: each one runs roughly ten times slower than the one around it."""
 
@@ -26,11 +37,22 @@ def names(lab: LabSpec) -> list[Problem]:
     first: dict[str, Machine] = {}
     found = []
     for machine in machines(lab):
+        found += _too_long(machine)
         taken = first.setdefault(machine.name, machine)
         if taken is not machine:
             rule = f"machines are found by their name alone, and {taken.at} has it already"
             found.append(Problem(machine.at, f"name {machine.name!r} given", rule, "rename one"))
     return found
+
+
+def _too_long(machine: Machine) -> list[Problem]:
+    if not isinstance(machine.spec, HypervisorSpec):
+        return []
+    kind = kinds.KINDS[machine.spec.kind]
+    if len(machine.name) <= kind.longest_name:
+        return []
+    rule = f"{kind.title} is called so, and takes at most {kind.longest_name} characters"
+    return [Problem(machine.at, f"name {machine.name!r} given", rule, "shorten it")]
 
 
 def depth(lab: LabSpec) -> list[Problem]:
@@ -55,11 +77,11 @@ def containers(lab: LabSpec) -> list[Problem]:
             continue
         at = f"{place.at}.containers"
         given = f"{listed(place.spec.containers)} given"
-        if place.kind is None:
+        if place.kind is None and place.offers.engine == "libvirt":
             rule = "containers need a nested hypervisor, here they would share the host's kernel"
             found.append(Problem(at, given, rule, "move them into one, for example of kind kvm"))
         else:
-            rule = f"{place.kind.title} has no containers"
+            rule = f"{_title(place)} has no containers"
             found.append(Problem(at, given, rule, "make guests of them, or move them"))
     return found
 
@@ -76,7 +98,7 @@ def nesting(lab: LabSpec) -> list[Problem]:
                     Problem(
                         at,
                         f"a nested hypervisor in {place.title} given",
-                        f"{place.kind.title if place.kind else place.title} holds no hypervisors",
+                        f"{_title(place)} holds no hypervisors",
                         "move it further out",
                     )
                 )
@@ -153,6 +175,7 @@ def hardware(lab: LabSpec) -> list[Problem]:
                 found.append(Problem(f"{at}.dhcp", "true given", rule, "remove it"))
         for machine in place.machines():
             if isinstance(machine.spec, ContainerSpec):
+                found += _fixed(machine.at, machine.spec, place)
                 continue
             spec = machine.spec
             found += _offered(
@@ -179,7 +202,7 @@ def _title(place: Place) -> str:
     return place.kind.title if place.kind else place.title
 
 
-def _fixed(at: str, spec: MachineSpec, place: Place) -> list[Problem]:
+def _fixed(at: str, spec: MachineSpec | ContainerSpec, place: Place) -> list[Problem]:
     """Refuse what the place can't be told of a guest, rather than forget it in silence."""
     found = []
     for field, instead in place.offers.fixed.items():
@@ -203,21 +226,28 @@ def files(lab: LabSpec, exists: Callable[[str], bool]) -> list[Problem]:
     found = []
     used = _uses(lab)
     for name, medium in lab.media.items():
-        found += _file(f"lab.media.{name}.path", medium.path, exists, used.get(name, set()))
+        found += _file(f"lab.media.{name}.path", medium.path, exists, used.get(name, {}))
     for name, template in lab.templates.items():
-        found += _file(f"lab.templates.{name}.path", template.path, exists, set())
+        found += _file(f"lab.templates.{name}.path", template.path, exists, {})
     return found
 
 
-def _uses(lab: LabSpec) -> dict[str, set[str]]:
-    used: dict[str, set[str]] = {}
+def _uses(lab: LabSpec) -> dict[str, dict[str, set[str]]]:
+    """Return how each medium is used: as "iso", as "image", and then in which formats it may be."""
+    used: dict[str, dict[str, set[str]]] = {}
     for machine in machines(lab):
+        nested = isinstance(machine.spec, HypervisorSpec)
+        offers = LIBVIRT if nested else machine.place.offers
+        formats = set[str](offers.image_formats)
         for field, name in _media_of(machine).items():
-            used.setdefault(name, set()).add(field)
+            uses = used.setdefault(name, {})
+            uses[field] = uses[field] & formats if field in uses else formats
     return used
 
 
-def _file(at: str, path: str, exists: Callable[[str], bool], used: set[str]) -> list[Problem]:
+def _file(
+    at: str, path: str, exists: Callable[[str], bool], used: dict[str, set[str]]
+) -> list[Problem]:
     given = f"{path!r} given"
     if not exists(path):
         remedy = "put the file there or correct the path"
@@ -228,15 +258,27 @@ def _file(at: str, path: str, exists: Callable[[str], bool], used: set[str]) -> 
     if content == "unreadable":
         return [Problem(at, given, f"it can't be read ({word})", "let yourself read it")]
     found = []
-    if "iso" in used and content in {"qcow2", "other"}:
+    if "iso" in used and content not in {"iso", "absent"}:
         rule = f"it is used as an ISO and is {word or 'no ISO 9660 image'}"
-        remedy = "use it as image:" if content == "qcow2" else "get the file again"
+        remedy = "use it as image:" if content in IMAGE_FORMATS else "get the file again"
         found.append(Problem(at, given, rule, remedy))
-    if "image" in used and (content == "iso" or (content == "other" and word)):
-        rule = f"it is used as a disk image, which is qcow2 or raw, and is {word}"
-        remedy = "use it as iso:" if content == "iso" else "convert, unpack or get it again"
-        found.append(Problem(at, given, rule, remedy))
+    if "image" in used and (wrong := _no_image(content, word, sorted(used["image"]))):
+        found.append(Problem(at, given, *wrong))
     return found
+
+
+def _no_image(content: str, word: str, formats: list[str]) -> tuple[str, str] | None:
+    """Return rule and remedy for what is not a disk image in one of ``formats``."""
+    form = "raw" if content == "other" and not word else content
+    if form in formats or content == "absent":
+        return None
+    rule = f"it is used as a disk image, which is {' or '.join(formats)} there, and is "
+    if content == "iso":
+        return rule + word, "use it as iso:"
+    if form in IMAGE_FORMATS and formats:
+        convert = f"convert it: qemu-img convert -O {QEMU_NAMES.get(formats[0], formats[0])}"
+        return rule + (word or "a raw image, or none"), convert
+    return rule + word, "convert, unpack or get it again"
 
 
 CONTENTS = (names, depth, nesting, containers, media, templates, hardware)

@@ -180,6 +180,12 @@ def management(lab: LabSpec) -> list[Problem]:
                     "on a bridge no address is planned, and a hypervisor is reached by its address"
                 )
                 found.append(Problem(at, given, rule, "pin it with address: A.B.C.D"))
+            elif network.mode != "bridge" and place.offers.engine not in {"libvirt", ""}:
+                rule = (
+                    f"the network ends at {place.title}, and a hypervisor is reached by its address"
+                )
+                remedy = "put its first NIC on a network of mode bridge, with a fixed address"
+                found.append(Problem(at, given, rule, remedy))
             elif network.mode != "bridge" and not network.dhcp and _kind_needs_dhcp(spec):
                 rule = "the network has dhcp: false, and this kind takes its address by DHCP"
                 found.append(

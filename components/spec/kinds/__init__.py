@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     from components.spec.places import Kind
 
 NAMES = (
+    "esxi",
+    "hyperv",
     "kvm",
     "proxmox",
+    "xenserver",
+    "virtualbox",
+    "workstation",
 )  # fmt: skip  # one line each
 """Modules of this package; each holds its `Kind` as ``KIND``, under the same name."""
 

@@ -44,13 +44,13 @@ KIND = Kind(
     offers=Offers(
         nic_models=("virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"),
         disk_buses=("scsi", "virtio", "sata", "ide"),
-        modes=("bridge", "isolated", "nat"),
+        modes=("bridge", "isolated"),
         containers=True,
         engine="proxmox",
         uplink="vmbr0, its bridge to the network it is managed by",
         fixed={
             "console": "its web interface shows screens, with noVNC",
-            "video": "its own default adapter",
+            "command": "a container runs its template's init",
         },
     ),
 )

@@ -11,7 +11,7 @@ from components.spec.places import Hardware, InstalledSpec, Kind, Minimum, Offer
 from components.spec.problems import Problem
 from components.spec.values import Cores, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
-NIC = "e1000"
+NIC: Literal["e1000"] = "e1000"
 
 
 class XenServerSpec(InstalledSpec):
@@ -75,6 +75,7 @@ KIND = Kind(
         modes=("bridge", "isolated"),
         containers=False,
         uplink="the network that it is managed by",
+        image_formats=("raw", "vhd"),
         fixed={
             "machine": "each of its guests has the chipset pc",
             "console": "XO Lite, its web interface, shows screens to who logs in there",

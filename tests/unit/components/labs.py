@@ -59,7 +59,11 @@ def answers(resource: Registered) -> Mapping[str, Any]:
             "answers": "up",
             "called": resource.inputs.get("wanted", {}).get("name"),
         },
-        "InstallMedium": {"installer": "/media/installer.iso", "disc": "/keys/answers.iso"},
+        "InstallMedium": {
+            "installer": "/media/installer.iso",
+            "tools_disc": "/media/tools.iso",
+            "disc": "/keys/answers.iso",
+        },
         "Volume": {"id": f"/pool/{resource.inputs.get('name')}"},
         "CloudInitDisk": {"id": f"/pool/{resource.inputs.get('name')};11aa"},
     }.get(resource.type.rpartition(":")[2], {})

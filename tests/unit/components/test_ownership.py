@@ -83,6 +83,17 @@ def test_keys_and_console_logs_of_gates_that_never_opened_go_with_the_lab(
     assert left == {"ours-too-web-console.log", "theirs-kvm1-console.log"}
 
 
+def test_a_lab_without_libvirt_below_it_takes_its_keys_away_and_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(identities, "shell_of")
+    keys = tmp_path / "keys" / "local"
+    keys.mkdir(parents=True)
+    (keys / "id_ed25519").touch()
+    IdentityProvider().delete("", {**identity(str(keys)), "uri": ""})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
     place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,3 +138,69 @@ def test_a_broken_finding_is_told_with_the_command_that_mends_it(broken: str, ro
 def test_each_stack_keeps_its_keys_apart(root: Path) -> None:
     folders = {settings.load(NET, root, stack).facts["private"] for stack in ("a", "b")}
     assert len(folders) == 2
+
+
+# Remote outer hosts -----------------------------------------------------------------------------
+
+ROOM = {"memory_mib": 4096, "disk_gib": 40, "cores": 4}
+CLUSTER = NET | {
+    "networks": {"net": {"mode": "bridge"}},
+    "host": {
+        "kind": "proxmox",
+        "endpoint": "https://pve.example.test:8006",
+        "nodes": {"pve1": ROOM},
+    },
+}
+
+
+def test_a_cluster_is_not_judged_by_what_the_doctor_found_here(root: Path) -> None:
+    (root / ".nestlab" / "host.json").unlink()
+    # A real output would be waited for by the next deployment, in another loop.
+    secret: Any = object()
+    facts = settings.load(CLUSTER, root, "mine", password=secret).facts
+    assert (facts["accelerator"], facts["cores"]) == ("kvm", settings.CORES_UNKNOWN)
+    assert facts["password"] is secret
+
+
+def test_without_its_password_up_names_the_command_and_a_preview_warns(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [line] = refusal(CLUSTER, root)
+    assert line == (
+        "nestlab:hostPassword: nothing given, but https://pve.example.test:8006 is entered with a "
+        "password or a token's secret: run `pulumi config set --secret nestlab:hostPassword`"
+    )
+    said: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
+    monkeypatch.setattr(pulumi.Output, "secret", lambda value: value)
+    given = settings.load(CLUSTER, root, "mine", preview=True)
+    assert given.facts["password"] == settings.NOT_GIVEN
+    assert "nestlab:hostPassword is not set" in said[0]
+
+
+class Config:
+    """A stack's configuration."""
+
+    def __init__(self, **values: str) -> None:
+        self.values = values
+
+    def full_key(self, key: str) -> str:
+        return f"nestlab:{key}"
+
+    def get_secret(self, key: str) -> Any:
+        return self.values.get(key)
+
+
+def test_a_password_is_read_as_a_secret_and_refused_in_clear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: Any = Config(hostPassword="hunter2")
+    nothing: Any = Config()
+    assert settings.host_password(nothing) is None
+    secrets = {"nestlab:hostPassword"}
+    monkeypatch.setattr(pulumi.runtime, "is_config_secret", lambda key: key in secrets)
+    assert settings.host_password(given) == given.get_secret("hostPassword")
+    secrets.clear()
+    with pytest.raises(pulumi.RunError, match="in clear, where everybody reads it") as refused:
+        settings.host_password(given)
+    assert "hunter2" not in str(refused.value)

@@ -367,6 +367,24 @@ def test_the_engines_salt_is_taken_out_of_a_stack_file_and_nothing_else(checkout
     assert file.stat().st_mtime_ns == before, "a file without it is not written"
 
 
+def test_the_salt_stays_where_a_secret_of_the_stack_needs_it(checkout: Path) -> None:
+    file = checkout / "stacks" / "Pulumi.local.yaml"
+    text = "encryptionsalt: v1:abc\nconfig:\n  nestlab:hostPassword:\n    secure: v1:def\n"
+    file.write_text(text)
+    lab._strip_salt("local")
+    assert file.read_text() == text
+
+
+def test_a_guest_without_a_known_login_is_shown_by_its_screen(
+    checkout: Path, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del checkout
+    row = {"name": "web", "inside": [], "enter": [], "run": [], "user": "", "console": "https://s"}
+    monkeypatch.setattr(lab, "_outputs", lambda _: {"sheet": [row]})
+    with pytest.raises(ui.Problem, match=r"web has no known login\. Its screen: https://s"):
+        entered(ran, "web")
+
+
 def test_a_lab_that_went_leaves_no_stack_and_no_salt(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -530,3 +530,61 @@ def test_a_state_that_the_engine_does_not_take_back_is_a_problem(
     (tmp_path / "pulumi").chmod(0o755)
     with pytest.raises(ui.Problem, match="`pulumi stack export --stack local` failed: error: no"):
         recover.finish_pending("local")
+
+
+# Guests of Proxmox VE ---------------------------------------------------------------------------
+
+GUESTS = {
+    "qemu": "proxmoxve:index/vmLegacy:VmLegacy",
+    "lxc": "proxmoxve:index/containerLegacy:ContainerLegacy",
+}
+
+
+def guest(kind: str, number: int, node: str = "pve1") -> dict[str, Any]:
+    token = GUESTS[kind]
+    inputs = {"vmId": number, "nodeName": node, "name": "web"}
+    return {"urn": f"{OUTER}${token}::web-vm", "type": token, "inputs": inputs, "id": str(number)}
+
+
+def slot(number: float, node: str = "pve1", logical: str = "web-slot") -> dict[str, Any]:
+    given = {"vmid": number, "node": node, "kind": "qemu"}
+    return {
+        "urn": f"{OUTER}${recover.SLOT}::{logical}",
+        "type": recover.SLOT,
+        "inputs": given,
+        "outputs": {**given, "left": False},
+    }
+
+
+@pytest.mark.parametrize("kind", GUESTS)
+def test_the_keeper_of_its_number_is_told_of_a_guest_that_was_being_made(
+    kind: str, engine: Engine
+) -> None:
+    others = [slot(4712, logical="other"), slot(4711, "pve2", "elsewhere")]
+    engine.resources += [slot(4711.0), *others, {**slot(1), "inputs": {}}]
+    after = engine.recovered(("creating", guest(kind, 4711)))
+    left = [one["urn"] for one in after["resources"] if (one.get("outputs") or {}).get("left")]
+    assert left == [slot(4711)["urn"]]
+
+
+def test_a_guest_that_was_being_deleted_is_forgotten_and_its_keeper_told(engine: Engine) -> None:
+    half = guest("qemu", 4711)
+    gate = {**resource("gate", "web-gate", name="web-gate"), "dependencies": [half["urn"]]}
+    engine.resources += [slot(4711), half, gate]
+    after = engine.recovered(("deleting", half), command="destroy")
+    assert half["urn"] not in json.dumps(after), "the provider would fail on what is not there"
+    [kept] = [one for one in after["resources"] if one["type"] == recover.SLOT]
+    assert kept["outputs"]["left"] is True
+
+
+def test_a_guest_of_whose_number_there_is_no_keeper_stays_known(engine: Engine) -> None:
+    half = guest("qemu", 4711)
+    engine.resources += [half]
+    after = engine.recovered(("deleting", half), ("updating", half))
+    assert half["urn"] in [one["urn"] for one in after["resources"]]
+
+
+def test_an_update_that_was_cut_off_tells_no_keeper(engine: Engine) -> None:
+    engine.resources += [slot(4711)]
+    after = engine.recovered(("updating", guest("qemu", 4711)))
+    assert not any((one.get("outputs") or {}).get("left") for one in after["resources"])

@@ -1,0 +1,109 @@
+"""What all outer hosts share: how much of them the lab may take, and what the spec knows of a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from components.spec.problems import Problem, refuse
+from components.spec.values import Cores, Flag, Gib, Mib, SpecModel, Whole, matches, text_schema
+
+if TYPE_CHECKING:
+    from components.spec.places import Offers
+
+PASSWORD = "hostPassword"  # noqa: S105 - its name
+"""Key of the stack's configuration, a secret, that holds the password of a remote host."""
+SET_PASSWORD = f"run `pulumi config set --secret nestlab:{PASSWORD}`"
+NODE = r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$"
+NodeName = Annotated[
+    str,
+    AfterValidator(
+        matches(
+            NODE,
+            "a node has a host's name or address: letters, digits, hyphens and dots",
+            "give the name that the cluster shows",
+        )
+    ),
+    text_schema("Node: letters, digits, hyphens, dots", NODE),
+]
+
+
+class HostSpec(SpecModel):
+    """The outer host, and how much of it the lab may take."""
+
+    kind: str = Field(description="What the outer host is")
+    memory_mib: Mib | None = Field(
+        None,
+        description="Budget for the memory of the first layer altogether, MiB; default: no limit",
+    )
+    disk_gib: Gib | None = Field(
+        None,
+        description="Budget for the disks of the first layer altogether, GiB; default: no limit",
+    )
+    cores: Whole | None = Field(
+        None,
+        ge=1,
+        description="Budget for the virtual cores of the first layer altogether, which may exceed the "
+        "host's real ones; default: no limit",
+    )
+
+    @property
+    def where(self) -> str:
+        """Where it is, as the stack says."""
+        raise NotImplementedError
+
+
+class NodeSpec(SpecModel):
+    """What one node of a cluster has for labs; each lab stands on one node, and has to fit there."""
+
+    memory_mib: Mib = Field(
+        description="Memory for labs, MiB; of several nodes one with more gets more labs"
+    )
+    disk_gib: Gib = Field(description="Disk for labs, GiB")
+    cores: Cores = Field(
+        description="Virtual cores for one lab, which may exceed the node's real ones"
+    )
+
+
+class ClusterSpec(HostSpec):
+    """A remote cluster: a lab stands on one of its nodes."""
+
+    insecure: Flag = Field(
+        False,
+        description="Whether any certificate will do; for a host with a certificate of its own making",
+    )
+    nodes: Annotated[Mapping[NodeName, NodeSpec], Field(min_length=1)] = Field(
+        description="Nodes that labs may stand on, by name, with what each has for them"
+    )
+    node: NodeName | None = Field(
+        None,
+        description="Node the lab stands on; default: by the lab's name, one that has room for it",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_secret(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            rule = "stack files are read by many"
+            wrong = [
+                Problem(field, "a secret given", rule, f"remove it, and {SET_PASSWORD}")
+                for field in ("password", "token", "secret", "api_token")
+                if field in data
+            ]
+            if wrong:
+                refuse(*wrong)
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class HostKind:
+    """All the spec knows of one kind of outer host, `components/spec/hosts/NAME.py`."""
+
+    name: str
+    title: str
+    """How people call it, in messages."""
+    model: type[HostSpec]
+    offers: Offers
