@@ -20,6 +20,7 @@ from components.spec import plan as planned
 from components.spec.hosts.libvirt import LibvirtHost
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from components.spec import GoldenImage, LabSpec
@@ -41,7 +42,7 @@ def deploy(
     private: Path,
     accelerator: Accelerator,
     cores: int,
-    golden: GoldenImage | None,
+    golden: Mapping[str, GoldenImage],
     password: pulumi.Output[str] | None = None,
 ) -> dict[str, pulumi.Output[Any]]:
     """Make the lab ``spec`` and return the stack's outputs.

@@ -91,13 +91,13 @@ def load(
         for path in absent:
             pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
         host = _host(spec, root)
-        golden = any(place.kind and place.kind.golden for place in places(spec))
+        golden = sorted({p.kind.golden for p in places(spec) if p.kind and p.kind.golden})
         facts = {
             "root": root,
             "private": root / FOLDER / "keys" / stack,
             "accelerator": resolve_accelerator(spec, host),
             "cores": host.cores if host else CORES_UNKNOWN,
-            "golden": GoldenImage.read(root) if golden else None,
+            "golden": {variant: GoldenImage.read(root, variant) for variant in golden},
         }
         return Given(spec, facts | _entry(spec, password, preview=preview))
     except SpecError as wrong:

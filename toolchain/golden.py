@@ -1,4 +1,4 @@
-"""The golden image where libvirt reaches it: volumes of a pool that all checkouts share.
+"""A golden image where libvirt reaches it: volumes of a pool that all checkouts share.
 
 Everything goes through virsh, so that a member of the group libvirt can do it without root. An
 upload that was cut off leaves a volume that looks whole; so a last, empty volume ``HASH.whole``
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 POOL = "nestlab-images"
 PLACE = Path("/var/lib/libvirt/nestlab/images")
-GOLDEN_JSON = "golden.json"
 VERSION = 1
 """Of golden.json's shape; readers refuse another."""
 CMDLINE = (
@@ -41,7 +40,7 @@ CMDLINE = (
     ("systemd.show_status", "yes"),
     ("_", "quiet"),
 )
-"""The kernel arguments the image boots with; the key ``_`` holds words without a value."""
+"""The kernel arguments a KVM host boots with; the key ``_`` holds words without a value."""
 UPLOAD_S = 900.0
 """Deadline for one upload, seconds; half a gigabyte takes 2 on a quiet machine."""
 REMEDY = f"Check that libvirt works (`virsh -c {daemons.URI} pool-list`) and that {PLACE.parent} has 1 GB free."
@@ -63,14 +62,23 @@ class Part:
         return PLACE / self.volume
 
 
+def facts_of(variant: str) -> Path:
+    """Where labs read of a variant: ``.nestlab/golden.json`` is the nested KVM host's."""
+    return paths.LOCAL / ("golden.json" if variant == "kvm" else f"golden-{variant}.json")
+
+
 def parts(folder: Path) -> dict[str, Part]:
-    """The image's three files by role; ``folder`` is named by the image's hash."""
+    """The image's files by role; ``folder`` is named by the image's hash.
+
+    Without kernel and initrd the disk boots by itself.
+    """
     name = folder.name
-    return {
+    known = {
         "disk": Part(f"{name}.qcow2", folder / "root.qcow2", "qcow2"),
         "kernel": Part(f"{name}.vmlinuz", folder / "vmlinuz", "raw"),
         "initrd": Part(f"{name}.initrd", folder / "initrd", "raw"),
     }
+    return {role: part for role, part in known.items() if role == "disk" or part.file.exists()}
 
 
 def _virsh(system: System, *commands: str, timeout_s: float = 60, stdin: str = "") -> Result:
@@ -107,8 +115,8 @@ def volumes(system: System) -> set[str]:
     }
 
 
-def publish(system: System, folder: Path, root_gib: int) -> None:
-    """Give libvirt the image in ``folder`` unless it has it, and write ``.nestlab/golden.json``.
+def publish(system: System, folder: Path, variant: str, root_gib: int) -> None:
+    """Give libvirt the image in ``folder`` unless it has it, and write the variant's facts.
 
     Raises:
         Problem: libvirt refuses; with what it said.
@@ -126,22 +134,20 @@ def publish(system: System, folder: Path, root_gib: int) -> None:
                 for part in wanted.values():
                     upload(system, part, root_gib)
                 _must(system, f"vol-create {POOL} /dev/stdin", stdin=volume_xml(whole, 0, "raw"))
-    cache.write(
-        paths.LOCAL / GOLDEN_JSON, json.dumps(description(folder, root_gib), indent=2) + "\n"
-    )
+    cache.write(facts_of(variant), json.dumps(description(folder, root_gib), indent=2) + "\n")
 
 
 def description(folder: Path, root_gib: int) -> dict[str, object]:
-    """What a lab has to know of the image, as ``golden.json`` says it."""
+    """What a lab has to know of the image, as it reads there."""
     wanted = parts(folder)
+    direct = [role for role in ("kernel", "initrd") if role in wanted]
     return {
         "version": VERSION,
         "hash": folder.name,
         "pool": POOL,
         "volume": wanted["disk"].volume,
-        "kernel": str(wanted["kernel"].path),
-        "initrd": str(wanted["initrd"].path),
-        "cmdline": [{"key": key, "value": value} for key, value in CMDLINE],
+        **{role: str(wanted[role].path) for role in direct},
+        "cmdline": [{"key": key, "value": value} for key, value in CMDLINE] if direct else [],
         "files": {role: str(part.file) for role, part in wanted.items()},
         "root_gib": root_gib,
     }

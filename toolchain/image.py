@@ -1,10 +1,12 @@
-"""The golden image of the nested KVM host, made from Debian's packages (``python3 -m toolchain image``).
+"""The golden images of nested hosts, made from Debian's packages (``python3 -m toolchain image``).
 
-What goes into it lies in the folder ``image/`` beside this file; the image is kept in the cache by
-the hash of all that, so a change of any file there makes another image and a second run makes none.
-It holds no secret: keys and names reach each clone through its seed (``image/root/usr/lib/nestlab/seed``).
+There are variants, a folder of ``image/`` each, laid over ``image/common``: ``kvm``, and ``xen``,
+which is made only when it is asked for. An image is kept in the cache by the hash of all that it is
+made from, so a change of any file there makes another image and a second run makes none. It holds
+no secret: keys and names reach each clone through its seed (``image/common/root/usr/lib/nestlab/seed``).
 
-This leaves out how the image reaches libvirt (``golden.py``), and any distribution but Debian.
+This leaves out the disk and its first boot (``image_disk.py``), how the image reaches libvirt
+(``golden.py``), and any distribution but Debian.
 """
 
 from __future__ import annotations
@@ -18,29 +20,34 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from toolchain import cache, golden, paths, run, ui
+from toolchain import cache, golden, image_disk, paths, run, ui
 from toolchain.system import System
 
 SOURCES = Path(__file__).resolve().parent / "image"
-RECIPE = 2
-"""Raised when this file changes what comes out; the files in ``SOURCES`` count by themselves."""
+COMMON = "common"
+VARIANTS = ("kvm", "xen")
+"""What can be asked for; the first is the default."""
+SCRIPTS = ("customize", "initrd-init", "variant", "busybox-template.sed")
+"""Files of the variant's or the common folder that `customize`, one of them, works with."""
+RECIPE = 3
+"""Raised when code changes what comes out; the files in ``SOURCES`` count by themselves."""
 OS_RELEASE = Path("/etc/os-release")
 DEFAULT_SUITE = "bookworm"
 OLDEST_DEBIAN = 12
 """The first Debian with what the recipe relies on (merged /usr, networkd's and libvirt's versions)."""
-ROOT_GIB = 4
-"""Virtual size of the disk, GiB: the system takes 0.6, and clones may be larger."""
 BUILD_S = 1200.0
 """Deadline for mmdebstrap, seconds; a minute with a near mirror, mostly unpacking."""
-BOOT_S = 300.0
-"""Deadline for the image's first boot, seconds; 15 to 40 under emulation."""
-PROVED = ("nestlab-warm: kvm answers", "nestlab-warm: complete")
-"""What the first boot must have printed: libvirt found KVM in there, and the disk was left clean."""
 
 
-def listed(name: str) -> list[str]:
-    """Lines of ``SOURCES/name`` without comments."""
-    lines = (line.strip() for line in (SOURCES / name).read_text().splitlines())
+def folders(variant: str) -> tuple[Path, Path]:
+    """The folders a variant is made from; what lies in the second counts more."""
+    return SOURCES / COMMON, SOURCES / variant
+
+
+def listed(variant: str, name: str) -> list[str]:
+    """Lines of the files ``name`` without comments."""
+    texts = [(folder / name).read_text() for folder in folders(variant)]
+    lines = (line.strip() for text in texts for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -58,28 +65,26 @@ def suite() -> str:
     )
 
 
-def digest(of_suite: str) -> str:
+def digest(variant: str, of_suite: str) -> str:
     """Hash of everything the image is made from; its name in the cache and in libvirt."""
-    told = hashlib.sha256(f"{RECIPE}\0{of_suite}\0{ROOT_GIB}\0".encode())
-    for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        told.update(f"{path.relative_to(SOURCES).as_posix()}\0{len(content)}\0".encode())
-        told.update(content)
+    told = hashlib.sha256(f"{RECIPE}\0{variant}\0{of_suite}\0{image_disk.ROOT_GIB}\0".encode())
+    for folder in folders(variant):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            content = path.read_bytes()
+            told.update(f"{path.relative_to(SOURCES).as_posix()}\0{len(content)}\0".encode())
+            told.update(content)
     return told.hexdigest()[:12]
 
 
-def overlay() -> bytes:
+def overlay(variant: str) -> bytes:
     """What lies over the packages' files, as a tar: root's, and executable when it is a script."""
     packed = io.BytesIO()
+    files: dict[str, Path] = {}
+    for folder in folders(variant):
+        root = folder / "root"
+        files |= {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
+        files |= {f"nestlab-{name}": folder / name for name in SCRIPTS if (folder / name).exists()}
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        files = {
-            path.relative_to(SOURCES / "root").as_posix(): path
-            for path in (SOURCES / "root").rglob("*")
-        }
-        files |= {
-            f"nestlab-{name}": SOURCES / name
-            for name in ("customize", "initrd-init", "busybox-template.sed")
-        }
         for name, path in sorted(files.items()):
             if not path.is_file():
                 continue
@@ -125,7 +130,9 @@ def proxies(system: System) -> dict[str, str]:
     return {wanted[name]: value.strip() for name, value in pairs if name in wanted}
 
 
-def command(making: Path, of_suite: str, sources: list[str], *, root: bool) -> list[str]:
+def command(
+    making: Path, variant: str, of_suite: str, sources: list[str], *, root: bool
+) -> list[str]:
     """Command line of mmdebstrap: into a folder as root, into a tar without.
 
     ``sources`` are read from a file: the address of a mirror may carry a password.
@@ -133,14 +140,14 @@ def command(making: Path, of_suite: str, sources: list[str], *, root: bool) -> l
     quoted = shlex.quote(str(making / "overlay.tar"))
     words = ["mmdebstrap", "--variant=minbase", "--mode=root" if root else "--mode=unshare"]
     words += ["--format=dir" if root else "--format=tar"]
-    words += [f"--include={','.join(listed('packages'))}"]
+    words += [f"--include={','.join(listed(variant, 'packages'))}"]
     settings = (
         'APT::Install-Recommends "false"',
         'Acquire::Languages "none"',
         'Acquire::Retries "3"',
     )
     words += [f"--aptopt={setting}" for setting in settings]
-    words += [f"--dpkgopt=path-exclude={pattern}" for pattern in listed("excluded")]
+    words += [f"--dpkgopt=path-exclude={pattern}" for pattern in listed(variant, "excluded")]
     words += [
         f"--customize-hook=tar-in {quoted} /",
         '--customize-hook=chroot "$1" /nestlab-customize',
@@ -161,20 +168,22 @@ def command(making: Path, of_suite: str, sources: list[str], *, root: bool) -> l
     ]
 
 
-def ensure(system: System) -> Path:
-    """Return the folder with root.qcow2, vmlinuz and initrd; make them unless the cache has them.
+def ensure(system: System, variant: str) -> Path:
+    """Return the folder with root.qcow2 and, where labs boot them directly, vmlinuz and initrd.
+
+    They are made unless the cache has them.
 
     Raises:
         Problem: a program is missing, or a step of the making failed.
     """
     of_suite = suite()
-    final = paths.images() / digest(of_suite)
+    final = paths.images() / digest(variant, of_suite)
     if not final.is_dir():
         with cache.locked("image"):
             if not final.is_dir():
                 check(system)
                 with cache.into_place(final) as making:
-                    make(system, making, of_suite)
+                    make(system, making, variant, of_suite)
     return final
 
 
@@ -211,31 +220,33 @@ def _has_subordinate_ids() -> bool:
     return all(any(line.startswith(names) for line in told) for told in lines)
 
 
-def make(system: System, making: Path, of_suite: str) -> None:
-    """Fill ``making`` with the image's three files.
+def make(system: System, making: Path, variant: str, of_suite: str) -> None:
+    """Fill ``making`` with the image's files.
 
     Raises:
         Problem: naming the step that failed, with its last words.
     """
     root = system.is_root()
-    with ui.step("golden image: Debian's packages", "about a minute, once"):
-        install(system, making, of_suite, root=root)
-    with ui.step("golden image: file system"):
-        pack(system, making, root=root)
-    with ui.step("golden image: first boot", "half a minute under emulation"):
-        boot(system, making)
-    with ui.step("golden image: disk"):
+    title = f"golden image ({variant})"
+    with ui.step(f"{title}: Debian's packages", "about a minute, once"):
+        install(system, making, variant, of_suite, root=root)
+    with ui.step(f"{title}: file system"):
+        image_disk.pack(system, making, variant, root=root)
+    with ui.step(f"{title}: first boot", "half a minute under emulation"):
+        image_disk.prove(system, making, variant, SOURCES / variant / "prove")
+    with ui.step(f"{title}: disk"):
         disks = [str(making / "root.raw"), str(making / "root.qcow2")]
         run.run(
             ["qemu-img", "convert", "-O", "qcow2", *disks], timeout=300, env=system.environment()
         )
-    for name in ("root", "root.raw", "root.tar", "overlay.tar", "sources.list", "mmdebstrap.sh"):
-        cache.remove(making / name)
+    kept = {"root.qcow2", "vmlinuz", "initrd"}
+    for path in [path for path in making.iterdir() if path.name not in kept]:
+        cache.remove(path)
 
 
-def install(system: System, making: Path, of_suite: str, *, root: bool) -> None:
+def install(system: System, making: Path, variant: str, of_suite: str, *, root: bool) -> None:
     """Run mmdebstrap."""
-    (making / "overlay.tar").write_bytes(overlay())
+    (making / "overlay.tar").write_bytes(overlay(variant))
     sources = mirrors(system, of_suite)
     where = "this machine's apt sources" if sources else "mmdebstrap's default mirror"
     remedy = (
@@ -247,58 +258,20 @@ def install(system: System, making: Path, of_suite: str, *, root: bool) -> None:
     (making / "sources.list").touch(mode=0o600)
     (making / "sources.list").write_text("".join(f"{line}\n" for line in sources))
     script = making / "mmdebstrap.sh"
-    script.write_text(f"exec {shlex.join(command(making, of_suite, sources, root=root))}\n")
+    script.write_text(
+        f"exec {shlex.join(command(making, variant, of_suite, sources, root=root))}\n"
+    )
     run.run(["sh", script], timeout=BUILD_S, remedy=remedy, env=environment)
 
 
-def pack(system: System, making: Path, *, root: bool) -> None:
-    """Make the disk's file system, kernel and initrd out of what mmdebstrap left."""
-    # No partition table: the file system is the disk, so growing it is one step.
-    script = f"""set -eu
-        cd {shlex.quote(str(making))}
-        [ -d root ] || {{ mkdir root; tar -xf root.tar -C root; rm root.tar; }}
-        mv root/boot/kernel vmlinuz
-        mv root/boot/initrd initrd
-        mke2fs -q -t ext4 -L root -m 0 -E lazy_itable_init=0,root_owner=0:0 -d root root.raw {ROOT_GIB}G"""
-    shell = ["sh", "-c", script]
-    remedy = f"Check that {paths.images()} has 3 GB free, and run the same command again."
-    words = shell if root else ["fakeroot", *shell]
-    run.run(words, timeout=300, remedy=remedy, env=system.environment())
-
-
-def boot(system: System, making: Path) -> None:
-    """Boot the image once, without a network: libvirt in there learns what QEMU can do.
-
-    Raises:
-        Problem: it did not come up, with the last lines of its console.
-    """
-    disk = f"if=none,id=root,format=raw,cache=unsafe,file={str(making / 'root.raw').replace(',', ',,')}"
-    # Sockets of one core, as libvirt gives a guest that asks for no topology: what libvirt in there
-    # learns counts only as long as CPUID stays the same. The number of processors is no part of it.
-    line = """setpriv --pdeathsig KILL
-        qemu-system-x86_64 -machine pc,accel=tcg -cpu max -smp 2,sockets=2 -m 1024
-        -nodefaults -nic none -display none -no-reboot -serial stdio"""
-    words = line.split()
-    words += ["-drive", disk, "-device", "virtio-blk-pci,drive=root"]
-    words += ["-kernel", str(making / "vmlinuz"), "-initrd", str(making / "initrd")]
-    arguments = [*golden.CMDLINE, ("init", "/usr/lib/nestlab/warm")]
-    words += [
-        "-append",
-        " ".join(value if key == "_" else f"{key}={value}" for key, value in arguments),
-    ]
-    remedy = "The image would not work in a lab either; what it said on its console is above."
-    said = run.run(words, timeout=BOOT_S, remedy=remedy, env=system.environment())
-    if missed := [line for line in PROVED if line not in said]:
-        raise ui.Problem(
-            f"the new image booted, but did not say {missed[0]!r}:\n{run.tail(said)}\n{remedy}"
-        )
-
-
 def main(argv: list[str]) -> int:
-    """Make the golden image unless it is there, hand it to libvirt, and write ``.nestlab/golden.json``."""
+    """Make a golden image unless it is there, hand it to libvirt, and tell labs of it."""
     parser = argparse.ArgumentParser(prog="python3 -m toolchain image", description=main.__doc__)
-    parser.parse_args(argv)
+    parser.add_argument(
+        "variant", nargs="?", choices=VARIANTS, default=VARIANTS[0], help="default: %(default)s"
+    )
+    variant = parser.parse_args(argv).variant
     system = System()
-    folder = ensure(system)
-    golden.publish(system, folder, ROOT_GIB)
+    folder = ensure(system, variant)
+    golden.publish(system, folder, variant, image_disk.ROOT_GIB)
     return 0

@@ -22,8 +22,8 @@ from toolchain.environment import environment
 from toolchain.system import System
 
 STACK = "local"
-CLONES = re.compile(r"""\bkind: *['"]?kvm\b""")
-"""Names a kind whose machines are clones of the golden image (the spec is not at hand before the
+CLONES = re.compile(rf"""\bkind: *['"]?({"|".join(image.VARIANTS)})\b""")
+"""Names a kind whose machines are clones of a golden image of the same name (the spec is not at hand before the
 Python environment is; a stack that writes it otherwise is told to run `make image`)."""
 SALT = re.compile(r"^encryptionsalt: .*\n", re.MULTILINE)
 SECRET = re.compile(r"^ +secure: ", re.MULTILINE)
@@ -68,8 +68,8 @@ def up(wanted: argparse.Namespace) -> int:
     done("toolchain")
     host.main([])
     done("host")
-    if CLONES.search(settings.read_text()):
-        image.main([])
+    for variant in sorted(set(CLONES.findall(settings.read_text()))):
+        image.main([variant])
     done("image")
     verdict.ensure(System())
     done("doctor")

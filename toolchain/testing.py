@@ -20,6 +20,8 @@ TIERS = {
     "double": ("tests/double",),
     "host": ("tests/host",),
 }
+PARALLEL = {"unit": ("-n", "auto", "--dist", "loadfile")}
+"""Engines and guests are timed by their deadlines, so the other tiers run one test at a time."""
 PACKAGES = ("openssh-server",)
 """Debian packages that only tests need: the doubles of remote command lines sit behind a real sshd."""
 
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> int:
     for tier in wanted.tiers or TIERS:
         _prepare(tier)
         folders = [folder for folder in TIERS[tier] if (paths.ROOT / folder).is_dir()]
-        status = _pytest(*folders, *marks)
+        status = _pytest(*folders, *marks, *PARALLEL.get(tier, ()))
         if status:
             ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
             return status

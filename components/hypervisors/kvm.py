@@ -44,9 +44,7 @@ def install(
 ) -> HypervisorMade:
     """Make a nested KVM host on ``host``."""
     parent = opts.parent
-    golden = lab.golden
-    if golden is None:
-        raise ValueError("a lab with nested KVM hosts is deployed with the golden image")
+    golden = lab.golden["kvm"]
     way = access(name, lab, host, plan, parent, user=USER)
     disk, boot = _system(name, host, plan, golden, parent)
     medium = _seed(name, lab, host, plan, way.host_key, parent)

@@ -1,7 +1,7 @@
 """What the set-up commands found out about this machine, as the stack loader reads it.
 
-``make doctor`` writes the verdict on the host, ``make image`` the golden image of the nested KVM
-host. Nothing is probed here: a component never guesses what a host can do.
+``make doctor`` writes the verdict on the host, ``make image`` the golden images of nested hosts.
+Nothing is probed here: a component never guesses what a host can do.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 from pydantic import ConfigDict, Field, ValidationError
 
 from components.spec.explain import explain
+from components.spec.hosts.libvirt import LibvirtHost
 from components.spec.problems import Problem, SpecError
 from components.spec.values import SpecModel
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Accelerator = Literal["kvm", "tcg"]
 LOCAL_URI = "qemu:///system"
 FOLDER = ".nestlab"
+DEFAULT_IMAGE = "kvm"
+"""The golden image that ``make image`` makes when no other is named."""
 
 
 class _Facts(SpecModel):
@@ -57,11 +60,11 @@ class HostFacts(_Facts):
 
 
 class ImageFiles(_Facts):
-    """Files of the golden image, absolute paths on this machine."""
+    """Files of a golden image, absolute paths on this machine."""
 
     disk: str = Field(description="qcow2 image of the root file system")
-    kernel: str = Field(description="Linux kernel")
-    initrd: str = Field(description="Initial RAM disk")
+    kernel: str = Field("", description="Linux kernel; empty: the disk boots by itself")
+    initrd: str = Field("", description="Initial RAM disk; empty with the kernel")
 
 
 class KernelArgument(_Facts):
@@ -72,26 +75,32 @@ class KernelArgument(_Facts):
 
 
 class GoldenImage(_Facts):
-    """The golden image of the nested KVM host, and where it waits on the outer host."""
+    """A golden image, and where it waits on the outer host.
+
+    A nested KVM host boots its kernel directly. A nested Xen host has a boot loader on its disk: then
+    ``kernel``, ``initrd`` and ``cmdline`` are empty.
+    """
 
     version: Literal[1] = Field(description="Version of the file's shape")
     hash: str = Field(description="Hash of what the image was made from")
     pool: str = Field(description="libvirt pool that holds it")
     volume: str = Field(description="Its volume in that pool")
-    kernel: str = Field(description="The kernel, as the outer host sees it")
-    initrd: str = Field(description="The initial RAM disk, as the outer host sees it")
+    kernel: str = Field("", description="The kernel, as the outer host sees it, or empty")
+    initrd: str = Field("", description="The initial RAM disk, as the outer host sees it, or empty")
     files: ImageFiles = Field(description="The same on this machine")
     root_gib: int = Field(ge=1, description="Size of its root file system, GiB")
     cmdline: tuple[KernelArgument, ...] = Field((), description="The kernel's command line")
 
     @classmethod
-    def read(cls, root: Path) -> Self:
-        """Return what ``make image`` wrote under the project's folder ``root``.
+    def read(cls, root: Path, variant: str = DEFAULT_IMAGE) -> Self:
+        """Return what the making of ``variant`` wrote under the project's folder ``root``.
 
         Raises:
             SpecError: the file is missing or broken; the message names the command.
         """
-        return _read(cls, root, "golden.json", "make image")
+        if variant == DEFAULT_IMAGE:
+            return _read(cls, root, "golden.json", "make image")
+        return _read(cls, root, f"golden-{variant}.json", f"python3 -m toolchain image {variant}")
 
 
 def _read(model: type[_Known], root: Path, name: str, command: str) -> _Known:
@@ -115,9 +124,13 @@ def _read(model: type[_Known], root: Path, name: str, command: str) -> _Known:
 def resolve_accelerator(spec: LabSpec, facts: HostFacts | None) -> Accelerator:
     """Return what runs the first layer: what the stack says, else the doctor's verdict.
 
+    A cluster has KVM, or whatever its maker's product is made of.
+
     Raises:
         SpecError: ``auto``, and the doctor has not seen the host.
     """
+    if not isinstance(spec.host, LibvirtHost):
+        return "kvm"
     chosen = spec.host.accelerator
     if chosen != "auto":
         return chosen  # also against the doctor: whoever says so is there to see

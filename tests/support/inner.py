@@ -34,7 +34,7 @@ class Owner(pulumi.ComponentResource):
 root = pathlib.Path({root!r})
 spec = load({data!r}, root=root)
 plan = plan(spec)
-lab = Lab(spec=spec, plan=plan, root=root, private=root / "keys", accelerator="kvm", golden=None,
+lab = Lab(spec=spec, plan=plan, root=root, private=root / "keys", accelerator="kvm", golden={{}},
     identity=Identity("identity", target={{"kind": "local", "name": "here"}}, uri="test:///default",
         lab="lab", private=""),
     key=SshKey("key"))

@@ -34,6 +34,15 @@ GOLDEN = GoldenImage(
         KernelArgument(key="root", value="LABEL=root"),
     ),
 )
+XEN = GoldenImage(
+    version=1,
+    hash="ff5be685eb91",
+    pool="nestlab-images",
+    volume="ff5be685eb91.qcow2",
+    files=ImageFiles(disk="/cache/xen/root.qcow2"),
+    root_gib=4,
+)
+"""One that boots by itself."""
 IDENTITY = "0123456789abcdef"
 
 
@@ -107,7 +116,7 @@ def fresh(
             private=PRIVATE,
             accelerator=accelerator,
             cores=cores,
-            golden=GOLDEN,
+            golden={"kvm": GOLDEN, "xen": XEN},
         ),
         outputs=answers,
         preview=preview,

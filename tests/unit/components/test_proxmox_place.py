@@ -60,7 +60,7 @@ def outer(host: Mapping[str, Any] = HOST, **more: Any) -> Recorder:
             private=PRIVATE,
             accelerator="kvm",
             cores=2,
-            golden=None,
+            golden={},
             password=pulumi.Output.secret("hunter2"),
         ),
         outputs=told,

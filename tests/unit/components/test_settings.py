@@ -69,7 +69,7 @@ def test_a_stack_and_the_findings_become_what_a_lab_is_deployed_with(root: Path)
         "private": root / ".nestlab" / "keys" / "mine",
         "accelerator": "tcg",
         "cores": 12,
-        "golden": GoldenImage.read(root),
+        "golden": {"kvm": GoldenImage.read(root)},
     }
 
 
@@ -78,7 +78,7 @@ def test_the_golden_image_is_asked_for_by_who_needs_it_alone(
     data: dict[str, Any], root: Path
 ) -> None:
     (root / ".nestlab" / "golden.json").unlink()
-    assert settings.load(NET, root, "mine").facts["golden"] is None
+    assert settings.load(NET, root, "mine").facts["golden"] == {}
     [line] = refusal(data, root)
     assert "golden.json" in line
     assert "make image" in line

@@ -64,6 +64,16 @@ def test_the_golden_image_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_an_image_that_boots_by_itself_has_no_kernel_and_a_file_of_its_own(tmp_path: Path) -> None:
+    alone = {key: value for key, value in GOLDEN.items() if key not in {"kernel", "initrd"}}
+    alone |= {"volume": "xen.qcow2", "files": {"disk": "/c/xen"}, "cmdline": []}
+    written(tmp_path, "golden.json", GOLDEN)
+    found = GoldenImage.read(written(tmp_path, "golden-xen.json", alone), "xen")
+    assert (found.volume, found.kernel, found.initrd) == ("xen.qcow2", "", "")
+    assert (found.files.disk, found.files.kernel, found.cmdline) == ("/c/xen", "", ())
+    assert GoldenImage.read(tmp_path).volume == "kvm-abc.qcow2"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -89,6 +99,9 @@ def test_a_verdict_that_cannot_be_used_names_the_doctor(
 def test_an_image_that_was_never_made_names_its_command(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"\.nestlab/golden\.json: no such file.* run `make image`"):
         GoldenImage.read(tmp_path)
+    written(tmp_path, "golden.json", GOLDEN)
+    with pytest.raises(SpecError, match=r"golden-xen\.json: no such file.* toolchain image xen`"):
+        GoldenImage.read(tmp_path, "xen")
 
 
 def test_auto_is_the_doctors_verdict_and_a_choice_is_kept() -> None:

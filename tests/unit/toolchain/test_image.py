@@ -1,4 +1,4 @@
-"""The golden image: what makes it another one, what its making refuses, and how libvirt gets it.
+"""The golden images: what makes one another one, what its making refuses, and how libvirt gets it.
 
 When these fail, labs start from a stale or half-uploaded image, or `make clean` takes the disk
 away under somebody's machine. Whether the image boots is proved by its own making and the host tier.
@@ -20,7 +20,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from typing_extensions import override
 
-from toolchain import clean, golden, host, image, paths, run, ui
+from components.spec import GoldenImage
+from toolchain import clean, golden, host, image, image_disk, paths, run, ui
 from toolchain.system import Result, System
 
 if TYPE_CHECKING:
@@ -151,6 +152,14 @@ def made(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def alone(made: Path) -> Path:
+    """An image whose disk boots by itself."""
+    for name in ("vmlinuz", "initrd"):
+        (made / name).unlink()
+    return made
+
+
+@pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the image's files that a test may change."""
     copy = tmp_path / "sources"
@@ -163,47 +172,54 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "others"),
     [
-        "packages",
-        "excluded",
-        "customize",
-        "initrd-init",
-        "busybox-template.sed",
-        "root/usr/lib/nestlab/seed",
-        "root/etc/ssh/sshd_config",
+        *((f"common/{name}", {"kvm", "xen"}) for name in ("packages", "excluded", "customize")),
+        ("common/initrd-init", {"kvm", "xen"}),
+        ("common/root/usr/lib/nestlab/seed", {"kvm", "xen"}),
+        *((f"kvm/{name}", {"kvm"}) for name in ("packages", "variant", "busybox-template.sed")),
+        ("kvm/root/usr/lib/nestlab/warm", {"kvm"}),
+        *((f"xen/{name}", {"xen"}) for name in ("packages", "variant", "prove")),
+        ("xen/root/boot/grub/grub.cfg", {"xen"}),
     ],
 )
-def test_a_change_of_any_file_makes_another_image(sources: Path, name: str) -> None:
-    before = image.digest("bookworm")
+def test_a_change_of_a_file_makes_another_image_of_each_variant_it_is_part_of(
+    sources: Path, name: str, others: set[str]
+) -> None:
+    before = {variant: image.digest(variant, "bookworm") for variant in image.VARIANTS}
     with (sources / name).open("a") as file:
         file.write("\n# another\n")
-    assert image.digest("bookworm") != before
+    assert {
+        variant
+        for variant in image.VARIANTS
+        if image.digest(variant, "bookworm") != before[variant]
+    } == others
 
 
 def test_a_new_file_and_a_renamed_one_make_another_image(sources: Path) -> None:
-    seen = {image.digest("bookworm")}
-    (sources / "root/etc/new").touch()
-    seen.add(image.digest("bookworm"))
-    (sources / "root/etc/new").rename(sources / "root/etc/newer")
-    seen.add(image.digest("bookworm"))
+    seen = {image.digest("kvm", "bookworm")}
+    (sources / "kvm/root/etc/new").touch()
+    seen.add(image.digest("kvm", "bookworm"))
+    (sources / "kvm/root/etc/new").rename(sources / "kvm/root/etc/newer")
+    seen.add(image.digest("kvm", "bookworm"))
     assert len(seen) == 3
 
 
-def test_recipe_suite_and_size_make_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {image.digest("bookworm"), image.digest("trixie")}
-    for name in ("RECIPE", "ROOT_GIB"):
-        monkeypatch.setattr(image, name, getattr(image, name) + 1)
-        seen.add(image.digest("bookworm"))
-    assert len(seen) == 4
+def test_recipe_suite_size_and_variant_make_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {image.digest(*made) for made in (("kvm", "bookworm"), ("kvm", "trixie"))}
+    seen.add(image.digest("xen", "bookworm"))
+    for module, name in ((image, "RECIPE"), (image_disk, "ROOT_GIB")):
+        monkeypatch.setattr(module, name, getattr(module, name) + 1)
+        seen.add(image.digest("kvm", "bookworm"))
+    assert len(seen) == 5
 
 
 def test_the_same_inputs_make_the_same_image_wherever_the_checkout_is(sources: Path) -> None:
     assert sources != Path(image.__file__).parent / "image"
-    copied = image.digest("bookworm")
-    assert copied == image.digest("bookworm")
-    (sources / "packages").touch()
-    assert image.digest("bookworm") == copied, "a file's time is no part of the image"
+    copied = image.digest("kvm", "bookworm")
+    assert copied == image.digest("kvm", "bookworm")
+    (sources / "kvm/packages").touch()
+    assert image.digest("kvm", "bookworm") == copied, "a file's time is no part of the image"
 
 
 @pytest.mark.parametrize(
@@ -230,37 +246,85 @@ def test_the_suite_is_this_machines_own_when_it_is_a_debian_that_serves(
 # What goes in
 
 
-def packed() -> dict[str, tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(image.overlay())) as tar:
+def packed(variant: str) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(image.overlay(variant))) as tar:
         return {entry.name: entry for entry in tar}
 
 
-def test_what_is_laid_over_belongs_to_root_and_scripts_can_be_run() -> None:
-    files = packed()
+def text(variant: str, name: str) -> str:
+    """What a file of the overlay says."""
+    with tarfile.open(fileobj=io.BytesIO(image.overlay(variant))) as tar:
+        file = tar.extractfile(name)
+        assert file is not None
+        return file.read().decode()
+
+
+variants = pytest.mark.parametrize("variant", image.VARIANTS)
+
+
+@variants
+def test_what_is_laid_over_belongs_to_root_and_scripts_can_be_run(variant: str) -> None:
+    files = packed(variant)
     assert files["usr/lib/nestlab/seed"].mode == 0o755
     assert files["nestlab-customize"].mode == 0o755
+    assert files["nestlab-variant"].mode == 0o644, "it is read, not run"
     assert files["etc/ssh/sshd_config"].mode == 0o644
     assert {(entry.uid, entry.gid) for entry in files.values()} == {(0, 0)}
 
 
-def test_every_unit_and_script_that_is_named_lies_there() -> None:
-    files = packed()
-    customize = (image.SOURCES / "customize").read_text()
-    enable = customize.split("systemctl --quiet enable")[1].split("\nsystemctl")[0]
-    for unit in (word for word in enable.split() if word.startswith("nestlab-")):
+def test_a_variants_own_file_counts_more_than_the_common_one(sources: Path) -> None:
+    (sources / "xen/root/etc/fstab").write_text("another\n")
+    assert text("xen", "etc/fstab") == "another\n"
+    assert "LABEL=root" in text("kvm", "etc/fstab")
+
+
+def test_each_variant_has_its_own_packages_and_all_have_the_common_ones() -> None:
+    kvm, xen = (set(image.listed(variant, "packages")) for variant in image.VARIANTS)
+    assert {"openssh-server", "busybox-static", "dnsmasq-base", "iproute2"} <= kvm & xen
+    assert {"libvirt-daemon-system", "lxc"} <= kvm - xen
+    assert {"xen-system-amd64", "linux-image-amd64", "grub-pc-bin", "grub-xen-host"} <= xen - kvm
+    assert set(image.listed("kvm", "excluded")) & set(image.listed("xen", "excluded"))
+
+
+@variants
+def test_every_unit_and_script_that_is_named_lies_there(variant: str) -> None:
+    files = packed(variant)
+    asked = text(variant, "nestlab-customize").split("systemctl --quiet enable")[1]
+    enabled = asked.split("\nsystemctl")[0].split()
+    own = shlex.split(text(variant, "nestlab-variant").split("units=")[1].splitlines()[0])[
+        0
+    ].split()
+    assert "$units" in enabled
+    for unit in [word for word in enabled if word.startswith("nestlab-")] + own:
         assert f"etc/systemd/system/{unit}" in files
-    for name, entry in files.items():
+    for name in files:
         if not name.startswith("etc/systemd/system/"):
             continue
-        text = (image.SOURCES / "root" / name).read_text()
-        for line in (line for line in text.splitlines() if "=/usr/lib/nestlab/" in line):
-            assert line.split("=")[1].lstrip("/") in files, f"{entry.name}: {line}"
+        for line in text(variant, name).splitlines():
+            program = line.partition("=/usr/lib/nestlab/")[2].split(" ")[0]
+            if program and not program.startswith("xen/"):
+                assert f"usr/lib/nestlab/{program}" in files, f"{name}: {line}"
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["customize", "initrd-init", *(f"root/usr/lib/nestlab/{n}" for n in ("seed", "warm", "dns"))],
-)
+@variants
+def test_what_a_unit_of_an_image_needs_is_no_other_variants(variant: str) -> None:
+    known = {name.rpartition("/")[2] for each in image.VARIANTS for name in packed(each)}
+    foreign = known - {name.rpartition("/")[2] for name in packed(variant)}
+    for name in packed(variant):
+        if name.startswith("etc/systemd/system/"):
+            assert not foreign & set(text(variant, name).replace("=", " ").split()), name
+
+
+SCRIPTS = [
+    *(f"common/{name}" for name in ("customize", "initrd-init")),
+    *(f"common/root/usr/lib/nestlab/{name}" for name in ("seed", "dns")),
+    *("kvm/variant", "xen/variant", "xen/prove"),
+    *(f"kvm/root/usr/lib/nestlab/{name}" for name in ("warm", "lxc-start-all")),
+    "xen/root/usr/lib/nestlab/xen-start-all",
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_well_formed(script: str) -> None:
     done = subprocess.run(
         ["sh", "-n", image.SOURCES / script], capture_output=True, text=True, check=False
@@ -268,8 +332,18 @@ def test_scripts_are_well_formed(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_image_lets_in_nobody_by_password_and_brings_no_key() -> None:
-    sshd = (image.SOURCES / "root/etc/ssh/sshd_config").read_text().splitlines()
+def test_no_script_is_left_out_of_that() -> None:
+    found = {
+        path.relative_to(image.SOURCES).as_posix()
+        for path in image.SOURCES.rglob("*")
+        if path.is_file() and path.read_bytes().startswith(b"#!")
+    }
+    assert found <= set(SCRIPTS)
+
+
+@variants
+def test_the_image_lets_in_nobody_by_password_and_brings_no_key(variant: str) -> None:
+    sshd = text(variant, "etc/ssh/sshd_config").splitlines()
     assert "PasswordAuthentication no" in sshd
     assert "PermitRootLogin prohibit-password" in sshd
     assert [line for line in sshd if line.startswith("HostKey")] == [
@@ -277,10 +351,22 @@ def test_the_image_lets_in_nobody_by_password_and_brings_no_key() -> None:
     ]
     assert not [
         name
-        for name in packed()
+        for name in packed(variant)
         if "host_" in name or "authorized" in name or name.endswith(".pub")
     ]
-    assert "rm -f /etc/ssh/ssh_host_*" in (image.SOURCES / "customize").read_text()
+    assert "rm -f /etc/ssh/ssh_host_*" in text(variant, "nestlab-customize")
+
+
+def test_a_xen_host_boots_xen_first_at_once_and_with_a_dom0_that_keeps_its_memory() -> None:
+    lines = [line.strip() for line in text("xen", "boot/grub/grub.cfg").splitlines()]
+    assert {"set timeout=0", "set default=0"} <= set(lines)
+    first = next(number for number, line in enumerate(lines) if line.startswith("menuentry"))
+    xen, kernel, initrd = (line.split() for line in lines[first + 1 : first + 4])
+    assert xen[:2] == ["multiboot2", "/boot/xen"]
+    assert {"com1=115200,8n1", "console=com1,vga", "dom0_mem=1536M,max:1536M"} <= set(xen)
+    assert kernel[:2] == ["module2", "/boot/vmlinuz"]
+    assert {"root=LABEL=root", "console=hvc0", "clocksource=xen"} <= set(kernel)
+    assert initrd == ["module2", "/boot/initrd"]
 
 
 # Where packages come from
@@ -327,21 +413,23 @@ def test_updates_without_the_suite_itself_count_for_nothing() -> None:
 def test_a_proxy_of_apt_is_handed_on_outside_the_command_line(tmp_path: Path) -> None:
     apt = FakeApt(settings="Acquire::http \nAcquire::http::Proxy http://u:secret@proxy.test:3128\n")
     assert image.proxies(apt) == {"http_proxy": "http://u:secret@proxy.test:3128"}
-    words = image.command(tmp_path, "bookworm", image.mirrors(apt, "bookworm"), root=True)
+    words = image.command(tmp_path, "kvm", "bookworm", image.mirrors(apt, "bookworm"), root=True)
     assert not [word for word in words if "secret" in word]
 
 
 def test_without_root_mmdebstrap_uses_a_user_namespace_and_leaves_a_tar(tmp_path: Path) -> None:
     words = image.command(
-        tmp_path, "bookworm", ["deb http://u:secret@m/ bookworm main"], root=False
+        tmp_path, "kvm", "bookworm", ["deb http://u:secret@m/ bookworm main"], root=False
     )
     assert {"--mode=unshare", "--format=tar", str(tmp_path / "root.tar")} <= set(words)
     assert words[-1] == str(tmp_path / "sources.list"), "a mirror's password is nobody's business"
-    assert {"--mode=root", "--format=dir"} <= set(image.command(tmp_path, "b", [], root=True))
+    assert {"--mode=root", "--format=dir"} <= set(
+        image.command(tmp_path, "xen", "b", [], root=True)
+    )
 
 
 def test_a_killed_making_leaves_neither_mounts_nor_processes(tmp_path: Path) -> None:
-    words = image.command(tmp_path, "bookworm", [], root=True)
+    words = image.command(tmp_path, "kvm", "bookworm", [], root=True)
     assert words[: words.index("mmdebstrap")] == [
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
@@ -388,52 +476,205 @@ def test_without_root_subordinate_ids_are_asked_for(monkeypatch: pytest.MonkeyPa
         image.check(FakeMachine(root=False))
 
 
-@pytest.mark.parametrize("said", ["", "nestlab-warm: complete\n", "nestlab-warm: kvm answers\n"])
-def test_an_image_whose_first_boot_proves_nothing_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
-) -> None:
-    monkeypatch.setattr(run, "run", lambda *_, **__: said)
-    with pytest.raises(ui.Problem, match="did not say 'nestlab-warm"):
-        image.boot(FakeMachine(), tmp_path)
+# The disk and its first boot
 
 
-def test_the_first_boot_gets_the_arguments_labs_boot_with_and_no_network(
+def disk_with_loader(making: Path, told: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A disk with GRUB's two parts, of which debugfs says that one lies in the blocks ``told``."""
+    disk = making / "root.raw"
+    content = bytearray(b"\xee" * (8 * 4096))
+    content[3 * 4096 : 3 * 4096 + 1024] = bytes(range(256)) * 4
+    disk.write_bytes(content)
+    (making / "root/boot/grub").mkdir(parents=True)
+    (making / "root/boot/grub/boot.img").write_bytes(b"\xeb" * 510 + b"\x55\xaa")
+    monkeypatch.setattr(run, "run", lambda *_, **__: told)
+    return disk
+
+
+def test_the_disk_of_a_xen_host_boots_by_the_loader_where_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = disk_with_loader(tmp_path, "3 4 5 \n", monkeypatch)
+    image_disk.install_loader(FakeMachine(), tmp_path)
+    made = disk.read_bytes()
+    assert made[:0x5C] == b"\xeb" * 0x5C
+    assert made[510:512] == b"\x55\xaa"
+    assert int.from_bytes(made[0x5C:0x64], "little") == 24, "the first sector reads block 3"
+    second = made[3 * 4096 : 3 * 4096 + 512]
+    assert int.from_bytes(second[500:508], "little") == 25, "the second reads what follows it"
+    assert second[508:] == bytes(range(252, 256)), "how much that is was right already"
+    assert second[:500] == (bytes(range(256)) * 2)[:500]
+    assert made[512 : 3 * 4096] == b"\xee" * (3 * 4096 - 512), "the file system is left alone"
+    assert made[3 * 4096 + 512 : 3 * 4096 + 1024] == bytes(range(256)) * 2
+
+
+@pytest.mark.parametrize(
+    "told", ["", "3 4 6", "/boot/grub/core.img: File not found by ext2_lookup"]
+)
+def test_a_loader_in_pieces_or_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    disk = disk_with_loader(tmp_path, told, monkeypatch)
+    before = disk.read_bytes()
+    with pytest.raises(ui.Problem, match="it has to be one piece"):
+        image_disk.install_loader(FakeMachine(), tmp_path)
+    assert disk.read_bytes() == before
+
+
+def test_a_boot_sector_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_with_loader(tmp_path, "3", monkeypatch)
+    (tmp_path / "root/boot/grub/boot.img").write_bytes(b"\0" * 512)
+    with pytest.raises(ui.Problem, match="is no boot sector"):
+        image_disk.install_loader(FakeMachine(), tmp_path)
+
+
+@pytest.mark.parametrize(("variant", "loaders"), [("kvm", 0), ("xen", 1)])
+def test_kernel_and_initrd_leave_the_disk_unless_its_loader_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, loaders: int
+) -> None:
+    ran: list[str] = []
+    installed: list[Path] = []
+    monkeypatch.setattr(run, "run", lambda words, **_: ran.append(words[-1]))
+    monkeypatch.setattr(image_disk, "install_loader", lambda _, making: installed.append(making))
+    image_disk.pack(FakeMachine(), tmp_path, variant, root=True)
+    assert ("mv root/boot/vmlinuz vmlinuz" in ran[0]) == (variant == "kvm")
+    assert len(installed) == loaders
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ("kvm", ""),
+        ("kvm", "nestlab-warm: complete\n"),
+        ("kvm", "nestlab-warm: kvm answers\n"),
+        ("xen", "nestlab-warm: kvm answers\nnestlab-warm: complete\n"),
+        ("xen", "nestlab-prove: Domain-0 answers\n"),
+        ("xen", "nestlab-prove: a guest ran\n"),
+    ],
+)
+def test_an_image_whose_first_boot_proves_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, said: str
+) -> None:
+    monkeypatch.setattr(run, "run", lambda *_, **__: said)
+    with pytest.raises(ui.Problem, match="did not say 'nestlab-"):
+        image_disk.prove(FakeMachine(), tmp_path, variant, image.SOURCES / "xen/prove")
+
+
+def test_what_a_first_boot_must_say_is_said_by_the_image() -> None:
+    said = {"kvm": "kvm/root/usr/lib/nestlab/warm", "xen": "xen/prove"}
+    for variant, script in said.items():
+        told = (image.SOURCES / script).read_text()
+        for line in image_disk.PROVED[variant]:
+            assert line.replace("kvm answers", "$kind answers") in told
+
+
+def first_boot(making: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Every command of a first boot that went well."""
     ran: list[list[str]] = []
 
     def remember(words: list[str], **_: object) -> str:
         ran.append(words)
-        return "\n".join(image.PROVED)
+        return "\n".join(image_disk.PROVED[variant])
 
     monkeypatch.setattr(run, "run", remember)
-    image.boot(FakeMachine(), tmp_path)
-    line = ran[0][ran[0].index("-append") + 1].split()
+    image_disk.prove(FakeMachine(), making, variant, image.SOURCES / "xen/prove")
+    return ran
+
+
+@variants
+def test_nothing_of_the_making_reaches_a_network_or_outlives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    line = " ".join(first_boot(tmp_path, variant, monkeypatch)[-1])
+    assert line.startswith("setpriv --pdeathsig KILL qemu-system-x86_64 ")
+    assert "-nodefaults -nic none" in line
+
+
+def test_the_first_boot_of_a_kvm_host_gets_the_arguments_labs_boot_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [words] = first_boot(tmp_path, "kvm", monkeypatch)
+    line = words[words.index("-append") + 1].split()
     assert {"root=LABEL=root", "quiet", "init=/usr/lib/nestlab/warm"} <= set(line)
     assert not [word for word in line if word.startswith("_")]
-    assert "-nodefaults -nic none" in " ".join(ran[0]), "nothing of the making reaches a network"
+    assert "-snapshot" not in words, "what libvirt learned would be lost"
+
+
+def test_the_first_boot_of_a_xen_host_is_by_its_own_loader_with_a_seed_and_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, words = first_boot(tmp_path, "xen", monkeypatch)
+    assert "-snapshot" in words
+    assert "-kernel" not in words
+    assert words[words.index("-cpu") + 1] == "Nehalem"
+    assert made[made.index("-L") + 1] == "cidata"
+    seed = Path(made[made.index("-d") + 1]) / "user-data"
+    assert seed.read_bytes() == (image.SOURCES / "xen/prove").read_bytes()
+    assert "cidata" in text("xen", "usr/lib/nestlab/seed"), "the label the machine looks for"
+
+
+# Making and caching
 
 
 def test_a_failed_making_leaves_nothing_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_: System, making: Path, __: str) -> None:
+    def fails(_: System, making: Path, *__: str) -> None:
         (making / "root.raw").write_text("half")
         raise ui.Problem("no mirror")
 
     monkeypatch.setattr(image, "make", fails)
     with pytest.raises(ui.Problem, match="no mirror"):
-        image.ensure(FakeMachine())
+        image.ensure(FakeMachine(), "kvm")
     assert list(paths.images().iterdir()) == []
 
 
 def test_an_image_that_is_there_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def makes(_: System, making: Path, __: str) -> None:
+    def makes(_: System, making: Path, *__: str) -> None:
         (making / "root.qcow2").write_text("made")
 
     monkeypatch.setattr(image, "make", makes)
-    first = image.ensure(FakeMachine())
-    assert first.name == image.digest(image.suite())
+    first = image.ensure(FakeMachine(), "kvm")
+    assert first.name == image.digest("kvm", image.suite())
+    assert image.ensure(FakeMachine(), "xen") != first
     monkeypatch.setattr(image, "make", lambda *_: pytest.fail("made twice"))
-    assert image.ensure(FakeMachine(lacking=frozenset({"mmdebstrap"}))) == first
+    assert image.ensure(FakeMachine(lacking=frozenset({"mmdebstrap"})), "kvm") == first
+
+
+@variants
+def test_of_the_making_only_what_labs_boot_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    def install(_: System, making: Path, *__: str, root: bool) -> None:
+        assert root
+        for name in ("root/boot/xen", "seed/user-data"):
+            (making / name).parent.mkdir(parents=True)
+            (making / name).touch()
+        for name in ("root.raw", "overlay.tar", "sources.list", "root.qcow2", "vmlinuz"):
+            (making / name).touch()
+
+    monkeypatch.setattr(image, "install", install)
+    monkeypatch.setattr(image_disk, "pack", lambda *_, **__: None)
+    monkeypatch.setattr(image_disk, "prove", lambda *_: None)
+    monkeypatch.setattr(run, "run", lambda *_, **__: "")
+    image.make(FakeMachine(), tmp_path, variant, "bookworm")
+    assert {path.name for path in tmp_path.iterdir()} == {"root.qcow2", "vmlinuz"}
+
+
+@pytest.mark.parametrize(("argv", "wanted"), [([], "kvm"), (["kvm"], "kvm"), (["xen"], "xen")])
+def test_xen_is_made_only_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], wanted: str
+) -> None:
+    asked: list[str] = []
+
+    def ensure(_: System, variant: str) -> Path:
+        asked.append(variant)
+        return tmp_path
+
+    monkeypatch.setattr(image, "ensure", ensure)
+    monkeypatch.setattr(golden, "publish", lambda _, __, variant, ___: asked.append(variant))
+    assert image.main(argv) == 0
+    assert asked == [wanted, wanted]
 
 
 # How libvirt gets it
@@ -441,7 +682,7 @@ def test_an_image_that_is_there_is_not_made_again(monkeypatch: pytest.MonkeyPatc
 
 def test_the_image_is_uploaded_and_marked_whole_last(made: Path) -> None:
     libvirt = FakeLibvirt()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     assert libvirt.images == WHOLE
     assert libvirt.pools[golden.POOL] == Pool(str(golden.PLACE), running=True, autostart=True)
     uploads = [number for number, words in enumerate(libvirt.changes) if "vol-upload" in words]
@@ -455,7 +696,7 @@ def test_the_image_is_uploaded_and_marked_whole_last(made: Path) -> None:
 
 def test_volumes_can_be_read_by_whoever_qemu_runs_as(made: Path) -> None:
     libvirt = FakeLibvirt()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     disk = libvirt.folders[str(golden.PLACE)][f"{HASH}.qcow2"]
     assert "<mode>0644</mode>" in disk
     assert f">{4 << 30}<" in disk
@@ -464,33 +705,33 @@ def test_volumes_can_be_read_by_whoever_qemu_runs_as(made: Path) -> None:
 
 def test_an_image_that_libvirt_has_is_left_alone(made: Path) -> None:
     libvirt = FakeLibvirt()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     libvirt.changes.clear()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     assert libvirt.changes == []
 
 
 @pytest.mark.parametrize("lost", sorted(WHOLE))
 def test_an_upload_that_was_cut_off_is_made_again(made: Path, lost: str) -> None:
     libvirt = FakeLibvirt()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     del libvirt.folders[str(golden.PLACE)][lost]
     libvirt.changes.clear()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     assert libvirt.images == WHOLE
     assert len([words for words in libvirt.changes if "vol-upload" in words]) == 3
 
 
 def test_a_pool_that_was_only_stopped_or_undefined_is_mended_without_an_upload(made: Path) -> None:
     libvirt = FakeLibvirt()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     for break_it in ("stop", "undefine"):
         if break_it == "stop":
             libvirt.pools[golden.POOL].running = False
         else:
             del libvirt.pools[golden.POOL]
         libvirt.changes.clear()
-        golden.publish(libvirt, made, 4)
+        golden.publish(libvirt, made, "kvm", 4)
         assert libvirt.pools[golden.POOL].running
         assert not [words for words in libvirt.changes if words.startswith("vol-")], break_it
 
@@ -498,21 +739,21 @@ def test_a_pool_that_was_only_stopped_or_undefined_is_mended_without_an_upload(m
 def test_a_pool_of_that_name_in_another_folder_is_refused(made: Path) -> None:
     libvirt = FakeLibvirt(pools={golden.POOL: Pool("/srv/images")}, folders={"/srv/images": {}})
     with pytest.raises(ui.Problem, match=r"lies in /srv/images.*\nRemove it"):
-        golden.publish(libvirt, made, 4)
+        golden.publish(libvirt, made, "kvm", 4)
     assert libvirt.changes == []
 
 
 def test_a_failed_upload_is_told_and_not_taken_for_whole(made: Path) -> None:
     libvirt = FakeLibvirt(fails=f"vol-upload {HASH}.initrd")
     with pytest.raises(ui.Problem, match="no space left on device"):
-        golden.publish(libvirt, made, 4)
+        golden.publish(libvirt, made, "kvm", 4)
     assert f"{HASH}.whole" not in libvirt.images
-    assert not (paths.LOCAL / golden.GOLDEN_JSON).exists()
+    assert not (paths.LOCAL / "golden.json").exists()
 
 
 def test_golden_json_says_what_a_lab_needs(made: Path) -> None:
-    golden.publish(FakeLibvirt(), made, 4)
-    told = json.loads((paths.LOCAL / golden.GOLDEN_JSON).read_text())
+    golden.publish(FakeLibvirt(), made, "kvm", 4)
+    told = json.loads((paths.LOCAL / "golden.json").read_text())
     cmdline = told.pop("cmdline")
     assert told == {
         "version": 1,
@@ -534,12 +775,39 @@ def test_golden_json_says_what_a_lab_needs(made: Path) -> None:
     assert len(keys) == len(set(keys)), "a mapping holds each key once"
 
 
+def test_an_image_that_boots_by_itself_is_one_volume_and_its_facts_have_no_kernel(
+    alone: Path,
+) -> None:
+    libvirt = FakeLibvirt()
+    golden.publish(libvirt, alone, "xen", 4)
+    assert libvirt.images == {f"{HASH}.qcow2", f"{HASH}.whole"}
+    assert not (paths.LOCAL / "golden.json").exists(), "the nested KVM host's is another image"
+    assert json.loads((paths.LOCAL / "golden-xen.json").read_text()) == {
+        "version": 1,
+        "hash": HASH,
+        "pool": "nestlab-images",
+        "volume": f"{HASH}.qcow2",
+        "cmdline": [],
+        "files": {"disk": str(alone / "root.qcow2")},
+        "root_gib": 4,
+    }
+
+
+@variants
+def test_labs_read_what_is_written_of_each_image(
+    made: Path, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    monkeypatch.setattr(paths, "LOCAL", made.parent / ".nestlab")
+    golden.publish(FakeLibvirt(), made, variant, 4)
+    assert GoldenImage.read(made.parent, variant).hash == HASH
+
+
 # How it is taken back
 
 
 def test_clean_removes_pool_and_images(made: Path) -> None:
     libvirt = FakeLibvirt()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     golden.forget(libvirt)
     assert libvirt.pools == {}
     assert libvirt.folders == {}
@@ -549,7 +817,7 @@ def test_an_image_that_a_disk_still_rests_on_stays_and_others_go(
     made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     libvirt = FakeLibvirt()
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     libvirt.folders[str(golden.PLACE)] |= {"0ld.qcow2": "", "0ld.whole": ""}
     libvirt.pools["lab"] = Pool("/lab")
     backing = (
@@ -566,14 +834,14 @@ def test_an_image_that_a_disk_still_rests_on_stays_and_others_go(
 
 def test_an_image_whose_kernel_a_guest_boots_stays(made: Path) -> None:
     libvirt = FakeLibvirt(domains={"g": f"<kernel>{golden.PLACE}/{HASH}.vmlinuz</kernel>"})
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     golden.forget(libvirt)
     assert libvirt.images == WHOLE
 
 
 def test_what_an_inactive_pool_holds_is_unknown_so_images_stay(made: Path) -> None:
     libvirt = FakeLibvirt(pools={"lab": Pool("/lab", running=False)})
-    golden.publish(libvirt, made, 4)
+    golden.publish(libvirt, made, "kvm", 4)
     golden.forget(libvirt)
     assert libvirt.images == WHOLE
 
