@@ -45,6 +45,7 @@ from components.hypervisors.handle import (
 from components.remote.objects import RemoteObject
 from components.remote.ownership import CONSOLE_LOG
 from components.remote.virsh import words_of
+from components.spec import sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -168,7 +169,8 @@ class LibvirtPlace:
             suffix = "iso" if iso else "img"
             self._media[name] = libvirt.Volume(
                 f"{self.name}-medium-{name}",
-                name=f"medium-{name}.{suffix}",
+                # The provider does not notice that a file of the same name is another one.
+                name=f"medium-{name}-{sums.sample(path)}.{suffix}",
                 pool=self.pool.name,
                 source=str(path),
                 # Without a format the provider writes qcow2, and reads back what it finds.

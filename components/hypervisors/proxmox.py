@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -17,7 +18,7 @@ import pulumi_proxmoxve as px
 from components.gates.probes import proxmox as probe
 from components.gates.pve import MARK, PveGuestGate, PveNetworkGate, PveSlot, PveTemplate
 from components.hypervisors import installed
-from components.hypervisors.domain import fingerprint, machine_facts
+from components.hypervisors.domain import described, fingerprint, machine_facts
 from components.hypervisors.handle import (
     LOCAL,
     BootQueue,
@@ -30,14 +31,13 @@ from components.hypervisors.handle import (
     bound,
 )
 from components.hypervisors.installed import Recipe
-from components.spec import totals
+from components.spec import sums, totals
 from components.spec.files import QCOW2_MARK
 from components.spec.hosts.proxmox import ProxmoxHost
 from components.spec.nodes import node_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from components.hypervisors.handle import Build, Disc, Host, JsonMap, Lab
     from components.remote.pve import Api
@@ -58,6 +58,8 @@ FILES = "local"
 DISKS = "local-lvm"
 """Storage of a node that holds disks, likewise (R124)."""
 UPLINK = "vmbr0"
+GUEST = "nestlab:kind=guest"
+"""What tells policies that a machine is no hypervisor, whatever component made it."""
 TOGETHER = 4
 """Most machines of one lab that start at the same time on a cluster, where the stack says nothing."""
 GIB = 1 << 30
@@ -162,7 +164,9 @@ class ProxmoxPlace:
         self, name: str, path: Path | pulumi.Input[str], content: str, ending: str = ""
     ) -> px.FileLegacy:
         if name not in self._media:
-            ending = ending or "".join(getattr(path, "suffixes", [])[-2:]) or ".iso"
+            if isinstance(path, Path):
+                # The provider does not notice that a file of the same name is another one.
+                ending = f"-{sums.sample(path)}{''.join(path.suffixes[-2:]) or '.iso'}"
             self._media[name] = px.FileLegacy(
                 f"{self.name}-{name}",
                 node_name=self.node,
@@ -238,7 +242,7 @@ class ProxmoxPlace:
             node_name=self.node,
             vm_id=vmid,
             name=plan.domain_name,
-            description=owner.apply(lambda value: MARK.format(owner=value)),
+            description=_described(owner, described(spec)),
             # Where there is something that the provider can't set, its gate does, and starts it.
             started=not extra,
             on_boot=spec.autostart,
@@ -280,6 +284,8 @@ class ProxmoxPlace:
                     *(networks[nic.network].ready for nic in plan.nics),
                 ],
                 delete_before_replace=True,
+                # Or a refresh, which sees that it runs, would have it stopped by the next up.
+                ignore_changes=["started"] if extra else None,
             ),
         )
         again = {"clone": source.made.vm_id, "linked": self.linked} if source else {}
@@ -320,7 +326,7 @@ class ProxmoxPlace:
             node_name=self.node,
             vm_id=vmid,
             name=f"{self.lab.plan.name}-template-{key}",
-            description=owner.apply(lambda value: MARK.format(owner=value)),
+            description=_described(owner, GUEST),
             template=True,
             started=False,
             on_boot=False,
@@ -375,7 +381,7 @@ class ProxmoxPlace:
             f"{name}-ct",
             node_name=self.node,
             vm_id=vmid,
-            description=owner.apply(lambda value: MARK.format(owner=value)),
+            description=_described(owner, GUEST),
             started=True,
             start_on_boot=spec.autostart,
             unprivileged=True,
@@ -547,6 +553,11 @@ def virtual_gib(image: Path) -> int:
     qcow2 = head.startswith(QCOW2_MARK)
     size = int.from_bytes(head[24:32]) if qcow2 else image.stat().st_size
     return max(1, -(-size // GIB))
+
+
+def _described(owner: pulumi.Output[str], kind: str | None) -> pulumi.Output[str]:
+    """Return what a machine is described by: whose it is, and of which kind for policies."""
+    return owner.apply(lambda value: f"{MARK.format(owner=value)} {kind or GUEST}")
 
 
 def _probe(plan: MachinePlan) -> JsonMap:

@@ -125,7 +125,7 @@ def test_a_lab_in_a_proxmox_lives_through_everything(
     own = next(name for name in pve.bridges() if name != "vmbr0")
     at = numbers(pve)
     live, web, box = (pve.config(at[name]) for name in ("live", "web", "box"))
-    assert live["ide2"].startswith("local:iso/lab-medium-live.iso")
+    assert live["ide2"].startswith("local:iso/lab-medium-live-")
     assert (live["boot"], web["boot"]) == ("order=ide2", "order=scsi0")
     assert "bridge=vmbr0" in live["net0"]
     assert web["net0"].startswith("vmxnet3=52:54:00:")

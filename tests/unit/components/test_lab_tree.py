@@ -331,7 +331,7 @@ def disks(engine: Recorder, name: str) -> list[dict[str, Any]]:
 
 def test_a_guest_from_an_iso_boots_its_cd_and_has_no_disk() -> None:
     engine = up(with_guest())
-    assert disks(engine, "web") == [{"file": "/pool/medium-ipxe.iso"}]
+    assert disks(engine, "web") == [{"file": "/pool/medium-ipxe-00000000.iso"}]
     assert engine.named("web-domain").inputs["bootDevices"] == [{"devs": ["cdrom"]}]
     medium = engine.named("host-medium-ipxe")
     assert medium.inputs["format"] == "iso", "another format comes back as a change"
@@ -343,7 +343,7 @@ def test_a_guest_to_install_has_an_empty_disk_behind_its_cd() -> None:
     engine = up(with_guest(disk_gib=10))
     assert disks(engine, "web") == [
         {"volumeId": "/pool/lab-web.qcow2"},
-        {"file": "/pool/medium-ipxe.iso"},
+        {"file": "/pool/medium-ipxe-00000000.iso"},
     ]
     disk = engine.named("web-disk")
     assert disk.inputs["size"] == 10 << 30

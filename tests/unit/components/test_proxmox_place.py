@@ -116,7 +116,7 @@ def test_guests_of_one_image_share_a_template_for_each_bus(engine: Recorder) -> 
         "host-template-debian-virtio-vm",
     }
     scsi = templates["host-template-debian-scsi-vm"]
-    assert scsi.inputs["disks"][0]["importFrom"] == "local:x/lab-medium-debian.img"
+    assert scsi.inputs["disks"][0]["importFrom"] == "local:x/lab-medium-debian-00000000.img"
     assert scsi.inputs["description"].startswith("nestlab ")
     for name in ("web", "app"):
         made = engine.named(f"{name}-vm")
