@@ -18,7 +18,7 @@ import pulumi_proxmoxve as px
 from components.gates.probes import proxmox as probe
 from components.gates.pve import MARK, PveGuestGate, PveNetworkGate, PveSlot, PveTemplate
 from components.hypervisors import installed
-from components.hypervisors.domain import described, fingerprint, machine_facts
+from components.hypervisors.domain import fingerprint, machine_facts
 from components.hypervisors.handle import (
     LOCAL,
     BootQueue,
@@ -58,8 +58,8 @@ FILES = "local"
 DISKS = "local-lvm"
 """Storage of a node that holds disks, likewise (R124)."""
 UPLINK = "vmbr0"
-GUEST = "nestlab:kind=guest"
-"""What tells policies that a machine is no hypervisor, whatever component made it."""
+GUEST = "guest"
+"""Kind of what is no hypervisor, whatever component made it."""
 TOGETHER = 4
 """Most machines of one lab that start at the same time on a cluster, where the stack says nothing."""
 GIB = 1 << 30
@@ -242,7 +242,8 @@ class ProxmoxPlace:
             node_name=self.node,
             vm_id=vmid,
             name=plan.domain_name,
-            description=_described(owner, described(spec)),
+            description=_described(owner),
+            tags=[_tag(getattr(spec, "kind", GUEST))],
             # Where there is something that the provider can't set, its gate does, and starts it.
             started=not extra,
             on_boot=spec.autostart,
@@ -326,7 +327,8 @@ class ProxmoxPlace:
             node_name=self.node,
             vm_id=vmid,
             name=f"{self.lab.plan.name}-template-{key}",
-            description=_described(owner, GUEST),
+            description=_described(owner),
+            tags=[_tag(GUEST)],
             template=True,
             started=False,
             on_boot=False,
@@ -381,7 +383,7 @@ class ProxmoxPlace:
             f"{name}-ct",
             node_name=self.node,
             vm_id=vmid,
-            description=_described(owner, GUEST),
+            description=_described(owner),
             started=True,
             start_on_boot=spec.autostart,
             unprivileged=True,
@@ -555,9 +557,13 @@ def virtual_gib(image: Path) -> int:
     return max(1, -(-size // GIB))
 
 
-def _described(owner: pulumi.Output[str], kind: str | None) -> pulumi.Output[str]:
-    """Return what a machine is described by: whose it is, and of which kind for policies."""
-    return owner.apply(lambda value: f"{MARK.format(owner=value)} {kind or GUEST}")
+def _described(owner: pulumi.Output[str]) -> pulumi.Output[str]:
+    return owner.apply(lambda value: MARK.format(owner=value))
+
+
+def _tag(kind: str) -> str:
+    """Return what tells people and policies of which kind a machine is; known in preview too."""
+    return f"nestlab-kind-{kind}"
 
 
 def _probe(plan: MachinePlan) -> JsonMap:

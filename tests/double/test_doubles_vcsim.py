@@ -116,3 +116,52 @@ def test_the_provider_sees_nothing_that_is_done_by_hand_until_it_refreshes(
     assert vcsim.machines()["web"].running
     project.pulumi("destroy", "--yes", "--skip-preview")
     assert vcsim.machines() == {}
+
+
+ISO = (
+    PLACE
+    + """
+host = vs.get_host_output(name="DC0_H0", datacenter_id=dc, opts=look).id
+security = {{"allow_promiscuous": True, "allow_forged_transmits": True, "allow_mac_changes": {changes}}}
+switch = vs.HostVirtualSwitch("switch", name="lab", host_system_id=host, network_adapters=[],
+    active_nics=[], standby_nics=[], opts=opts, **security)
+group = vs.HostPortGroup("group", name="lab-inner", host_system_id=host,
+    virtual_switch_name=switch.name, opts=opts, **security)
+net = vs.get_network_output(name=group.name, datacenter_id=dc, opts=look).id
+iso = vs.File("iso", datacenter="DC0", datastore="LocalDS_0", source_file="live.iso",
+    destination_file="nestlab/lab-live.iso", create_directories=True, opts=opts)
+live = guest("live", "00:50:56:01:02:01",
+    cdroms=[vs.VirtualMachineCdromArgs(datastore_id=store, path=iso.destination_file)])
+"""
+)
+
+
+def test_a_guest_starts_from_an_iso_on_a_switch_of_the_labs_own(
+    project: Project, vcsim: Vcsim
+) -> None:
+    (project.folder / "live.iso").write_bytes(bytes(0x8001) + b"CD001")
+    project.up(ISO.format(server=vcsim.server, changes=True))
+    assert vcsim.machines()["live"].cdroms == ("[LocalDS_0] nestlab/lab-live.iso",)
+    assert vcsim.switches()["lab"] == {"lab-inner"}
+    for words in (("up", "--yes", "--skip-preview"), ("refresh", "--yes", "--skip-preview")):
+        said = project.pulumi(*words)
+        assert NO_CHANGE.search(said), said
+    said = project.up(ISO.format(server=vcsim.server, changes=False))
+    assert "2 updated" in said
+    assert NO_CHANGE.search(project.pulumi("refresh", "--yes", "--skip-preview"))
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert (vcsim.machines(), set(vcsim.switches())) == ({}, {"vSwitch0"})
+
+
+def test_a_vcenter_refuses_a_second_machine_of_one_name(project: Project, vcsim: Vcsim) -> None:
+    project.up((PLACE + 'guest("web")\n').format(server=vcsim.server))
+    project.pulumi("state", "delete", "--yes", "--target-dependents", _urn(project))
+    said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
+    assert "error creating virtual machine: ServerFaultCode: DuplicateName" in said
+    vcsim.remove("web")
+    project.pulumi("destroy", "--yes", "--skip-preview")
+
+
+def _urn(project: Project) -> str:
+    listed = project.pulumi("stack", "--show-urns")
+    return next(word for word in listed.split() if "VirtualMachine::web" in word)
