@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.remote.objects import DriverError
+from components.remote.driver import DriverError
 from components.remote.shell import Shell, Unreachable, shell_of
 from components.remote.upload import PutError
 from tests.support.commands import HOWS, How, Machine, every_failure

@@ -55,6 +55,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from components.remote import upload
+from components.remote.driver import DriverError
 from components.remote.shell import COMMAND_S, LocalShell, Result, Unreachable
 from components.remote.waiting import NotReady
 from tests.support import stubs
@@ -301,7 +302,6 @@ def every_failure(
     else; then ``act`` has to succeed, and ``check`` asserts what is there in the end. Returns how many
     failures were tried.
     """
-    from components.remote.objects import DriverError  # noqa: PLC0415 - it loads pulumi
 
     machine = make()
     before = len(machine.calls)

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from components.remote.driver import DriverError
 from components.remote.interrupt import CANCELLED
-from components.remote.objects import DriverError
 from components.remote.upload import PART
 from components.remote.waiting import Seen, say
 
@@ -350,7 +350,7 @@ AUTOSTART = "hostsvc/autostartmanager"
 
 
 class GuestDriver:
-    """See `components.remote.objects.Driver`."""
+    """See `components.remote.driver.Driver`."""
 
     replaced_by = ("name", "image", "disk_bus", "firmware", "store")
 
@@ -662,7 +662,7 @@ def _autostart(shell: Shell, vmid: str, *, on: bool) -> None:
 
 
 class MediumDriver:
-    """See `components.remote.objects.Driver`."""
+    """See `components.remote.driver.Driver`."""
 
     replaced_by = ("name", "store")
 
@@ -751,7 +751,7 @@ def _networks(shell: Shell) -> Networks:
 
 
 class NetworkDriver:
-    """See `components.remote.objects.Driver`.
+    """See `components.remote.driver.Driver`.
 
     A network is a port group: of mode bridge on a switch that is there, of mode isolated on one of its
     own that has no uplink.

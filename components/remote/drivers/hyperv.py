@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.remote.objects import DriverError
+from components.remote.driver import DriverError
 from components.remote.powershell import ARGV, Script, answer, error_text, shown
 from components.remote.shell import Unreachable
 from components.remote.waiting import Seen, say, wait_for
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from components.gates.base import Props
-    from components.remote.objects import Driver
+    from components.remote.driver import Driver
     from components.remote.powershell import Row
     from components.remote.shell import Shell
 

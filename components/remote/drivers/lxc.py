@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.remote.census import census, changed
-from components.remote.objects import DriverError
+from components.remote.driver import DriverError
 from components.remote.virsh import Virsh
 from components.remote.waiting import Seen
 
@@ -33,7 +33,7 @@ UPLOAD_S = 900.0
 
 
 class LxcDriver:
-    """See `components.remote.objects.Driver`."""
+    """See `components.remote.driver.Driver`."""
 
     replaced_by = ("name", "template", "archive", "sha256")
 

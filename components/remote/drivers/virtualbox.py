@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from components.remote import waiting
+from components.remote.driver import DriverError
 from components.remote.interrupt import CANCELLED
-from components.remote.objects import DriverError
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from components.gates.base import Props
-    from components.remote.objects import Driver
+    from components.remote.driver import Driver
     from components.remote.shell import Result, Shell
 
 COMMAND_S = 120.0

@@ -23,7 +23,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.remote.objects import DriverError
+from components.remote.driver import DriverError
 from components.remote.shell import Unreachable
 from components.remote.waiting import NotReady, Seen, say, wait_for
 

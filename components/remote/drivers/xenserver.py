@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from components.remote.objects import DriverError
+from components.remote.driver import DriverError
 from components.remote.shell import COMMAND_S, Unreachable
 from components.remote.upload import PART
 from components.remote.waiting import Seen, say
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from components.gates.base import Props
-    from components.remote.objects import Driver
+    from components.remote.driver import Driver
     from components.remote.shell import Shell
 
 TEMPLATE = "Other install media"
@@ -339,7 +339,7 @@ def _strangers(shell: Shell, what: str, command: str, wanted: Props, found: Iter
 
 
 class NetworkDriver:
-    """See `components.remote.objects.Driver`.
+    """See `components.remote.driver.Driver`.
 
     Mode isolated is XAPI's internal network, a switch that only guests are on; mode bridge is one of
     those that the host had already, and nothing is made.
@@ -428,7 +428,7 @@ class NetworkDriver:
 
 
 class MediumDriver:
-    """See `components.remote.objects.Driver`.
+    """See `components.remote.driver.Driver`.
 
     An ISO is a file of a local ISO repository (R108), which its first medium makes and its last one
     takes away. A disk image is imported into the storage, and guests' disks are clones of it that
@@ -675,7 +675,7 @@ class Step:
 
 
 class GuestDriver:
-    """See `components.remote.objects.Driver`."""
+    """See `components.remote.driver.Driver`."""
 
     replaced_by: tuple[str, ...] = ("name", "image", "owner")
 

@@ -18,9 +18,9 @@ from components.gates.probes import esxi as probe
 from components.gates.probes import ssh
 from components.hypervisors.esxi import PLACE, recipe
 from components.remote import waiting
+from components.remote.driver import DriverError
 from components.remote.drivers import esxi
 from components.remote.drivers.esxi import parse_vmx, render_vmx
-from components.remote.objects import DriverError
 from components.spec import SpecError, load
 from components.spec.kinds import KINDS
 from components.spec.kinds.esxi import EsxiSpec

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from components.hypervisors import hyperv
 from components.remote import objects, powershell
+from components.remote.driver import DriverError
 from components.remote.drivers.hyperv import (
     DRIVERS,
     LONGEST_NAME,
@@ -28,7 +29,7 @@ from components.remote.drivers.hyperv import (
     MediumDriver,
     NetworkDriver,
 )
-from components.remote.objects import DriverError, RemoteObjectProvider
+from components.remote.objects import RemoteObjectProvider
 from components.remote.shell import Result, Unreachable
 from components.spec import SpecError, load
 from components.spec.kinds.hyperv import KIND, HypervSpec

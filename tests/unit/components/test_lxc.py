@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from components.remote import census, objects
+from components.remote.driver import DriverError
 from components.remote.drivers.lxc import DRIVERS, HOME, configuration, plug
-from components.remote.objects import DriverError, RemoteObjectProvider
+from components.remote.objects import RemoteObjectProvider
 from components.remote.shell import Unreachable
 from components.remote.waiting import NotReady
 from tests.support.lxc import FakeLxcHost

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from components.gates.probes import ssh
 from components.media import virtualbox as media
 from components.media.answers import Answers
+from components.remote.driver import DriverError
 from components.remote.drivers import virtualbox
 from components.remote.drivers.virtualbox import (
     DRIVERS,
@@ -30,7 +31,6 @@ from components.remote.drivers.virtualbox import (
     folder,
     pairs,
 )
-from components.remote.objects import DriverError
 from components.spec import load
 from components.spec.problems import SpecError
 from tests.support.commands import HOWS, Machine, every_failure

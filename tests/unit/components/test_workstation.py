@@ -25,9 +25,9 @@ from components.gates.probes import ssh
 from components.media import workstation as media
 from components.media.answers import Answers
 from components.media.iso import Iso, WrongMedium
+from components.remote.driver import DriverError, driver_of
 from components.remote.drivers import workstation
 from components.remote.drivers.workstation import UNIT_FILE, folder, merged, parsed
-from components.remote.objects import DriverError, driver_of
 from components.spec import load
 from components.spec.problems import SpecError
 from tests.support.commands import Machine, every_failure

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from components.hypervisors.xenserver import PLACE, recipe
 from components.remote import objects
+from components.remote.driver import DriverError
 from components.remote.drivers import xenserver
 from components.remote.drivers.xenserver import DRIVERS, GIB, MIB, entry, rows
-from components.remote.objects import DriverError, RemoteObjectProvider
+from components.remote.objects import RemoteObjectProvider
 from components.spec import load
 from components.spec.kinds import KINDS
 from tests.support.commands import HOWS, How, Machine, every_failure
