@@ -44,6 +44,8 @@ OWNED = {
 }
 SLOT = "pulumi-python:dynamic/nestlab:PveSlot"
 """Keeps the number of a guest of Proxmox VE (`components.gates.pve`)."""
+NAME_SLOT = "pulumi-python:dynamic/nestlab:VsphereSlot"
+"""Keeps the name of a guest of vSphere (`components.gates.vsphere`)."""
 VOLUMES = {"libvirt:index/volume:Volume", "libvirt:index/cloudInitDisk:CloudInitDisk"}
 
 State = dict[str, Any]
@@ -218,8 +220,8 @@ def _libvirts(kind: str, resource: State, deployment: State) -> None:
         forget(resource["urn"], deployment)
 
 
-def _proxmoxs(kind: str, resource: State, deployment: State) -> None:
-    """Say to the keeper of its number what may be left there: the API's password is not known here.
+def _kept(kind: str, resource: State, deployment: State) -> None:
+    """Say to the keeper of its number or name what may be left there: the API's password is not known here.
 
     One that was being deleted is lost whether it is gone or not, and the provider would fail on it if it
     is, so it is forgotten; what is there is the keeper's to clear, by its mark.
@@ -228,7 +230,8 @@ def _proxmoxs(kind: str, resource: State, deployment: State) -> None:
         return
     inputs = resource.get("inputs") or {}
     for one in deployment["resources"]:
-        if one["type"] == SLOT and _keeps(one.get("inputs") or {}, inputs):
+        keeps = KEEPERS.get(one["type"])
+        if keeps and keeps(one.get("inputs") or {}, inputs):
             one.setdefault("outputs", {})["left"] = True
             if kind == "deleting":
                 forget(resource["urn"], deployment)
@@ -243,10 +246,19 @@ def _keeps(slot: State, guest: State) -> bool:
     return same_number and slot.get("node") == guest.get("nodeName")
 
 
+def _is_called(slot: State, guest: State) -> bool:
+    """Whether ``slot`` is the keeper of the name of ``guest``; inputs of both."""
+    return bool(guest.get("name")) and slot.get("called") == guest["name"]
+
+
+KEEPERS: Mapping[str, Callable[[State, State], bool]] = {SLOT: _keeps, NAME_SLOT: _is_called}
+
+
 PUT_RIGHT: Mapping[str, Callable[[str, State, State], None]] = {
     **dict.fromkeys([*OWNED, *sorted(VOLUMES)], _libvirts),
-    "proxmoxve:index/vmLegacy:VmLegacy": _proxmoxs,
-    "proxmoxve:index/containerLegacy:ContainerLegacy": _proxmoxs,
+    "proxmoxve:index/vmLegacy:VmLegacy": _kept,
+    "proxmoxve:index/containerLegacy:ContainerLegacy": _kept,
+    "vsphere:index/virtualMachine:VirtualMachine": _kept,
 }
 """How an operation that never ended is put right, by the resource's type. Of all others nothing is left
 that the next `up` would stumble over: files are written over, gates look before they make."""

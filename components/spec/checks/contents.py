@@ -213,11 +213,16 @@ def _fixed(at: str, spec: MachineSpec | ContainerSpec, place: Place) -> list[Pro
             shown = "a setting" if isinstance(value, SpecModel) else repr(value)
             rule = f"{_title(place)} does not take it: {instead}"
             found.append(Problem(f"{at}.{field}", f"{shown} given", rule, "remove it"))
-    if isinstance(spec, GuestSpec) and spec.image and not place.offers.images:
+    image = "" if isinstance(spec, ContainerSpec) else spec.media().get("image", "")
+    if image and not place.offers.images:
         rule = f"{_title(place)} makes no disks from images"
-        found.append(
-            Problem(f"{at}.image", f"{spec.image!r} given", rule, "install it from an iso:")
+        remedy = (
+            "install it from an iso:" if isinstance(spec, GuestSpec) else "move it, or change kind:"
         )
+        found.append(Problem(f"{at}.image", f"{image!r} given", rule, remedy))
+    if not isinstance(spec, ContainerSpec) and not spec.nics and place.offers.engine == "vsphere":
+        rule = f"{_title(place)} makes no machine without a NIC"
+        found.append(Problem(f"{at}.network", "nothing given", rule, "name a network"))
     return found
 
 

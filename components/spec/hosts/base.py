@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 PASSWORD = "hostPassword"  # noqa: S105 - its name
 """Key of the stack's configuration, a secret, that holds the password of a remote host."""
 SET_PASSWORD = f"run `pulumi config set --secret nestlab:{PASSWORD}`"
-NODE = r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$"
+NODE = r"^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?$"
 NodeName = Annotated[
     str,
     AfterValidator(
         matches(
             NODE,
-            "a node has a host's name or address: letters, digits, hyphens and dots",
+            "a node has a host's name or address: letters, digits, hyphens, dots, underscores",
             "give the name that the cluster shows",
         )
     ),
-    text_schema("Node: letters, digits, hyphens, dots", NODE),
+    text_schema("Node: letters, digits, hyphens, dots, underscores", NODE),
 ]
 
 

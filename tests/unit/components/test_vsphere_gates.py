@@ -10,7 +10,7 @@ import copy
 import ssl
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -57,7 +57,7 @@ class Vcenter:
         assert api == API
         return self
 
-    def __enter__(self) -> Vcenter:
+    def __enter__(self) -> Self:
         with self._call():
             self.sessions += 1
         return self
@@ -561,18 +561,18 @@ def test_a_wait_ends_in_words_that_say_where_to_look(
     assert vcenter.sessions == 0
 
 
-def test_a_guest_on_a_host_that_is_away_is_told_as_that(vcenter: Vcenter) -> None:
+def test_a_guest_on_a_host_that_is_away_is_told_as_that(
+    vcenter: Vcenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provider = VsphereGuestProvider()
-    machine = vcenter.machine()
+    vcenter.machine()
     made = provider.mend({}, guest())
-    machine.config = None
-    machine.config = SimpleNamespace(uuid=UUID, annotation=None)
-    monkey = vcenter.read
+    whole = vcenter.read
 
     def read(thing: Any, *paths: str) -> Props:
-        return {key: it for key, it in monkey(thing, *paths).items() if key != "config"}
+        return {key: it for key, it in whole(thing, *paths).items() if key != "config"}
 
-    vcenter.read = read  # type: ignore[method-assign]
+    monkeypatch.setattr(vcenter, "read", read)
     seen = provider.look(made)
     assert (seen.ok, seen.text) == (False, "lab-web is disconnected")
 
@@ -666,7 +666,7 @@ def test_a_certificate_is_asked_for_unless_the_stack_says_otherwise(
     monkeypatch.setattr(_Stub, "failure", wrong)
     for insecure in (False, True):
         api: Any = {"server": "vc.test", "user": "me", "password": "x", "insecure": insecure}
-        with pytest.raises(Unreachable, match="is not trusted .self-signed.*set insecure: true"):
+        with pytest.raises(Unreachable, match=r"is not trusted .self-signed.*set insecure: true"):
             Vsphere(api).__enter__()
     strict, lax = (one.given["sslContext"] for one in made)
     assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
@@ -679,20 +679,19 @@ def test_a_task_is_waited_for_to_its_end(monkeypatch: pytest.MonkeyPatch) -> Non
     vcenter = Vsphere(API)  # type: ignore[arg-type]
 
     class Task:
-        states = ["running", "success"]
+        def __init__(self, *states: str) -> None:
+            self.states = list(states)
 
         @property
         def info(self) -> Any:
             error = vim.fault.DuplicateName(name="web")
             state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
             return SimpleNamespace(
-                state=state, result="made", error=error, descriptionId="VirtualMachine.clone"
+                state=state, result="made", error=error, descriptionId="vm.clone"
             )
 
-    assert vcenter.end(Task()) == "made"
-    Task.states = ["running", "error"]
+    assert vcenter.end(Task("running", "success")) == "made"
     with pytest.raises(VsphereError, match=r"DuplicateName \(web\)"):
-        vcenter.end(Task())
-    Task.states = ["running"]
-    with pytest.raises(VsphereError, match="VirtualMachine.clone did not end within 0 s"):
-        vcenter.end(Task(), 0.01)
+        vcenter.end(Task("running", "error"))
+    with pytest.raises(VsphereError, match="clone did not end within 0 s"):
+        vcenter.end(Task("running"), 0.01)
