@@ -29,7 +29,7 @@ LIMITS = {
     "esxi": Limits(2, 4096, 36, 2048, 32, "VMware: 4 GB memory; 32 GB disk, 4 for a datastore"),
     "xenserver": Limits(2, 4096, 46, 1536, 42, "host-installer: min_primary_disk_size = 46"),
     "hyperv": Limits(2, 4096, 32, 2048, 20, "Windows Server: 4 GB for nesting, 32 GB disk"),
-    "xen": Limits(2, 2048, 15, 512, 3, "nestlab's settings for Debian with Xen"),
+    "xen": Limits(2, 3072, 8, 1664, 3, "nestlab's settings for Debian with Xen"),
     "virtualbox": Limits(2, 4096, 30, 1024, 8, "nestlab's settings for Linux with VirtualBox"),
     "workstation": Limits(4, 8192, 40, 1024, 8, "nestlab's settings for Linux with Workstation"),
 }

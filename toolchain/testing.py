@@ -55,6 +55,8 @@ def _prepare(tier: str) -> None:
     try:
         host.main([])
         image.main([])
+        if tier == "host":
+            image.main(["xen"])
         verdict.ensure(system)
     except ui.Problem as problem:
         if tier == "host":

@@ -18,6 +18,7 @@ NAMES = (
     "xenserver",
     "virtualbox",
     "workstation",
+    "xen",
 )  # fmt: skip  # one line each
 """Modules of this package; each holds its `Kind` as ``KIND``, under the same name."""
 

@@ -1,0 +1,116 @@
+"""What nested hypervisors share that are linked clones of a golden image: system disk and seed.
+
+An image that has a kernel beside it is booted directly, any other by its own boot loader.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_libvirt as libvirt
+
+from components.domain_xml import DiskProfile
+from components.hypervisors.domain import DirectBoot, Drive
+from components.media import seed as script
+
+if TYPE_CHECKING:
+    from components.gates.secrets import SshKey
+    from components.hypervisors.handle import Lab
+    from components.hypervisors.libvirt import LibvirtPlace
+    from components.spec import GoldenImage, MachinePlan
+
+LIBVIRT = "qemu:///system"
+
+
+def drives(
+    name: str,
+    lab: Lab,
+    host: LibvirtPlace,
+    plan: MachinePlan,
+    golden: GoldenImage,
+    host_key: SshKey,
+    parent: pulumi.Resource | None,
+) -> tuple[list[Drive], DirectBoot | None]:
+    """Make the disks of a clone of ``golden``, and say what boots from the first."""
+    disk, boot = system(name, host, plan, golden, parent)
+    medium = seed(name, lab, host, plan, host_key, parent)
+    return [
+        Drive(disk, DiskProfile(plan.disk_bus or "virtio")),
+        # A virtio disk and not a CD: the image has drivers for neither IDE nor SATA.
+        Drive(medium, DiskProfile("virtio", readonly=True)),
+    ], boot
+
+
+def system(
+    name: str,
+    host: LibvirtPlace,
+    plan: MachinePlan,
+    golden: GoldenImage,
+    parent: pulumi.Resource | None,
+) -> tuple[libvirt.Volume, DirectBoot | None]:
+    """Make the system disk, and say what boots from it; None: its own boot loader."""
+    cmdline = _words(golden)
+    if not host.plan.path and host.lab.spec.host.where == LIBVIRT:
+        disk = host.disk(
+            name,
+            plan,
+            parent,
+            base_volume_name=golden.volume,
+            base_volume_pool=golden.pool,
+        )
+        if not golden.kernel or not golden.initrd:
+            return disk, None
+        return disk, DirectBoot(golden.kernel, golden.initrd, cmdline)
+    # The set-up put the image within reach of this machine's libvirt; any other gets a copy.
+    copies: dict[str, Any] = {}
+    for part, form in (("disk", "qcow2"), ("kernel", "raw"), ("initrd", "raw")):
+        source = getattr(golden.files, part)
+        if source:
+            copies[part] = libvirt.Volume(
+                f"{name}-golden-{part}",
+                name=f"{plan.domain_name}-golden-{part}",
+                pool=host.pool.name,
+                source=source,
+                format=form,
+                opts=host.options(parent),
+            )
+    disk = host.disk(name, plan, parent, base_volume_id=copies["disk"].id)
+    if "kernel" not in copies or "initrd" not in copies:
+        return disk, None
+    return disk, DirectBoot(copies["kernel"].id, copies["initrd"].id, cmdline)
+
+
+def _words(golden: GoldenImage) -> list[dict[str, str]]:
+    """Return the kernel arguments as the provider reads them back: words without a value last."""
+    pairs = {word.key: word.value for word in golden.cmdline if word.key != "_"}
+    alone = " ".join(word.value for word in golden.cmdline if word.key == "_")
+    return [pairs, *([{"_": alone}] if alone else [])]
+
+
+def seed(
+    name: str,
+    lab: Lab,
+    host: LibvirtPlace,
+    plan: MachinePlan,
+    host_key: SshKey,
+    parent: pulumi.Resource | None,
+) -> libvirt.CloudInitDisk:
+    """Make the medium that says who may log in, and as whom the machine answers."""
+    user_data: pulumi.Output[str] = pulumi.Output.all(
+        lab.key.public, host_key.private, host_key.public
+    ).apply(
+        lambda keys: script.user_data(
+            name=plan.name, authorized=keys[0], host_private=keys[1], host_public=keys[2]
+        )
+    )
+    return libvirt.CloudInitDisk(
+        f"{name}-seed",
+        name=f"{plan.domain_name}-seed.iso",
+        pool=host.pool.name,
+        user_data=user_data,
+        meta_data=lab.identity.value.apply(
+            lambda identity: script.meta_data(name=plan.name, instance=f"{identity}-{plan.name}")
+        ),
+        opts=host.options(parent, delete_before_replace=True),
+    )

@@ -1,0 +1,87 @@
+"""Nested Xen: Debian with Xen 4.17, a linked clone of the golden image ``xen``, driven by ``xl`` in dom0.
+
+It boots by its own GRUB, as Xen comes before Linux, and learns who may log in from its seed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from components.hypervisors import golden
+from components.hypervisors.access import access
+from components.hypervisors.commands import Commands, Screen
+from components.hypervisors.domain import fingerprint, machine_facts
+from components.hypervisors.handle import HypervisorMade, Inside
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pulumi
+
+    from components.hypervisors.handle import Lab, NetworkMade
+    from components.hypervisors.libvirt import LibvirtPlace
+    from components.spec import GuestSpec, HypervisorSpec, MachinePlan
+
+USER = "root"
+PROBE: dict[str, Any] = {
+    "kind": "ssh",
+    "commands": [{"argv": ["xl", "list"], "holds": "Domain-0"}],
+    # Its first boot is all of it: nothing is installed, and nothing starts again.
+    "steady": 1,
+}
+
+
+def screen(spec: GuestSpec, plan: MachinePlan) -> Screen:
+    """Return how a guest is looked at: a paravirtual one has a console and no screen."""
+    del spec
+    return Screen(enter=("xl", "console", plan.domain_name))
+
+
+PLACE = Commands(driver="xen", store="/var/lib/nestlab/xen", screen=screen)
+
+
+def install(
+    name: str,
+    *,
+    lab: Lab,
+    host: LibvirtPlace,
+    spec: HypervisorSpec,
+    plan: MachinePlan,
+    networks: Mapping[str, NetworkMade],
+    opts: pulumi.ResourceOptions,
+) -> HypervisorMade:
+    """Make a nested Xen host on ``host``."""
+    parent = opts.parent
+    image = lab.golden["xen"]
+    way = access(name, lab, host, plan, parent, user=USER)
+    drives, boot = golden.drives(name, lab, host, plan, image, way.host_key, parent)
+    domain, password = host.domain(name, spec, plan, networks, drives, parent, boot)
+    gate = host.gate(
+        name,
+        plan,
+        domain,
+        {**PROBE, "forward": list(way.doors.forward)},
+        parent,
+        instance=fingerprint(machine_facts(spec, plan), image),
+        key_folder=way.folder,
+        reach=way.reach,
+    )
+    return HypervisorMade(
+        ready=gate,
+        address=plan.address or "",
+        console=gate.console,
+        password=password,
+        user=USER,
+        place=PLACE.at(
+            name,
+            lab=lab,
+            plan=lab.plan.place(*plan.path),
+            target=gate.reach,
+            cores=plan.cores,
+            owner=parent,
+            inside=Inside(domain, drives[0].volume),
+        ),
+    )
+
+
+INSTALLER = install
