@@ -15,7 +15,7 @@ import machines
 import sizes
 import stated
 from domain_xml import Unjudgeable
-from known import number
+from known import number, text, value
 from limits import limits
 from pulumi_policy import (
     EnforcementLevel,
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from pulumi_policy import PolicyResource
 
 VOLUME = "libvirt:index/volume:Volume"
-REMOTE = "pulumi-python:dynamic/nestlab:RemoteObject"
-"""What a hypervisor's own commands make: guests and containers, and networks and media, without sizes."""
-PROXMOX_CONTAINER = "proxmoxve:index/containerLegacy:ContainerLegacy"
 GIB = 1 << 30
 UNITS = {"memory_mib": "MiB of memory", "disk_gib": "GiB of disk", "cores": "cores"}
 
@@ -52,7 +49,11 @@ def _holds_what_is_in_it(args: StackValidationArgs, report: ReportViolation) -> 
     stack = Relations(args.resources)
     inside: dict[str, list[Size]] = {}
     outer = []
-    for resource in stack.named(*machines.MACHINES, REMOTE, PROXMOX_CONTAINER):
+    for resource in stack.named(*machines.MACHINES, machines.REMOTE, machines.PROXMOX_CONTAINER):
+        if value(resource.props, "template") is True:
+            continue  # it never runs, and shares its disk with what is cloned from it
+        if machines.driven(resource.resource_type, resource.props) in {"network", "medium"}:
+            continue
         size = _size(resource)
         host = stack.host(resource)
         if host is None:
@@ -65,17 +66,17 @@ def _holds_what_is_in_it(args: StackValidationArgs, report: ReportViolation) -> 
             host, kind, inside.get(urn, []), sum(_own_disks(host))
         ):
             report(f"{host.name}: {said}", urn)
-    for said in _over_budget(outer, args.get_config(), _told(args)):
+    for said in _over_budget(outer, args.get_config(), _budget(stack, args)):
         report(said, None)
 
 
 def _size(resource: PolicyResource) -> Size:
-    if resource.resource_type == REMOTE:
+    if resource.resource_type == machines.REMOTE:
         memory, cores, disk = (
             number(resource.props, "wanted", what) for what in ("memory_mib", "cores", "disk_gib")
         )
         return Size(resource.name, memory, cores, disk or 0)
-    if resource.resource_type == PROXMOX_CONTAINER:
+    if resource.resource_type == machines.PROXMOX_CONTAINER:
         memory = number(resource.props, "memory", "dedicated", default=sizes.PROXMOX_MIB)
         cores = number(resource.props, "cpu", "cores", default=1)
         return Size(resource.name, memory, cores, number(resource.props, "disk", "size", default=4))
@@ -132,14 +133,25 @@ def _too_full(host: PolicyResource, kind: str, inside: list[Size], disk: float) 
     return found
 
 
-def _told(args: StackValidationArgs) -> Any:
-    return stated.lab(args.resources[0].urn) if args.resources else {}
+def _budget(stack: Relations, args: StackValidationArgs) -> Any:
+    """Return what our lab says of its outer host: of the one node it is on, where that is a cluster."""
+    if not args.resources:
+        return {}
+    lab = stated.lab(args.resources[0].urn)
+    nodes = value(lab, "host", "nodes")
+    if not nodes:
+        return value(lab, "host")
+    outer = [each for each in stack.named(*machines.PROXMOX_VMS) if stack.host(each) is None]
+    names = {text(each.props, "nodeName") for each in outer}
+    names |= {text(each.props, "node") for each in stack.named(machines.gate("VsphereNode"))}
+    found = [value(nodes, name) for name in names if name]
+    return found[0] if len(found) == 1 else {}
 
 
 def _over_budget(outer: list[Size], config: Any, lab: Any) -> list[str]:
     found = []
     for what, words in UNITS.items():
-        have = number(config, what) or number(lab, "host", what)
+        have = number(config, what) or number(lab, what)
         need, parts = _sum(outer, what)
         if have is not None and need > have:
             found.append(

@@ -2,7 +2,8 @@
 
 A VNC or SPICE screen beyond loopback without password or TLS hands the keyboard of a machine to the
 whole network. A password of a libvirt screen only exists in what the stylesheet makes, so that is
-judged. The same for serial consoles over TCP, which know no password at all.
+judged. The same for serial consoles over TCP, which know no password at all, and for the screens of
+guests that a hypervisor's own commands make: a port of that hypervisor is not of its guests alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import machines
 from domain_xml import Made, Unjudgeable, domain, shown
-from known import UNKNOWN, text, value
+from known import UNKNOWN, number, text, value
 from pulumi_policy import (
     EnforcementLevel,
     ReportViolation,
@@ -50,6 +51,10 @@ def _asks_who_is_there(args: ResourceValidationArgs, report: ReportViolation) ->
         said = _vsphere(args)
     elif args.resource_type in machines.PROXMOX_VMS:
         said = _qemu(text(args.props, "kvmArguments") or "")
+    elif args.resource_type == machines.PROXMOX_GATE:
+        said = _qemu(text(args.props, "config", "args") or "")
+    elif args.resource_type == machines.REMOTE:
+        said = _driven(args)
     else:
         return
     for each in said:
@@ -137,6 +142,16 @@ def _vsphere(args: ResourceValidationArgs) -> list[str]:
     if password is UNKNOWN or password or address is None or (address and loopback(address)):
         return []
     return [f"VNC listens on {address or 'every address'} without a password"]
+
+
+def _driven(args: ResourceValidationArgs) -> list[str]:
+    kind, address, password = (
+        text(args.props, "wanted", "console", key) for key in ("type", "listen", "password")
+    )
+    port = number(args.props, "wanted", "console", "port")
+    if not kind or kind == "none" or not port or address is None or password is None or password:
+        return []
+    return [] if loopback(address) else [f"{kind} listens on {address} without a password"]
 
 
 CONSOLE_EXPOSURE = ResourceValidationPolicy(

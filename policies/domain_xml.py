@@ -205,7 +205,7 @@ def _disks(props: Any, devices: ET.Element) -> None:
         source = {"file": "file", "url": "network"}.get("file" if file else "url" if url else "")
         element = _add(devices, "disk", type=source or "volume", device="cdrom" if iso else "disk")
         if url and not file:
-            scheme, _, rest = url.partition("://")
+            scheme, _, rest = url.partition("://") if "://" in url else ("", "", url)
             host, _, name = rest.partition("/")
             origin = _add(element, "source", protocol=scheme, name=f"/{name}")
             _add(origin, "host", name=host)

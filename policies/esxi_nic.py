@@ -2,7 +2,7 @@
 
 The installer ends with "no network adapters found" otherwise. vmxnet3 works in every version. ESXi 7
 dropped e1000; e1000e has a driver from 6.5 on. So those two pass where the version is stated by a
-mark ``nestlab:version=6.7`` beside that of the kind. pulumi-libvirt makes every NIC virtio, so on
+mark ``nestlab:version=6.7`` beside that of the kind; our components' are 7.0 or newer. pulumi-libvirt makes every NIC virtio, so on
 libvirt it takes a stylesheet, and what comes out of it is judged.
 """
 
@@ -39,7 +39,7 @@ def _has_a_driver(args: ResourceValidationArgs, report: ReportViolation) -> None
         return
     if not models:
         report(f"{args.name}: it has no NIC; ESXi does not install without one", None)
-    allowed = _allowed(machines.version(args.resource_type, args.props))
+    allowed = _allowed(machines.version(args.resource_type, args.urn, args.props))
     for number, model in enumerate(models):
         if model is not None and model.lower() not in allowed:
             report(

@@ -3,7 +3,8 @@
 A lab on a bridge of its host is on the network of the school: its DHCP servers answer there, its
 scanners scan there. That is refused unless the stack says so, by naming the host's interface: in
 our stack file as a network's ``bridge``, in others as ``nestlab:bridges``, or in this policy's
-configuration as ``bridges``. What a network or NIC is, is judged after the stylesheet.
+configuration as ``bridges``. What a network or NIC is, is judged after the stylesheet. For a network
+inside a nested hypervisor that hypervisor is the host: what is on its way out is beside it, no longer in it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import machines
 import stated
 from domain_xml import Unjudgeable, domain, network, shown
 from inputs import note
-from known import items
+from known import items, text, value
 from pulumi_policy import (
     EnforcementLevel,
     PolicyConfigSchema,
@@ -45,11 +46,15 @@ def _stays_inside(args: ResourceValidationArgs, report: ReportViolation) -> None
         return
     if not found:
         return
+    logical = args.name.removesuffix("-gate").removesuffix("-network")
+    if logical in stated.lab_uplinks(args.urn) and args.resource_type in DYNAMIC:
+        found = [each for each in found if each not in stated.uplinks(args.urn)]
     stack_says = stated.names(args.get_config(), "bridges", args.urn) | stated.lab_bridges(args.urn)
     for interface in found:
         if interface not in stack_says:
             report(
-                f"{args.name}: it is on the host's {interface!r}, and the stack does not say so",
+                f"{args.name}: it is on the host's {interface or 'own network'!r}, and the stack does not "
+                "say so",
                 None,
             )
 
@@ -98,6 +103,32 @@ def _vsphere_distributed(args: ResourceValidationArgs) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _driven(args: ResourceValidationArgs) -> list[str]:
+    if machines.driven(args.resource_type, args.props) != "network":
+        return []
+    bridge = text(args.props, "wanted", "bridge")
+    return [bridge] if text(args.props, "wanted", "mode") == "bridge" and bridge is not None else []
+
+
+def _proxmox_gate(args: ResourceValidationArgs) -> list[str]:
+    # One of the lab's own has an address, and is marked with its owner.
+    marks = [text(args.props, key) for key in ("cidr", "owner")]
+    return [text(args.props, "bridge") or ""] if marks[0] == "" or marks[1] == "" else []
+
+
+def _vsphere_gate(args: ResourceValidationArgs) -> list[str]:
+    if value(args.props, "own") is not False:
+        return []
+    switch = text(args.props, "switch")
+    return [] if switch is None else [switch]
+
+
+PROXMOX_NETWORK, VSPHERE_NETWORK = (
+    machines.gate("PveNetworkGate"),
+    machines.gate("VsphereNetworkGate"),
+)
+DYNAMIC = {machines.REMOTE, PROXMOX_NETWORK, VSPHERE_NETWORK}
+"""Networks that our components make without a provider."""
 JUDGES: dict[str, Callable[[ResourceValidationArgs], list[str]]] = {
     NETWORK: _network,
     machines.DOMAIN: _domain,
@@ -106,6 +137,9 @@ JUDGES: dict[str, Callable[[ResourceValidationArgs], list[str]]] = {
     "proxmoxve:Network/networkBridge:NetworkBridge": _proxmox_bridge,
     "vsphere:index/hostVirtualSwitch:HostVirtualSwitch": _vsphere_switch,
     "vsphere:index/distributedVirtualSwitch:DistributedVirtualSwitch": _vsphere_distributed,
+    machines.REMOTE: _driven,
+    PROXMOX_NETWORK: _proxmox_gate,
+    VSPHERE_NETWORK: _vsphere_gate,
 }
 """Names of the host's interfaces that each type is on, as far as they are known."""
 

@@ -6,7 +6,8 @@ one of our components made it. The mark is a word in a text that every provider 
     nestlab:kind=esxi      libvirt description or metadata, Proxmox VE description, vSphere annotation
     nestlab-kind-esxi      Proxmox VE tag (which takes no colon)
 
-``nestlab:kind=guest`` says that a machine is none, whatever it is installed from.
+``nestlab:kind=guest`` says that a machine is none, whatever it is installed from. What a hypervisor's
+own commands make (`REMOTE`) is never one: their drivers show no guest a CPU that can virtualize.
 """
 
 from __future__ import annotations
@@ -26,6 +27,20 @@ PROXMOX_VMS = frozenset(
 )
 MACHINES = PROXMOX_VMS | {DOMAIN, VSPHERE_VM}
 COMPONENT = "nestlab:index:NestedHypervisorLab"
+
+
+def gate(name: str) -> str:
+    """Return the type of a dynamic resource of ours."""
+    return f"pulumi-python:dynamic/nestlab:{name}"
+
+
+REMOTE = gate("RemoteObject")
+"""What a hypervisor's own commands make: networks, media, guests, containers."""
+PROXMOX_CONTAINER = "proxmoxve:index/containerLegacy:ContainerLegacy"
+PROXMOX_GATE = gate("PveGuestGate")
+"""Sets what pulumi-proxmoxve has no word for, in Proxmox VE's own, as ``config``."""
+OUR_VERSIONS = 7.0
+"""The oldest ESXi that our components install."""
 UNSAID = ""
 """Kind of a hypervisor of which nobody says what it is."""
 
@@ -65,14 +80,27 @@ def kind(resource_type: str, urn: str, props: Any) -> str | None:
         for pattern, of in _MEDIA:
             if pattern.search(name.rpartition("/")[2]):
                 return of
-    ours = urn.split("::")[2].endswith(f"{COMPONENT}${resource_type}")
-    return UNSAID if ours else None
+    return UNSAID if ours(resource_type, urn) else None
 
 
-def version(resource_type: str, props: Any) -> float | None:
+def ours(resource_type: str, urn: str) -> bool:
+    """Return whether one of our components made a resource for a hypervisor of ours."""
+    return urn.split("::")[2].endswith(f"{COMPONENT}${resource_type}")
+
+
+def version(resource_type: str, urn: str, props: Any) -> float | None:
     """Return the version that ``nestlab:version=6.7`` states; None when nothing does."""
     found = _VERSION.search(words(resource_type, props))
-    return float(found[1]) if found else None
+    if found:
+        return float(found[1])
+    return OUR_VERSIONS if ours(resource_type, urn) else None
+
+
+def driven(resource_type: str, props: Any) -> str:
+    """Return what a hypervisor's own commands make: guest, network, ...; empty for all others."""
+    if resource_type != REMOTE:
+        return ""
+    return (text(props, "driver") or "").rpartition(".")[2]
 
 
 def _marked(resource_type: str, props: Any) -> str:

@@ -2,16 +2,18 @@
 
 A file fetched by HTTP without a checksum is whatever the server, or somebody between, sends that
 day. pulumi-libvirt can't check one at all, so there media are fetched first and given as local
-files. Where ``sources`` are configured, nothing comes from anywhere else.
+files. The same for the installers that our components make discs of, and for what they put into a
+hypervisor by its own commands. Where ``sources`` are configured, nothing comes from anywhere else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import machines
 from domain_xml import HIDDEN, Unjudgeable, domain
-from known import items, text
+from known import items, text, value
 from pulumi_policy import (
     EnforcementLevel,
     PolicyConfigSchema,
@@ -100,10 +102,33 @@ def _vsphere_ovf(args: ResourceValidationArgs) -> list[tuple[str, bool]]:
     return [(source, False)] if source else []
 
 
-def _container(args: ResourceValidationArgs) -> list[tuple[str, bool]]:
-    source = text(args.props, "wanted", "archive")
+def _vsphere_item(args: ResourceValidationArgs) -> list[tuple[str, bool]]:
+    source = text(args.props, "fileUrl")
+    return [(source, False)] if source else []
+
+
+def _vsphere_file(args: ResourceValidationArgs) -> list[tuple[str, bool]]:
+    source = text(args.props, "sourceFile")
+    return [(source, False)] if source else []
+
+
+def _driven(args: ResourceValidationArgs) -> list[tuple[str, bool]]:
     checksum = text(args.props, "wanted", "sha256")
-    return [(source, checksum is None or bool(checksum))] if source else []
+    # A guest's own two lie in its hypervisor, where nobody compares anything.
+    checked = {"archive": checksum, "path": checksum, "iso": "", "image": ""}
+    given = {key: text(args.props, "wanted", key) for key in checked}
+    return [
+        (source, checked[key] is None or bool(checked[key]))
+        for key, source in given.items()
+        if source
+    ]
+
+
+def _discs(args: ResourceValidationArgs) -> list[tuple[str, bool]]:
+    tools = value(args.props, "tools")
+    names = list(tools) if isinstance(tools, Mapping) else []
+    given = [text(args.props, "iso"), *(text(args.props, "tools", name) for name in names)]
+    return [(source, False) for source in given if source]
 
 
 JUDGES: dict[str, Callable[[ResourceValidationArgs], list[tuple[str, bool]]]] = {
@@ -115,7 +140,10 @@ JUDGES: dict[str, Callable[[ResourceValidationArgs], list[tuple[str, bool]]]] = 
     "proxmoxve:index/fileLegacy:FileLegacy": _upload,
     "proxmoxve:oci/image:Image": _oci,
     "proxmoxve:oci/imageLegacy:ImageLegacy": _oci,
-    "pulumi-python:dynamic/nestlab:RemoteObject": _container,
+    "vsphere:index/contentLibraryItem:ContentLibraryItem": _vsphere_item,
+    "vsphere:index/file:File": _vsphere_file,
+    machines.REMOTE: _driven,
+    machines.gate("InstallMedium"): _discs,
 }
 """What each type fetches: address, and whether it is checked against a checksum."""
 

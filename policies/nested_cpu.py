@@ -2,8 +2,9 @@
 
 Without vmx or svm in its CPU a nested hypervisor installs, boots, and then refuses every guest. With
 KVM that takes host-passthrough, or another model that is made to have the feature; under emulation
-(type qemu) it takes maximum, which has svm. Xen under emulation is the exception: it can't start
-with that CPU, and runs paravirtualized guests with a plainer one.
+(type qemu) it takes maximum, which has svm. Xen under emulation is the exception: it stops at boot
+with that CPU, and its paravirtual guests need no more than the one model that it was seen to run with
+(R96). On Proxmox VE what a gate of ours sets in the host's own words is judged too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import machines
 from domain_xml import Made, Unjudgeable, domain
 from inputs import note
-from known import UNKNOWN, items, text, value
+from known import UNKNOWN, items, number, text, value
 from pulumi_policy import (
     EnforcementLevel,
     ReportViolation,
@@ -24,14 +25,18 @@ DOMAIN = machines.DOMAIN
 MODES = {"kvm": "host-passthrough", "qemu": "maximum"}
 FEATURES = {"vmx", "svm"}
 PROXMOX_CPUS = {"host", "max"}
+XEN_MODEL = "Nehalem"
+"""Of the CPUs that QEMU emulates."""
 
 
 def _sees_a_cpu_that_virtualizes(args: ResourceValidationArgs, report: ReportViolation) -> None:
     kind = machines.kind(args.resource_type, args.urn, args.props)
-    if kind is None:
+    if kind is None and not _is_gate(args):
         return
-    if args.resource_type == DOMAIN:
-        said = _libvirt(args, kind)
+    if args.resource_type == machines.PROXMOX_GATE:
+        said = _set_later(args)
+    elif args.resource_type == DOMAIN:
+        said = _libvirt(args, kind or "")
     elif args.resource_type == machines.VSPHERE_VM:
         said = _vsphere(args)
     else:
@@ -59,6 +64,8 @@ def _model(made: Made, kind: str) -> str:
     if accelerator is None or mode is None:
         return ""
     accelerator = accelerator or "kvm"
+    if (kind, accelerator) == ("xen", "qemu"):
+        return _xen(made, mode)
     policies = {one.get("name"): one.get("policy", "require") for one in made.all("cpu/feature")}
     for name in sorted(FEATURES):
         if policies.get(name) in {"disable", "forbid"}:
@@ -67,10 +74,39 @@ def _model(made: Made, kind: str) -> str:
     required = any(policies.get(name) in {"require", "force"} for name in FEATURES)
     if mode == needed or (required and mode in {"host-model", "custom"}):
         return ""
-    if kind == "xen" and accelerator == "qemu" and mode == "custom":
-        return ""
     found = f"cpu.mode is {mode!r}" if mode else "cpu.mode is not set"
     return f"{found}; a hypervisor of type {accelerator!r} needs {needed!r}"
+
+
+def _xen(made: Made, mode: str) -> str:
+    if mode != "custom":
+        return (
+            f"cpu.mode is {mode!r}; emulated, Xen needs 'custom' with the model {XEN_MODEL!r}, and "
+            "stops at boot with more"
+        )
+    model = made.get("cpu/model")
+    if model == XEN_MODEL or model is None or not made.settled:
+        return ""
+    return f"the CPU's model is {model!r}; emulated, Xen needs {XEN_MODEL!r}"
+
+
+def _is_gate(args: ResourceValidationArgs) -> bool:
+    # Of the guests inside, whose gates have this type too, it is none of our business.
+    return args.resource_type == machines.PROXMOX_GATE and machines.ours(
+        args.resource_type, args.urn
+    )
+
+
+def _set_later(args: ResourceValidationArgs) -> str:
+    """Judge what is set after the provider has made the machine."""
+    if "-cpu" in (text(args.props, "config", "args") or "").split():
+        return "config.args gives -cpu, which decides over cpu.type and is seen by nobody"
+    if number(args.props, "config", "kvm", default=1) == 0:
+        return "config.kvm is 0: a hypervisor needs hardware virtualization"
+    model = text(args.props, "config", "cpu")
+    if model and model.split(",")[0].removeprefix("cputype=") not in PROXMOX_CPUS:
+        return f"config.cpu is {model!r}; a hypervisor needs 'host'"
+    return ""
 
 
 def _proxmox(args: ResourceValidationArgs) -> str:
@@ -101,7 +137,7 @@ NESTED_CPU = ResourceValidationPolicy(
     description="A nested hypervisor sees a CPU that can virtualize.",
     enforcement_level=EnforcementLevel.MANDATORY,
     severity=Severity.HIGH,
-    remediation_steps="libvirt: set cpu.mode to host-passthrough, or to maximum with type qemu. "
-    "Proxmox VE: set cpu.type to host. vSphere: set nestedHvEnabled.",
+    remediation_steps="libvirt: set cpu.mode to host-passthrough, or to maximum with type qemu "
+    "(Xen: to custom, and by xml.xslt the model Nehalem). Proxmox VE: set cpu.type to host. vSphere: set nestedHvEnabled.",
     validate=[note, _sees_a_cpu_that_virtualizes],
 )

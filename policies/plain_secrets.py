@@ -3,6 +3,8 @@
 What is not marked stands in the state, in the preview, and in whatever log they end up in. Judged
 are inputs whose name says what they are, and texts that hold one: user data, answer files of the
 installers, stylesheets, URLs. Hashes pass, as installers take them. The value itself is never shown.
+The answers of an installer are secret as a whole (`WHOLE`): what else is in them, such as a licence,
+has no name that tells.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import machines
 import pulumi
 from known import UNKNOWN, value
 from pulumi_policy import (
@@ -78,11 +81,18 @@ _TEXTS = tuple(
     )
 )
 """What in a text is a secret. The first is a key; of the others a group is the value."""
+WHOLE = {machines.gate("InstallMedium"): ("answers",), machines.REMOTE: ("target",)}
+"""Inputs that are a secret whatever is in them, by type: answers, and the keys to a hypervisor."""
 _ENCODED = re.compile(r"[A-Za-z0-9+/\s]{16,}={0,2}\s*")
 
 
 def _holds_no_plain_secret(args: ResourceValidationArgs, report: ReportViolation) -> None:
     marked = MARKED.get(args.urn)
+    for key in WHOLE.get(args.resource_type, ()):
+        given = value(args.props, key)
+        if given and given is not UNKNOWN and (key,) not in (marked or ()):
+            report(f"{args.name}: {key} is not marked as secret as a whole", None)
+            return
     for path, given in _leaves(args.props, ()):
         if marked is not None and any(
             path[:length] in marked for length in range(1, len(path) + 1)

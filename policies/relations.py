@@ -64,11 +64,13 @@ class Relations:
             seen.add(host.urn)
             host = self.host(host)
 
-    def needs(self, resource: PolicyResource) -> set[str]:
-        """Return the URNs of all that a resource depends on, at any distance."""
-        found, waiting = set[str](), [resource]
+    def takes(self, resource: PolicyResource, *inputs: str) -> set[str]:
+        """Return the URNs of all that a resource's ``inputs``, or all of them, are made of."""
+        given = resource.property_dependencies
+        first = [each for key in inputs or given for each in given.get(key, ())]
+        found, waiting = {each.urn for each in first}, first
         while waiting:
-            for each in waiting.pop().dependencies:
+            for each in _before(waiting.pop(), only_values=True):
                 if each.urn not in found:
                     found.add(each.urn)
                     waiting.append(each)

@@ -6,6 +6,7 @@ stack, because a port group does not know who is on it.
 
 from __future__ import annotations
 
+from machines import MACHINES, REMOTE
 from pulumi_policy import (
     EnforcementLevel,
     PolicyResource,
@@ -16,6 +17,9 @@ from pulumi_policy import (
 )
 from relations import Relations
 from teaching_safety import allowed
+
+NICS = ("networkInterfaces", "networkDevices")
+"""Inputs of a machine that its networks are in."""
 
 
 def _is_needed(args: StackValidationArgs, report: ReportViolation) -> None:
@@ -30,9 +34,15 @@ def _is_needed(args: StackValidationArgs, report: ReportViolation) -> None:
 
 
 def _serves_a_hypervisor(stack: Relations, resource: PolicyResource) -> bool:
-    if resource.urn in stack.kinds or stack.needs(resource) & set(stack.kinds):
+    if resource.urn in stack.kinds:
         return True
-    return any(resource.urn in stack.needs(stack.by_urn[urn]) for urn in stack.kinds)
+    if resource.resource_type in MACHINES | {REMOTE}:
+        # It is inside one, or on another host, and is none itself.
+        return False
+    # By values alone: machines also wait for one another, and for networks they are not on.
+    if stack.takes(resource) & set(stack.kinds):
+        return True
+    return any(resource.urn in stack.takes(stack.by_urn[urn], *NICS) for urn in stack.kinds)
 
 
 SPOOFING_NEED = StackValidationPolicy(

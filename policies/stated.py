@@ -36,10 +36,33 @@ def lab_bridges(urn: str) -> set[str]:
         place = waiting.pop()
         for network in _mapping(place, "networks").values():
             if isinstance(network, Mapping) and network.get("mode") == "bridge":
-                found.add(str(network.get("bridge")))
+                found |= {str(network["bridge"])} if network.get("bridge") else set()
         inner = _mapping(place, "hypervisors").values()
         waiting += [each for each in inner if isinstance(each, Mapping)]
     return found
+
+
+def lab_uplinks(urn: str) -> set[str]:
+    """Return the networks of our lab that say they are on whatever their place is managed by.
+
+    By the names of their components; they are of mode bridge and name none.
+    """
+    found, waiting = set[str](), [("", lab(urn))]
+    while waiting:
+        prefix, place = waiting.pop()
+        for name, network in _mapping(place, "networks").items():
+            if isinstance(network, Mapping) and network.get("mode") == "bridge":
+                found |= set() if network.get("bridge") else {f"{prefix}{name}"}
+        inner = _mapping(place, "hypervisors").items()
+        waiting += [(f"{prefix}{name}-", each) for name, each in inner if isinstance(each, Mapping)]
+    return found
+
+
+def uplinks(urn: str) -> set[str]:
+    """Return what the way out of a place is called, where our lab says nothing else."""
+    host = _mapping(lab(urn), "host")
+    told = {str(host[key]) for key in ("uplink", "switch") if host.get(key)}
+    return told | {"", "vmbr0", "vSwitch0"}
 
 
 def _mapping(place: Mapping[str, Any], key: str) -> Mapping[str, Any]:

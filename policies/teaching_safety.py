@@ -4,12 +4,14 @@ Promiscuous mode, forged transmits and changed MAC addresses let a machine hear 
 other one. A nested ESXi or Proxmox VE needs them, because its guests have MAC addresses of their
 own; a class of networking exercises does not. What is stated has to be needed: `spoofing-need`.
 
-Stated is a network, switch or machine by its name, in ``nestlab:spoofing`` or in this policy's
+Stated is a network, switch or machine by its name (of a network of ours: as the lab calls it), in ``nestlab:spoofing`` or in this policy's
 configuration as ``spoofing``.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import machines
@@ -40,7 +42,11 @@ PROXMOX_FIREWALLS = frozenset(
         "proxmoxve:Network/firewallOptions:FirewallOptions",
     }
 )
+VSPHERE_SWITCHES_AND_GATES = VSPHERE_SWITCHES | {machines.gate("VsphereNetworkGate")}
 ALLOWS = ("allowPromiscuous", "allowForgedTransmits", "allowMacChanges")
+DRIVEN = {"macspoofing", "macaddressspoofing", "promiscuous", "forgedtransmits", "macchanges"}
+"""The same in the words of hypervisors' own commands, without capitals and signs."""
+_LETTERS = re.compile(r"[^A-Za-z]")
 SCHEMA = PolicyConfigSchema(
     properties={
         "spoofing": {
@@ -54,7 +60,7 @@ SCHEMA = PolicyConfigSchema(
 
 def allowed(resource_type: str, props: Any) -> list[str]:
     """Return what a resource allows its machines, in the words of its inputs."""
-    if resource_type in VSPHERE_SWITCHES:
+    if resource_type in VSPHERE_SWITCHES_AND_GATES:
         return [key for key in ALLOWS if value(props, key) is True]
     if resource_type in PROXMOX_FIREWALLS:
         return ["macfilter off"] if value(props, "macfilter") is False else []
@@ -64,13 +70,31 @@ def allowed(resource_type: str, props: Any) -> list[str]:
         except Unjudgeable:
             return []
         return ["trustGuestRxFilters"] if nics else []
+    if resource_type == machines.REMOTE:
+        return sorted(_switched_on(value(props, "wanted")))
     return []
+
+
+def _switched_on(given: Any) -> set[str]:
+    """Return what a hypervisor's own commands are told to allow, whatever they call it."""
+    found = set[str]()
+    if isinstance(given, Mapping):
+        for key in given:
+            inner = value(given, key)
+            if inner is True and _LETTERS.sub("", str(key)).lower().removeprefix("allow") in DRIVEN:
+                found.add(str(key))
+            found |= _switched_on(inner)
+    elif isinstance(given, Sequence) and not isinstance(given, str):
+        for number in range(len(given)):
+            found |= _switched_on(value(given, number))
+    return found
 
 
 def is_stated(args: ResourceValidationArgs) -> bool:
     """Return whether the stack says that a resource may do so."""
     said = stated.names(args.get_config(), "spoofing", args.urn)
-    return args.name in said or (text(args.props, "name") or args.name) in said
+    own = {args.name, args.name.removesuffix("-gate"), text(args.props, "name") or args.name}
+    return bool(own & said)
 
 
 def _is_stated(args: ResourceValidationArgs, report: ReportViolation) -> None:

@@ -25,10 +25,12 @@ from pulumi_policy.proxy import unknown_checking_proxy
 from pulumi_policy.secret import Secret, secrets_preserving_proxy
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "policies"))
-from rules import POLICIES
+import rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pulumi_policy.policy import Policy
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 DOMAIN = "libvirt:index/domain:Domain"
@@ -73,15 +75,17 @@ class Res:
     provider: Res | None = None
     needs: Mapping[str, list[Res]] = field(default_factory=dict)
     """What its inputs are taken from."""
+    after: tuple[Res, ...] = ()
+    """What it waits for besides."""
     outputs: Mapping[str, Any] | None = None
     """What rules over the stack are shown instead of its inputs."""
+    stack: str = "dev"
 
     @property
     def urn(self) -> str:
         """Its URN."""
-        return (
-            f"urn:pulumi:dev::lab::{self.under}{'$' if self.under else ''}{self.type}::{self.name}"
-        )
+        chain = f"{self.under}{'$' if self.under else ''}{self.type}"
+        return f"urn:pulumi:{self.stack}::lab::{chain}::{self.name}"
 
 
 def judge(
@@ -90,19 +94,45 @@ def judge(
     """What the pack says of a stack, by rule; rules that say nothing are left out."""
     said: dict[str, list[str]] = {}
     for resource in resources:
-        for policy in POLICIES:
-            if isinstance(policy, ResourceValidationPolicy):
-                marked: Any = secrets_preserving_proxy(resource.props)
-                policy.remediate(_args(resource, marked, {}))
-        for policy in POLICIES:
-            if isinstance(policy, ResourceValidationPolicy) and policy.has_validation():
-                args = _args(resource, _plain(resource.props), (config or {}).get(policy.name, {}))
-                policy.validate(args, _into(said, policy.name))
-    for policy in POLICIES:
-        if isinstance(policy, StackValidationPolicy):
-            stack = StackValidationArgs(_stack(resources), (config or {}).get(policy.name, {}))
-            policy.validate(stack, _into(said, policy.name))
+        mark(resource)
+    for resource in resources:
+        alone(resource, said, config or {})
+    whole(stack_of(resources), said, config or {})
     return said
+
+
+def mark(resource: Res) -> None:
+    """Let remediations see which inputs are secret, as the engine does first."""
+    for policy in rules.POLICIES:
+        if isinstance(policy, ResourceValidationPolicy):
+            marked: Any = secrets_preserving_proxy(resource.props)
+            policy.remediate(args_of(resource, marked, {}))
+
+
+def alone(
+    resource: Res,
+    said: dict[str, list[str]],
+    config: Mapping[str, Any],
+    policies: Iterable[Policy] | None = None,
+) -> None:
+    """Add to ``said`` what rules over one resource say of it."""
+    for policy in rules.POLICIES if policies is None else policies:
+        if isinstance(policy, ResourceValidationPolicy) and policy.has_validation():
+            args = args_of(resource, plain(resource.props), config.get(policy.name, {}))
+            policy.validate(args, _into(said, policy.name))
+
+
+def whole(
+    stack: list[PolicyResource],
+    said: dict[str, list[str]],
+    config: Mapping[str, Any],
+    policies: Iterable[Policy] | None = None,
+) -> None:
+    """Add to ``said`` what rules over a stack say of it."""
+    for policy in rules.POLICIES if policies is None else policies:
+        if isinstance(policy, StackValidationPolicy):
+            args = StackValidationArgs(stack, config.get(policy.name, {}))
+            policy.validate(args, _into(said, policy.name))
 
 
 def _into(said: dict[str, list[str]], name: str) -> Any:
@@ -112,33 +142,38 @@ def _into(said: dict[str, list[str]], name: str) -> Any:
     return report
 
 
-def _args(resource: Res, props: Any, config: Mapping[str, Any]) -> ResourceValidationArgs:
+def args_of(resource: Res, props: Any, config: Mapping[str, Any]) -> ResourceValidationArgs:
+    """What a rule over one resource is called with."""
     return ResourceValidationArgs(
         resource.type, props, resource.urn, resource.name, OPTIONS, None, config
     )
 
 
-def _stack(resources: tuple[Res, ...]) -> list[PolicyResource]:
+def stack_of(resources: Iterable[Res]) -> list[PolicyResource]:
+    """A stack as rules over it are shown it."""
+    resources = list(resources)
     made: dict[str, PolicyResource] = {}
     for each in resources:
         shown = each.props if each.outputs is None else each.outputs
         provider = _provider(each.provider) if each.provider else None
         made[each.urn] = PolicyResource(
-            each.type, _plain(shown), each.urn, each.name, OPTIONS, provider, None, [], {}
+            each.type, plain(shown), each.urn, each.name, OPTIONS, provider, None, [], {}
         )
     for each in resources:
         for key, needed in each.needs.items():
             found = [made[other.urn] for other in needed]
             made[each.urn].property_dependencies[key] = found
             made[each.urn].dependencies.extend(found)
+        made[each.urn].dependencies.extend(made[other.urn] for other in each.after)
     return list(made.values())
 
 
 def _provider(given: Res) -> PolicyProviderResource:
-    return PolicyProviderResource(given.type, _plain(given.props), given.urn, given.name)
+    return PolicyProviderResource(given.type, plain(given.props), given.urn, given.name)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Inputs as a rule is shown them."""
     return unknown_checking_proxy(_unmarked(value))
 
 

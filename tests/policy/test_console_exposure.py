@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pulumi_policy.secret import Secret
 
 from components.domain_xml import DomainProfile
 from components.domain_xml import domain as styled
 from tests.policy.judging import (
     ANYWHERE,
+    CONTAINER,
     PROXMOX,
     UNKNOWN,
     VSPHERE,
@@ -22,6 +24,7 @@ from tests.policy.judging import (
 )
 
 OPEN = {"type": "vnc", "listenType": "address", "listenAddress": ANYWHERE}
+GATE = "pulumi-python:dynamic/nestlab:PveGuestGate"
 AT = "/domain/devices/graphics"
 LISTENS = f'<xsl:template match="{AT}"><graphics type="{{}}">{{}}</graphics></xsl:template>'
 
@@ -45,6 +48,18 @@ def qemu(*words: str) -> dict[str, str]:
 
 def proxmox(arguments: str) -> Res:
     return Res(PROXMOX, "vm", {"kvmArguments": arguments})
+
+
+def driven(
+    listen: str = ANYWHERE, port: float = 5901, password: Any = "", kind: str = "vnc"
+) -> Res:
+    """A guest that its hypervisor's own commands make."""
+    console = {"type": kind, "listen": listen, "port": port, "password": password}
+    return Res(CONTAINER, "vm", {"driver": "workstation.guest", "wanted": {"console": console}})
+
+
+def later(arguments: str) -> Res:
+    return Res(GATE, "vm-gate", {"config": {"args": arguments}})
 
 
 def vsphere(**extra: Any) -> Res:
@@ -80,6 +95,10 @@ def vsphere(**extra: Any) -> Res:
         (proxmox("-vnc 0.0.0.0:101"),),
         (proxmox("-spice port=5930,disable-ticketing=on"),),
         (vsphere(enabled="TRUE", port="5901"),),
+        (driven(),),
+        (driven("192.0.2.7", kind="rdp"),),
+        (driven("::"),),
+        (later("-vnc 0.0.0.0:101"),),
     ],
 )
 def test_a_screen_for_everybody_is_refused(stack: tuple[Res, ...]) -> None:
@@ -103,6 +122,11 @@ def test_a_screen_for_everybody_is_refused(stack: tuple[Res, ...]) -> None:
         (proxmox("-vnc 0.0.0.0:101,tls-creds=t0"),),
         (vsphere(enabled="FALSE"),),
         (vsphere(enabled="TRUE", ip="127.0.0.1"),),
+        (driven("127.0.0.1"),),
+        (driven(port=0),),
+        (driven(kind="none"),),
+        (driven(password=Secret("abcd2345")),),
+        (later("-vnc unix:/run/vm.sock"),),
     ],
 )
 def test_a_screen_for_some_passes(stack: tuple[Res, ...]) -> None:
@@ -116,6 +140,8 @@ def test_a_screen_for_some_passes(stack: tuple[Res, ...]) -> None:
         lab(machine(graphics=UNKNOWN)),
         lab(machine(graphics={**OPEN, "listenAddress": UNKNOWN})),
         (vsphere(enabled="TRUE", password=UNKNOWN),),
+        (driven(password=UNKNOWN),),
+        (driven(UNKNOWN),),
     ],
 )
 def test_what_is_not_known_yet_is_not_judged(stack: tuple[Res, ...]) -> None:
@@ -123,8 +149,6 @@ def test_what_is_not_known_yet_is_not_judged(stack: tuple[Res, ...]) -> None:
 
 
 def test_a_password_that_only_the_stylesheet_gives_is_seen() -> None:
-    from pulumi_policy.secret import Secret  # noqa: PLC0415
-
     sheets = {"xslt": Secret(guarded("abcd2345")["xslt"])}
     assert judge(*lab(machine(graphics=OPEN, xml=sheets))) == {}
 

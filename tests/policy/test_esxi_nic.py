@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.policy.judging import (
+    HYPERVISOR,
     PROXMOX,
     UNKNOWN,
     VSPHERE,
@@ -28,7 +30,7 @@ def proxmox(*models: str, **more: Any) -> Res:
         "cpu": {"type": "host", "cores": 4},
         "memory": {"dedicated": 8192},
         "disks": [{"interface": "sata0", "size": 40}],
-        "networkDevices": [{"bridge": "lab", "model": model} for model in models],
+        "networkDevices": [{"bridge": UNKNOWN, "model": model} for model in models],
     }
     return Res(PROXMOX, "esxi", props | more)
 
@@ -40,7 +42,7 @@ def vsphere(*types: str | None, **more: Any) -> Res:
         "memory": 8192,
         "nestedHvEnabled": True,
         "disks": [{"size": 40}],
-        "networkInterfaces": [{"networkId": "n", "adapterType": each} for each in types],
+        "networkInterfaces": [{"networkId": UNKNOWN, "adapterType": each} for each in types],
     }
     return Res(VSPHERE, "esxi", props | more)
 
@@ -70,6 +72,7 @@ def vsphere(*types: str | None, **more: Any) -> Res:
         (proxmox("", description="", tags=["nestlab-kind-esxi"]),),
         (vsphere("e1000"),),
         (vsphere("vmxnet3", "sriov"),),
+        (replace(vsphere("e1000"), under=HYPERVISOR),),
     ],
 )
 def test_a_nic_without_a_driver_is_refused(stack: tuple[Res, ...]) -> None:
@@ -99,6 +102,7 @@ def test_a_nic_without_a_driver_is_refused(stack: tuple[Res, ...]) -> None:
         (proxmox("vmxnet3"),),
         (proxmox("virtio", description="nestlab:kind=proxmox"),),
         (vsphere("vmxnet3", None),),
+        (replace(vsphere("e1000e"), under=HYPERVISOR),),
         (vsphere("e1000", guestId="debian12_64Guest"),),
     ],
 )

@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 
 from tests.policy.judging import (
+    CONTAINER,
     DOMAIN,
     HYPERVISOR,
     NET,
     NETWORK,
     POOL,
+    PORT_GROUP,
     PROVIDER,
+    PROXMOX,
     UNKNOWN,
     VOLUME,
+    VSPHERE,
     Res,
     attribute,
     judge,
@@ -27,6 +31,9 @@ from tests.policy.judging import (
 
 BRIDGE = "proxmoxve:network/linux/bridgeLegacy:BridgeLegacy"
 SWITCH = "vsphere:index/hostVirtualSwitch:HostVirtualSwitch"
+PROXMOX_CT = "proxmoxve:index/containerLegacy:ContainerLegacy"
+PROXMOX_GATE = "pulumi-python:dynamic/nestlab:PveNetworkGate"
+VSPHERE_GATE = "pulumi-python:dynamic/nestlab:VsphereNetworkGate"
 DIRECT = (
     '<xsl:template match="/domain/devices/interface"><interface type="direct">'
     '<source dev="eno1" mode="bridge"/></interface></xsl:template>'
@@ -36,6 +43,21 @@ FORWARD = '<xsl:template match="/network/forward"><forward mode="bridge"/><bridg
 
 def net(logical: str, provider: Res = PROVIDER, **props: Any) -> Res:
     return Res(NETWORK, logical, {"name": logical, "mode": "nat"} | props, provider=provider)
+
+
+def driven(mode: str, bridge: str = "") -> Res:
+    """A network that a nested host's own commands make."""
+    wanted = {"name": "out", "mode": mode, "bridge": bridge}
+    return Res(CONTAINER, "h-out-network", {"driver": "esxi.network", "wanted": wanted})
+
+
+def on_proxmox(bridge: str = "vmbr0", owner: str = "", cidr: str = "") -> Res:
+    props = {"bridge": bridge, "owner": owner, "cidr": cidr, "node": "pve1"}
+    return Res(PROXMOX_GATE, "h-out-gate", props)
+
+
+def on_vsphere(switch: str = "vSwitch0", *, own: bool = False) -> Res:
+    return Res(VSPHERE_GATE, "h-out-gate", {"switch": switch, "own": own, "group": "out-12"})
 
 
 def nic(**given: str) -> tuple[Res, ...]:
@@ -55,6 +77,11 @@ def nic(**given: str) -> tuple[Res, ...]:
         lab(machine(xml=sheet(DIRECT))),
         (Res(BRIDGE, "vmbr9", {"ports": ["eno2"]}),),
         (Res(SWITCH, "lab", {"activeNics": ["vmnic0"], "standbyNics": []}),),
+        (driven("bridge"),),
+        (driven("bridge", "vSwitch1"),),
+        (on_proxmox(),),
+        (on_proxmox("vmbr1", cidr="10.8.0.1/24"),),
+        (on_vsphere(),),
     ],
 )
 def test_a_lab_on_the_hosts_own_network_is_refused(stack: tuple[Res, ...]) -> None:
@@ -74,6 +101,10 @@ def test_a_lab_on_the_hosts_own_network_is_refused(stack: tuple[Res, ...]) -> No
         (Res(BRIDGE, "vmbr9", {"ports": []}),),
         (Res(BRIDGE, "vmbr9", {"ports": UNKNOWN}),),
         (Res(SWITCH, "lab", {"activeNics": []}),),
+        (driven("isolated", "nl0123456789"),),
+        (driven("nat"),),
+        (on_proxmox("nl01", owner="a", cidr="10.8.0.1/24"),),
+        (on_vsphere("nl01", own=True),),
     ],
 )
 def test_a_lab_that_stays_inside_passes(stack: tuple[Res, ...]) -> None:
@@ -91,6 +122,26 @@ def test_a_bridge_that_the_stack_names_passes_and_no_other() -> None:
         assert judge(*stack) == {}
     with stack_config(lab={"networks": {"o": {"mode": "nat", "bridge": "br0"}}}):
         assert set(judge(*stack)) == {"isolation"}
+
+
+def test_a_way_out_that_our_lab_states_passes_for_the_network_that_states_it() -> None:
+    every = [driven("bridge"), on_proxmox(), on_vsphere()]
+    others = [driven("bridge", "vSwitch1"), on_proxmox("vmbr7"), on_vsphere("vSwitch7")]
+
+    def lab_with(name: str, **network: str) -> Any:
+        tree = {"hypervisors": {"h": {"networks": {name: {"mode": "bridge"} | network}}}}
+        return stack_config(lab=tree)
+
+    with lab_with("out"):
+        assert [judge(each) for each in every] == [{}] * 3
+        assert [set(judge(each)) for each in others] == [{"isolation"}] * 3
+    with lab_with("in"):
+        assert [set(judge(each)) for each in every] == [{"isolation"}] * 3
+    with lab_with("out", bridge="vSwitch7"):
+        assert judge(on_vsphere("vSwitch7")) == {}
+        assert set(judge(on_vsphere())) == {"isolation"}
+    with stack_config(lab={"host": {"uplink": "vmbr7"}, "networks": {"o": {"mode": "bridge"}}}):
+        assert judge(replace(on_proxmox("vmbr7"), name="o-gate")) == {}
 
 
 def pool(logical: str, path: str, **props: Any) -> Res:
@@ -119,6 +170,11 @@ def with_hosts(*inner: tuple[Res, int]) -> tuple[Res, ...]:
     return (*stack, *(replace(each, provider=ways[where]) for each, where in inner))
 
 
+def guest_on(network: str) -> Res:
+    wanted = {"name": "g", "nics": [{"network": network, "model": ""}]}
+    return Res(CONTAINER, "g-guest", {"driver": "esxi.guest", "wanted": wanted})
+
+
 SUBNET: dict[str, Any] = {"addresses": ["10.8.0.0/24"]}
 
 
@@ -141,6 +197,57 @@ SUBNET: dict[str, Any] = {"addresses": ["10.8.0.0/24"]}
 )
 def test_what_two_labs_would_share_is_refused(stack: tuple[Res, ...]) -> None:
     assert set(judge(PROVIDER, *stack)) == {"overlaps"}
+
+
+def within(where: int, **wanted: Any) -> tuple[Res, ...]:
+    """Two nested hosts, and in one of them a network of its own commands."""
+    stack, *_ = hosts()
+    host = next(each for each in stack if each.name == "ab"[where])
+    given = {"name": "x", "mode": "isolated"} | wanted
+    props = {"driver": "esxi.network", "wanted": given}
+    more = Res(CONTAINER, f"{given['name']}-{where}", props, needs={"target": [host]})
+    return (*stack, more)
+
+
+def both(*stacks: tuple[Res, ...]) -> tuple[Res, ...]:
+    """Stacks with the same hosts, as one."""
+    first = {each.name: each for each in stacks[0]}
+    last = [
+        replace(stack[-1], needs={"target": [first[stack[-1].needs["target"][0].name]]})
+        for stack in stacks[1:]
+    ]
+    return (*stacks[0], *last)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        within(0, subnet="10.9.0.0/24"),
+        both(within(0, subnet="10.8.0.0/24"), within(0, name="y", subnet="10.8.0.0/16")),
+        both(within(1, bridge="nl1"), within(1, name="y", bridge="nl1")),
+        (
+            on_proxmox("nl1", owner="a", cidr="10.8.0.1/24"),
+            replace(on_proxmox("nl2", owner="b", cidr="10.8.0.7/24"), name="two-gate"),
+        ),
+    ],
+)
+def test_networks_without_a_provider_are_seen_too(stack: tuple[Res, ...]) -> None:
+    assert set(judge(*stack)) == {"overlaps"}
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        within(0, subnet="10.8.0.0/24"),
+        both(within(0, subnet="10.8.0.0/24"), within(1, subnet="10.8.0.0/24")),
+        (
+            on_proxmox("nl1", owner="a", cidr="10.8.0.1/24"),
+            replace(on_proxmox("nl2", owner="b", cidr="10.8.1.1/24"), name="two-gate"),
+        ),
+    ],
+)
+def test_and_pass_where_they_do_not_meet(stack: tuple[Res, ...]) -> None:
+    assert judge(*stack) == {}
 
 
 @pytest.mark.parametrize(
@@ -174,12 +281,33 @@ def test_what_only_looks_alike_passes(stack: tuple[Res, ...]) -> None:
         (lab(machine(xml=sheet(attribute("//source/@network", "network", "theirs")))), "'theirs'"),
         ((Res(VOLUME, "v", {"name": "v"}, provider=PROVIDER),), "pool 'default'"),
         ((Res(VOLUME, "v", {"name": "v", "pool": "theirs"}, provider=PROVIDER),), "pool 'theirs'"),
+        ((Res(PROXMOX, "vm", {"networkDevices": [{"bridge": "vmbr9"}]}),), "network 'vmbr9'"),
+        ((Res(PROXMOX, "vm", {"networkDevices": [{}]}),), "network 'vmbr0'"),
+        ((Res(PROXMOX_CT, "ct", {"networkInterfaces": [{"bridge": "vmbr1"}]}),), "'vmbr1'"),
+        ((Res(VSPHERE, "vm", {"networkInterfaces": [{"networkId": "network-7"}]}),), "'network-7'"),
+        ((guest_on("theirs"),), "network 'theirs'"),
     ],
 )
 def test_what_a_stack_did_not_make_is_pointed_out(stack: tuple[Res, ...], what: str) -> None:
     said = judge(*stack)
     assert set(said) == {"shared-objects"}
     assert what in said["shared-objects"][0]
+
+
+def test_what_a_stack_made_on_other_hosts_is_not() -> None:
+    bridge = Res(BRIDGE, "br", {"name": "vmbr9", "ports": []})
+    vm = Res(PROXMOX, "vm", {"networkDevices": [{"bridge": "vmbr9"}]})
+    group = Res(PORT_GROUP, "pg", {"name": "Lab"})
+    on_group = Res(
+        VSPHERE,
+        "vm",
+        {"networkInterfaces": [{"networkId": "network-7"}]},
+        needs={"networkInterfaces": [group]},
+    )
+    assert judge(bridge, vm) == {}
+    assert judge(group, on_group) == {}
+    assert judge(driven("isolated"), guest_on("out")) == {}
+    assert set(judge(driven("isolated"), guest_on("in"))) == {"shared-objects"}
 
 
 def test_what_a_stack_says_it_shares_is_not() -> None:

@@ -22,6 +22,9 @@ from tests.policy.judging import (
 DOWNLOAD = "proxmoxve:download/file:File"
 UPLOAD = "proxmoxve:index/fileLegacy:FileLegacy"
 OCI = "proxmoxve:oci/image:Image"
+DISCS = "pulumi-python:dynamic/nestlab:InstallMedium"
+FILE = "vsphere:index/file:File"
+ITEM = "vsphere:index/contentLibraryItem:ContentLibraryItem"
 URL = "https://media.example/pve.iso"
 SUM = {"checksum": "00" * 32, "checksumAlgorithm": "sha256"}
 NETWORK_DISK = (
@@ -57,6 +60,12 @@ def disk(**given: str) -> tuple[Res, ...]:
         upload(path=URL),
         (Res(OCI, "o", {"reference": "registry.example/debian:12"}),),
         (Res(CONTAINER, "c", {"wanted": {"archive": URL, "sha256": ""}}),),
+        (Res(CONTAINER, "m", {"driver": "esxi.medium", "wanted": {"path": URL, "sha256": ""}}),),
+        (Res(CONTAINER, "g", {"driver": "xen.guest", "wanted": {"image": URL}}),),
+        (Res(DISCS, "d", {"iso": URL, "tools": {}}),),
+        (Res(DISCS, "d", {"iso": "", "tools": {"bundle": "ftp://media.example/b"}}),),
+        (Res(FILE, "f", {"sourceFile": URL}),),
+        (Res(ITEM, "i", {"fileUrl": URL}),),
     ],
 )
 def test_what_comes_without_a_checksum_is_refused(stack: tuple[Res, ...]) -> None:
@@ -78,6 +87,11 @@ def test_what_comes_without_a_checksum_is_refused(stack: tuple[Res, ...]) -> Non
         upload(path=URL, checksum="00"),
         (Res(OCI, "o", {"reference": "registry.example/debian@sha256:00"}),),
         (Res(CONTAINER, "c", {"wanted": {"archive": "/srv/root.tar", "sha256": ""}}),),
+        (Res(CONTAINER, "m", {"driver": "esxi.medium", "wanted": {"path": "/srv/a.iso"}}),),
+        (Res(CONTAINER, "m", {"wanted": {"path": URL, "sha256": "00"}}),),
+        (Res(CONTAINER, "g", {"driver": "xen.guest", "wanted": {"iso": "C:/nestlab/a.iso"}}),),
+        (Res(DISCS, "d", {"iso": "/srv/pve.iso", "tools": {"bundle": "/srv/b"}}),),
+        (Res(FILE, "f", {"sourceFile": "/srv/pve.iso"}),),
         (Res("other:index/thing:Thing", "t", {"url": URL, "source": URL}),),
     ],
 )

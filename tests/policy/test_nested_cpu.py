@@ -9,6 +9,7 @@ from pulumi_policy import ResourceValidationArgs
 from pulumi_policy.proxy import unknown_checking_proxy
 
 from tests.policy.judging import (
+    HYPERVISOR,
     PROXMOX,
     UNKNOWN,
     VSPHERE,
@@ -76,13 +77,24 @@ def test_what_is_not_known_yet_is_not_judged() -> None:
 
 
 CPU = "/domain/cpu"
+GATE = "pulumi-python:dynamic/nestlab:PveGuestGate"
 
 
-def cpu(mode: str, *features: str) -> dict[str, str]:
+def cpu(mode: str, *features: str, model: str = "") -> dict[str, str]:
     """A stylesheet that makes the CPU: features as POLICY:NAME."""
     pairs = [feature.split(":") for feature in features]
     inner = "".join(f'<feature policy="{policy}" name="{name}"/>' for policy, name in pairs)
+    inner += f"<model>{model}</model>" if model else ""
     return sheet(f'<xsl:template match="{CPU}"><cpu mode="{mode}">{inner}</cpu></xsl:template>')
+
+
+def emulated(**props: Any) -> tuple[Res, ...]:
+    return lab(machine(kind="xen", type="qemu", **props))
+
+
+def later(config: dict[str, Any], under: str = HYPERVISOR) -> Res:
+    """A gate of ours, which sets what the provider has no word for."""
+    return Res(GATE, "pve-gate", {"config": config}, under=under)
 
 
 def qemu_cpu() -> dict[str, str]:
@@ -134,6 +146,15 @@ def vsphere(**props: Any) -> Res:
         lab(machine(cpu=None, metadata="<lab>nestlab:kind=hyperv</lab>")),
         lab(machine(cpu={}, disks=[{"file": "/iso/proxmox-ve_8.4-1.iso"}])),
         lab(machine(kind="kvm", type="qemu", cpu={"mode": "custom"})),
+        lab(machine(kind="kvm", type="qemu", xml=cpu("custom", model="Nehalem"))),
+        lab(machine(kind="xen", xml=cpu("custom", model="Nehalem"))),
+        emulated(cpu={"mode": "maximum"}),
+        emulated(xml=cpu("custom")),
+        emulated(xml=cpu("custom", model="qemu64")),
+        emulated(xml=cpu("host-model", "require:svm", model="Nehalem")),
+        (later({"kvm": 0}),),
+        (later({"args": "-cpu qemu64"}),),
+        (later({"cpu": "kvm64,flags=+aes"}),),
         (proxmox(cpu={"type": "x86-64-v2-AES", "cores": 4}),),
         (proxmox(cpu={"cores": 4}),),
         (proxmox(cpu={"type": "host", "cores": 4, "flags": ["-vmx"]}),),
@@ -143,7 +164,7 @@ def vsphere(**props: Any) -> Res:
                 description="",
                 tags=["nestlab-kind-esxi"],
                 cpu={"cores": 4},
-                networkDevices=[{"model": "vmxnet3"}],
+                networkDevices=[{"bridge": UNKNOWN, "model": "vmxnet3"}],
             ),
         ),
         (vsphere(),),
@@ -164,7 +185,11 @@ def test_no_way_round_is_left(stack: tuple[Res, ...]) -> None:
         lab(machine(kind="kvm", cpu=None, xml=cpu("host-passthrough"))),
         lab(machine(kind="kvm", type="qemu", cpu={"mode": "maximum"})),
         lab(machine(kind="kvm", type="qemu", xml=cpu("maximum"))),
-        lab(machine(kind="xen", type="qemu", xml=cpu("custom"))),
+        emulated(xml=cpu("custom", model="Nehalem")),
+        emulated(cpu={"mode": "custom"}, xml={"xslt": UNKNOWN}),
+        lab(machine(kind="xen")),
+        (later({"ide0": "local:iso/a.iso,media=cdrom", "cpu": "host"}),),
+        (later({"kvm": 0}, under=GUEST),),
         lab(machine(kind="guest", cpu=None, disks=[{"file": "/iso/proxmox-ve_8.4-1.iso"}])),
         lab(machine(cpu={"mode": "custom"}, xml=cpu("custom"))),
         lab(machine(kind="kvm", xml={"xslt": UNKNOWN})),

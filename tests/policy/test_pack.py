@@ -155,15 +155,22 @@ def mutants(kind: str) -> Iterator[tuple[str, dict[str, Any], str]]:
 
     for accelerator, mode in product(("kvm", "qemu"), MODES):
         right = mode == {"kvm": "host-passthrough", "qemu": "maximum"}[accelerator]
-        right |= (kind, accelerator, mode) == ("xen", "qemu", "custom")
+        right &= (kind, accelerator) != ("xen", "qemu")
         rule = "" if right else "nested-cpu"
         yield (
             f"{accelerator} {mode}",
             {**given, "type": accelerator, "cpu": {"mode": mode}},
             rule,
         )
-        template = f'<xsl:template match="/domain/cpu"><cpu mode="{mode}"/></xsl:template>'
-        yield f"{accelerator} {mode} by XSLT", {**styled(template), "type": accelerator}, rule
+        for model in ("", "Nehalem", "qemu64"):
+            xen = (kind, accelerator, mode, model) == ("xen", "qemu", "custom", "Nehalem")
+            inside = f"<model>{model}</model>" if model else ""
+            template = f'<xsl:template match="/domain/cpu"><cpu mode="{mode}">{inside}</cpu></xsl:template>'
+            yield (
+                f"{accelerator} {mode} {model} by XSLT",
+                {**styled(template), "type": accelerator},
+                "" if xen else rule,
+            )
     for field, name, unit in (("memory", "memory_mib", "MiB"), ("vcpu", "cores", "")):
         for size in (1, getattr(least, name) - 1, getattr(least, name), getattr(least, name) + 1):
             rule = "sizes" if size < getattr(least, name) else ""

@@ -10,7 +10,7 @@ from pulumi import FileAsset, StringAsset
 from pulumi_policy.secret import Secret
 
 from components.media import seed
-from tests.policy.judging import UNKNOWN, Res, judge, lab, machine
+from tests.policy.judging import CONTAINER, UNKNOWN, Res, judge, lab, machine
 
 SEED = "libvirt:index/cloudInitDisk:CloudInitDisk"
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----\n"
@@ -56,12 +56,29 @@ PLAIN = [
     data(f'{{"users": [{{"name": "a", "password": "{SHOWN}"}}]}}'),
     data(f"<graphics type='vnc' passwd='{SHOWN}'/>"),
 ]
+ANSWERS = {"name": "a", "options": {"licence": "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE"}}
+
+
+def discs(answers: Any) -> Res:
+    return Res("pulumi-python:dynamic/nestlab:InstallMedium", "d", {"answers": answers})
+
+
+def driven(target: Any, password: Any = "") -> Res:
+    wanted = {"name": "g", "console": {"type": "vnc", "port": 0, "password": password}}
+    return Res(CONTAINER, "g", {"driver": "esxi.guest", "target": target, "wanted": wanted})
+
+
+PLAIN += [discs(ANSWERS), driven({"host": "192.0.2.1"}), driven(Secret({}), SHOWN)]
 MARKED = [
     res(password=Secret(SHOWN)),
     res(initialization=Secret({"userAccount": {"password": SHOWN}})),
     res(users=[{"name": "b", "passwd": Secret(SHOWN)}]),
     Res("other:index/seed:Seed", "thing", {"userData": Secret(f"password: {SHOWN}\n")}),
     res(privateKey=Secret(KEY), publicKey="ssh-ed25519 AAAA"),
+    discs(Secret(ANSWERS)),
+    discs(UNKNOWN),
+    driven(Secret({"host": "192.0.2.1", "private_key": KEY}), Secret(SHOWN)),
+    driven(UNKNOWN, UNKNOWN),
 ]
 HARMLESS = [
     res(password=""),
@@ -86,15 +103,17 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize("given", PLAIN, ids=repr)
+@pytest.mark.parametrize("given", PLAIN, ids=range(len(PLAIN)))
 def test_a_plain_secret_is_refused_and_never_shown(given: Res) -> None:
     said = judge(given)
     assert set(said) == {"plain-secrets"}
     assert "not marked as secret" in said["plain-secrets"][0]
-    assert not any(SHOWN in each or "b3Blb" in each for each in said["plain-secrets"])
+    assert not any(
+        SHOWN in each or "b3Blb" in each or "AAAAA" in each for each in said["plain-secrets"]
+    )
 
 
-@pytest.mark.parametrize("given", [*MARKED, *HARMLESS], ids=repr)
+@pytest.mark.parametrize("given", [*MARKED, *HARMLESS], ids=range(len(MARKED) + len(HARMLESS)))
 def test_a_marked_one_and_what_is_none_passes(given: Res) -> None:
     assert judge(given) == {}
 
@@ -116,10 +135,10 @@ def test_without_the_marks_nothing_is_taken_for_marked() -> None:
     import secret_marks  # noqa: PLC0415
     from plain_secrets import PLAIN_SECRETS  # noqa: PLC0415
 
-    from tests.policy.judging import _args, _into, _plain  # noqa: PLC0415
+    from tests.policy.judging import _into, args_of, plain  # noqa: PLC0415
 
     given = Res("any:index/thing:Thing", "unseen", {"password": SHOWN})
     assert given.urn not in secret_marks.MARKED
     said: dict[str, list[str]] = {}
-    PLAIN_SECRETS.validate(_args(given, _plain(given.props), {}), _into(said, "it"))
+    PLAIN_SECRETS.validate(args_of(given, plain(given.props), {}), _into(said, "it"))
     assert "leave secret-marks on remediate" in said["it"][0]

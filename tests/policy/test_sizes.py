@@ -214,6 +214,45 @@ def test_a_stack_beyond_its_budget_is_refused(config: dict[str, float]) -> None:
         assert set(judge(*stack)) == {"capacity"}
 
 
+def on_node(memory: int = 8192, **more: Any) -> tuple[Res, ...]:
+    given = {"nodeName": "pve1", "memory": {"dedicated": memory}, "disks": [{"size": 16}]}
+    return tuple(
+        Res(PROXMOX, name, given | {"cpu": {"type": "host", "cores": 2}} | more) for name in "ab"
+    )
+
+
+NODES = {
+    "kind": "proxmox",
+    "nodes": {
+        "pve1": {"memory_mib": 16384, "cores": 4, "disk_gib": 32},
+        "pve2": {"memory_mib": 65536, "cores": 32, "disk_gib": 320},
+    },
+}
+
+
+def test_on_a_cluster_the_budget_is_that_of_the_node() -> None:
+    template = Res(PROXMOX, "t", {"nodeName": "pve1", "template": True, "disks": [{"size": 16}]})
+    with stack_config(lab={"host": NODES}):
+        assert judge(*on_node()) == {}
+        assert judge(*on_node(), template) == {}, "it never runs, and clones share its disk"
+        assert set(judge(*on_node(8193))) == {"capacity"}
+        assert set(judge(*on_node(disks=[{"size": 17}]))) == {"capacity"}
+        assert judge(*on_node(8193, nodeName="pve2")) == {}
+
+
+def test_what_its_own_commands_put_into_a_hypervisor_counts() -> None:
+    def driven(what: str, **wanted: int) -> Res:
+        props = {"driver": f"esxi.{what}", "wanted": wanted}
+        dynamic = Res("pulumi:providers:pulumi-python", "default", {})
+        return Res(CONTAINER, f"x-{what}", props, provider=dynamic, needs={"target": [GATE]})
+
+    assert set(judge(*nested(driven("guest", memory_mib=3585)))) == {"capacity"}
+    assert set(judge(*nested(driven("guest", disk_gib=63)))) == {"capacity"}
+    assert set(judge(*nested(driven("guest", cores=3)))) == {"capacity"}
+    assert judge(*nested(driven("guest", memory_mib=3584, disk_gib=62, cores=2))) == {}
+    assert judge(*nested(driven("medium", memory_mib=9999))) == {}
+
+
 @pytest.mark.parametrize("config", [BUDGET, {}])
 def test_a_stack_within_its_budget_passes(config: dict[str, float]) -> None:
     stack = nested(*inside("a", memory=1024), host=machine("kvm1", "kvm", vcpu=4))

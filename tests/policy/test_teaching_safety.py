@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.policy.judging import (
+    CONTAINER,
     PORT_GROUP,
     UNKNOWN,
     VSPHERE,
@@ -19,6 +21,7 @@ from tests.policy.judging import (
 )
 
 SWITCH = "vsphere:index/hostVirtualSwitch:HostVirtualSwitch"
+GATE = "pulumi-python:dynamic/nestlab:VsphereNetworkGate"
 FIREWALL = "proxmoxve:firewall/optionsLegacy:OptionsLegacy"
 TRUSTED = sheet(
     '<xsl:template match="/domain/devices/interface"><xsl:copy>'
@@ -43,8 +46,13 @@ def esxi(on: Res, guest: str = "vmkernel8Guest") -> Res:
     return Res(VSPHERE, "esxi", props, needs={"networkInterfaces": [on]})
 
 
+def driven(**wanted: Any) -> Res:
+    return Res(CONTAINER, "vm", {"driver": "hyperv.guest", "wanted": wanted})
+
+
 PROMISCUOUS = group(allowPromiscuous=True)
 FORGED = group(allowForgedTransmits=True, allowPromiscuous=False)
+OURS = Res(GATE, "net-gate", {"name": "net-gate", "own": True, "allowMacChanges": True})
 MACS = Res(SWITCH, "net", {"name": "x", "activeNics": [], "allowMacChanges": True})
 
 
@@ -54,6 +62,7 @@ MACS = Res(SWITCH, "net", {"name": "x", "activeNics": [], "allowMacChanges": Tru
         (PROMISCUOUS, esxi(PROMISCUOUS)),
         (FORGED, esxi(FORGED)),
         (MACS, esxi(MACS)),
+        (OURS, esxi(OURS)),
         lab(machine(kind="kvm", xml=TRUSTED)),
     ],
 )
@@ -72,6 +81,9 @@ def test_what_is_not_stated_is_refused_and_passes_when_it_is(stack: tuple[Res, .
         (MACS, esxi(FORGED), FORGED),
         lab(machine(xml=TRUSTED)),
         (Res(FIREWALL, "net", {"vmId": 100, "macfilter": False}),),
+        (OURS, replace(esxi(FORGED), after=(OURS,)), FORGED),
+        (driven(nics=[{"mac_spoofing": True}]),),
+        (driven(MacAddressSpoofing=True),),
     ],
 )
 def test_what_is_stated_but_not_needed_is_refused(stack: tuple[Res, ...]) -> None:
@@ -86,6 +98,7 @@ def test_what_is_stated_but_not_needed_is_refused(stack: tuple[Res, ...]) -> Non
         (group(allowPromiscuous=UNKNOWN),),
         (Res(FIREWALL, "net", {"macfilter": True}),),
         lab(machine(xml=sheet())),
+        (driven(nics=[{"mac_spoofing": False}], autostart=True),),
         (Res("other:index/portGroup:PortGroup", "x", {"allowPromiscuous": True}),),
     ],
 )

@@ -59,6 +59,8 @@ class Registered:
     """Empty where the engine takes the default provider."""
     depends_on: frozenset[str]
     """All it depends on: by option, and by the outputs of others in its inputs."""
+    property_depends: Mapping[str, frozenset[str]]
+    """What each input is made of."""
     deleted_with: str
     replace_with: tuple[str, ...]
     delete_before_replace: bool
@@ -148,6 +150,9 @@ class Recorder:
             secret_inputs=secret,
             provider=request.provider.rpartition("::")[0],
             depends_on=frozenset(request.dependencies),
+            property_depends={
+                key: frozenset(each.urns) for key, each in request.propertyDependencies.items()
+            },
             deleted_with=request.deletedWith,
             replace_with=tuple(request.replace_with),
             delete_before_replace=request.deleteBeforeReplace,
