@@ -94,3 +94,42 @@ class Gate(ResourceProvider):
         if not seen.ok:
             say(f"{_olds['name']}: {seen.text}; `pulumi up` mends it")
         return DiffResult(changes=not seen.ok)
+
+
+class ApiGate(Gate):
+    """A gate that looks through an API, which may refuse, or be silent, while it does."""
+
+    moves: tuple[str, ...] = ()
+    """Inputs that say which thing it is; another one is made first, and this one goes afterwards."""
+    refusals: tuple[type[Exception], ...] = ()
+    """What the API's refusals are raised as."""
+
+    def asked(self, props: Props) -> Seen:
+        """Look, as `look` does; may also raise ``refusals``."""
+        raise NotImplementedError
+
+    @override
+    def look(self, props: Props) -> Seen:
+        try:
+            return self.asked(props)
+        except self.refusals as refused:
+            return Seen(ok=False, text=str(refused))
+
+    @override
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        moved = [key for key in self.moves if _differs(_olds.get(key), _news.get(key))]
+        if moved:
+            return DiffResult(changes=True, replaces=moved, delete_before_replace=False)
+        return super().diff(_id, _olds, _news)
+
+    @override
+    def delete(self, _id: str, _props: Props) -> None:
+        beyond_us: tuple[type[Exception], ...] = (Unreachable, *self.refusals)
+        try:
+            self.retire(_props)
+        except beyond_us as beyond:
+            say(f"{_props['name']}: {beyond}")
+
+
+def _differs(old: Any, new: Any) -> bool:
+    return bool(old != new and not has_unknown([old, new]))

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import DiffResult, Resource
+from pulumi.dynamic import Resource
 from typing_extensions import override
 
 from components.gates import probes
-from components.gates.base import Gate, Props, has_unknown
+from components.gates.base import ApiGate, Props
 from components.gates.keys import remove_keys, write_keys
 from components.remote.pve import Pve, PveError
 from components.remote.shell import Unreachable, shell_of
@@ -48,40 +48,18 @@ HALF_MADE = "half-made: "
 """Stands before the mark of a guest that is being made again, until it is as it was."""
 
 
-class _PveGate(Gate):
-    """A gate whose API may refuse, or be silent, while it looks."""
+class _PveGate(ApiGate):
+    """A gate that looks at a node's API."""
 
-    moves: tuple[str, ...] = ()
-    """Inputs that say which thing it is; another one is made first, and this one goes afterwards."""
-
-    @override
-    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        moved = [key for key in self.moves if _differs(_olds.get(key), _news.get(key))]
-        if moved:
-            return DiffResult(changes=True, replaces=moved, delete_before_replace=False)
-        return super().diff(_id, _olds, _news)
+    refusals = (PveError,)
 
     @override
-    def look(self, props: Props) -> Seen:
-        try:
-            return self.seen(Pve(props["api"]), props)
-        except PveError as refused:
-            return Seen(ok=False, text=str(refused))
+    def asked(self, props: Props) -> Seen:
+        return self.seen(Pve(props["api"]), props)
 
     def seen(self, pve: Pve, props: Props) -> Seen:
         """Look, through ``pve``."""
         raise NotImplementedError
-
-    @override
-    def delete(self, _id: str, _props: Props) -> None:
-        try:
-            self.retire(_props)
-        except (Unreachable, PveError) as beyond:
-            say(f"{_props['name']}: {beyond}")
-
-
-def _differs(old: Any, new: Any) -> bool:
-    return bool(old != new and not has_unknown([old, new]))
 
 
 class PveNetworkProvider(_PveGate):

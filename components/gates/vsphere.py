@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import DiffResult, Resource
+from pulumi.dynamic import Resource
 from typing_extensions import override
 
 from components.gates import probes
-from components.gates.base import Gate, Props, has_unknown
+from components.gates.base import ApiGate, Props
 from components.gates.keys import remove_keys, write_keys
 from components.remote import vsphere_hardware as hardware
 from components.remote.shell import Unreachable, shell_of
@@ -35,41 +35,19 @@ PORTS = 128
 """Of a standard switch, which ESXi widens by itself."""
 
 
-class _VsphereGate(Gate):
-    """A gate whose vCenter may refuse, or be silent, while it looks."""
+class _VsphereGate(ApiGate):
+    """A gate that looks at a vCenter."""
 
-    moves: tuple[str, ...] = ()
-    """Inputs that say which thing it is; another one is made first, and this one goes afterwards."""
-
-    @override
-    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        moved = [key for key in self.moves if _differs(_olds.get(key), _news.get(key))]
-        if moved:
-            return DiffResult(changes=True, replaces=moved, delete_before_replace=False)
-        return super().diff(_id, _olds, _news)
+    refusals = (VsphereError,)
 
     @override
-    def look(self, props: Props) -> Seen:
-        try:
-            with Vsphere(props["api"]) as vcenter:
-                return self.seen(vcenter, props)
-        except VsphereError as refused:
-            return Seen(ok=False, text=str(refused))
+    def asked(self, props: Props) -> Seen:
+        with Vsphere(props["api"]) as vcenter:
+            return self.seen(vcenter, props)
 
     def seen(self, vcenter: Vsphere, props: Props) -> Seen:
         """Look, through ``vcenter``."""
         raise NotImplementedError
-
-    @override
-    def delete(self, _id: str, _props: Props) -> None:
-        try:
-            self.retire(_props)
-        except (Unreachable, VsphereError) as beyond:
-            say(f"{_props['name']}: {beyond}")
-
-
-def _differs(old: Any, new: Any) -> bool:
-    return bool(old != new and not has_unknown([old, new]))
 
 
 class VsphereNodeProvider(_VsphereGate):

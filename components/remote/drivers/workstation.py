@@ -23,7 +23,8 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.remote.driver import DriverError
+from components.remote.driver import Driver, DriverError
+from components.remote.media import FileMediumDriver
 from components.remote.shell import Unreachable
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
@@ -387,7 +388,7 @@ def _running(shell: Shell) -> set[str]:
 class NetworkDriver:
     """NAT and host-only networks of Workstation, and its bridges; see `Driver`."""
 
-    replaced_by = ("name", "mode", "bridge", "owner")
+    replaced_by: tuple[str, ...] = ("name", "mode", "bridge", "owner")
 
     def problem(self, wanted: Props) -> str:
         """See `Driver.problem`."""
@@ -573,68 +574,15 @@ LONGEST = 200
 """Of a medium's name: a file's, and the ending it has while it grows."""
 
 
-class MediumDriver:
-    """ISOs and disk images, as they are; see `Driver`. Guests' disks are copies of an image."""
-
-    replaced_by = ("name", "store", "owner")
-
-    def problem(self, wanted: Props) -> str:
-        """See `Driver.problem`."""
-        name = str(wanted["name"])
-        if wrong := _unquotable(name, "medium"):
-            return wrong
-        reserved = {"", ".", "..", "guests"}
-        if "/" in name or name.strip() != name or name in reserved or len(name) > LONGEST:
-            return f"medium {name!r} is no name of a file: rename it"
-        return _bad_store(wanted)
-
-    def called(self, wanted: Props) -> str:
-        """Return its path there."""
-        return f"{wanted['store']}/{wanted['name']}"
-
-    def glance(self, shell: Shell, wanted: Props) -> Seen:
-        """See `Driver.glance`."""
-        path, expected = self.called(wanted), str(int(wanted["size"]))
-        size = shell.run(["stat", "-c", "%s", path]).out.strip()
-        if not size:
-            return Seen(ok=False, text=f"{path} is not there any more")
-        if size != expected:
-            text = f"{path} has {size} bytes, and {wanted['name']} has {expected}"
-            return Seen(ok=False, text=text)
-        return Seen(ok=True, text=f"{path} is there")
-
-    def look(self, shell: Shell, wanted: Props) -> Seen:
-        """See `Driver.look`."""
-        seen = self.glance(shell, wanted)
-        wrong = self._sum_wrong(shell, wanted) if seen.ok else ""
-        return Seen(ok=False, text=wrong) if wrong else seen
-
-    def ensure(self, shell: Shell, wanted: Props) -> None:
-        """See `Driver.ensure`."""
-        if self.look(shell, wanted).ok:
-            return
-        _must(shell, "mkdir", "-p", wanted["store"])
-        shell.put(Path(wanted["path"]), self.called(wanted), timeout_s=UPLOAD_S)
-        if wrong := self._sum_wrong(shell, wanted):
-            raise DriverError(
-                f"{wrong}: {wanted['path']} is damaged or another file; get it again, or correct "
-                "the stack"
-            )
-
-    def remove(self, shell: Shell, wanted: Props) -> None:
-        """See `Driver.remove`."""
-        _must(shell, "rm", "-f", self.called(wanted), f"{self.called(wanted)}.nestlab-part")
-
-    def _sum_wrong(self, shell: Shell, wanted: Props) -> str:
-        expected = str(wanted["sha256"]).lower()
-        if not expected:
-            return ""
-        path = self.called(wanted)
-        # A name with a backslash is printed with one before the sum.
-        found = _must(shell, "sha256sum", path, timeout_s=UPLOAD_S).lstrip("\\")[:64]
-        if found == expected:
-            return ""
-        return f"{path} on {shell.name} has SHA-256 {found}, and the stack says {expected}"
+def _no_medium(wanted: Props) -> str:
+    """Return why ``wanted`` is no medium; guests' disks are copies of an image, which is one."""
+    name = str(wanted["name"])
+    if wrong := _unquotable(name, "medium"):
+        return wrong
+    reserved = {"", ".", "..", "guests"}
+    if "/" in name or name.strip() != name or name in reserved or len(name) > LONGEST:
+        return f"medium {name!r} is no name of a file: rename it"
+    return _bad_store(wanted)
 
 
 def _bad_store(wanted: Props) -> str:
@@ -838,7 +786,7 @@ class GuestDriver:
     That a guest is paused, vmrun does not tell.
     """
 
-    replaced_by = ("name", "image", "disk_gib", "store", "owner")
+    replaced_by: tuple[str, ...] = ("name", "image", "disk_gib", "store", "owner")
 
     def problem(self, wanted: Props) -> str:
         """See `Driver.problem`."""
@@ -1099,4 +1047,8 @@ class GuestDriver:
         _must(shell, "systemctl", "enable" if on else "disable", unit)
 
 
-DRIVERS = {"network": NetworkDriver(), "medium": MediumDriver(), "guest": GuestDriver()}
+DRIVERS: dict[str, Driver] = {
+    "network": NetworkDriver(),
+    "medium": FileMediumDriver(_no_medium),
+    "guest": GuestDriver(),
+}

@@ -16,10 +16,10 @@ import re
 import shlex
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.remote.driver import DriverError
+from components.remote.driver import Driver, DriverError
+from components.remote.media import FileMediumDriver
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
@@ -309,62 +309,12 @@ class NetworkDriver:
 # Media -------------------------------------------------------------------------------------------
 
 
-class MediumDriver:
-    """ISOs and raw disk images, as they are; see `Driver`."""
-
-    replaced_by: tuple[str, ...] = ("name", "store", "owner")
-
-    def problem(self, wanted: Props) -> str:
-        """See `Driver.problem`."""
-        name = str(wanted["name"])
-        if name.endswith((".qcow2", ".vmdk", ".vdi", ".vhd", ".vhdx")):
-            return f"medium {name!r}: without QEMU in dom0 Xen has raw disks only: convert it with qemu-img"
-        return _unfit(FILE, name, "medium") or _unfit(PATH, wanted["store"], "folder")
-
-    def called(self, wanted: Props) -> str:
-        """Return its path there."""
-        return f"{wanted['store']}/{wanted['name']}"
-
-    def glance(self, shell: Shell, wanted: Props) -> Seen:
-        """See `Driver.glance`."""
-        path, expected = self.called(wanted), str(int(wanted["size"]))
-        size = shell.run(["stat", "-c", "%s", path]).out.strip()
-        if not size:
-            return Seen(ok=False, text=f"{path} is not there any more")
-        if size != expected:
-            return Seen(ok=False, text=f"{path} has {size} bytes, and the medium has {expected}")
-        return Seen(ok=True, text=f"{path} is there")
-
-    def look(self, shell: Shell, wanted: Props) -> Seen:
-        """See `Driver.look`."""
-        seen = self.glance(shell, wanted)
-        wrong = self._sum_wrong(shell, wanted) if seen.ok else ""
-        return Seen(ok=False, text=wrong) if wrong else seen
-
-    def ensure(self, shell: Shell, wanted: Props) -> None:
-        """See `Driver.ensure`."""
-        if self.look(shell, wanted).ok:
-            return
-        _must(shell, "mkdir", "-p", wanted["store"])
-        shell.put(Path(wanted["path"]), self.called(wanted), timeout_s=UPLOAD_S)
-        if wrong := self._sum_wrong(shell, wanted):
-            raise DriverError(
-                f"{wrong}: {wanted['path']} is damaged or another file; get it again, or correct "
-                "the stack"
-            )
-
-    def remove(self, shell: Shell, wanted: Props) -> None:
-        """See `Driver.remove`."""
-        _must(shell, "rm", "-f", self.called(wanted))
-
-    def _sum_wrong(self, shell: Shell, wanted: Props) -> str:
-        if not wanted["sha256"]:
-            return ""
-        path, expected = self.called(wanted), str(wanted["sha256"]).lower()
-        found = _must(shell, "sha256sum", path, timeout_s=UPLOAD_S)[:64]
-        if found == expected:
-            return ""
-        return f"{path} on {shell.name} has SHA-256 {found}, and the stack says {expected}"
+def _no_medium(wanted: Props) -> str:
+    """Return why ``wanted`` is no medium: an ISO or a raw disk image."""
+    name = str(wanted["name"])
+    if name.endswith((".qcow2", ".vmdk", ".vdi", ".vhd", ".vhdx")):
+        return f"medium {name!r}: without QEMU in dom0 Xen has raw disks only: convert it with qemu-img"
+    return _unfit(FILE, name, "medium") or _unfit(PATH, wanted["store"], "folder")
 
 
 # Guests ------------------------------------------------------------------------------------------
@@ -690,6 +640,6 @@ class GuestDriver:
 
 DRIVERS: dict[str, Driver] = {
     "network": NetworkDriver(),
-    "medium": MediumDriver(),
+    "medium": FileMediumDriver(_no_medium),
     "guest": GuestDriver(),
 }

@@ -28,6 +28,7 @@ from components.media.iso import Iso, WrongMedium
 from components.remote.driver import DriverError, driver_of
 from components.remote.drivers import workstation
 from components.remote.drivers.workstation import UNIT_FILE, folder, merged, parsed
+from components.remote.media import FileMediumDriver
 from components.spec import load
 from components.spec.problems import SpecError
 from tests.support.commands import Machine, every_failure
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from tests.support.engine import Recorder
 
 GUEST, NETWORK = workstation.GuestDriver(), workstation.NetworkDriver()
-MEDIUM = workstation.MediumDriver()
+MEDIUM = FileMediumDriver(workstation._no_medium)
 OWNER = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c01"
 NET = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c02"
 OTHER = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c03"
@@ -1102,4 +1103,4 @@ def test_folder_names_are_what_people_see(machine: Machine) -> None:
 def test_the_engine_finds_its_drivers() -> None:
     kinds = ("guest", "network", "medium")
     found = [type(driver_of(f"workstation.{what}")).__name__ for what in kinds]
-    assert found == ["GuestDriver", "NetworkDriver", "MediumDriver"]
+    assert found == ["GuestDriver", "NetworkDriver", "FileMediumDriver"]

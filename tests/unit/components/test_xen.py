@@ -20,7 +20,6 @@ from components.remote.drivers.xen import (
     AUTO,
     DRIVERS,
     GuestDriver,
-    MediumDriver,
     NetworkDriver,
     configuration,
     domains,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     from tests.support.engine import Recorder
 
-GUEST, NETWORK, MEDIUM = GuestDriver(), NetworkDriver(), MediumDriver()
+GUEST, NETWORK, MEDIUM = GuestDriver(), NetworkDriver(), DRIVERS["medium"]
 OWNER = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c01"
 NET = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c02"
 OTHER = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c03"

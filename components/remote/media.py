@@ -1,0 +1,91 @@
+"""Media of a hypervisor that is a Linux host: files in its store, as they are.
+
+What a product's own register of media has to be told is its driver's, not here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.remote.driver import DriverError
+from components.remote.upload import PART
+from components.remote.waiting import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from components.remote.driver import Props
+    from components.remote.shell import Shell
+
+UPLOAD_S = 600.0
+"""Longest time without progress, and for one reading of a whole medium, seconds."""
+
+
+class FileMediumDriver:
+    """See `components.remote.driver.Driver`; ``fits`` says why a medium is none, empty when it is one."""
+
+    replaced_by: tuple[str, ...] = ("name", "store", "owner")
+
+    def __init__(self, fits: Callable[[Props], str]) -> None:
+        self._fits = fits
+
+    def problem(self, wanted: Props) -> str:
+        """See `Driver.problem`."""
+        return self._fits(wanted)
+
+    def called(self, wanted: Props) -> str:
+        """Return its path there."""
+        return f"{wanted['store']}/{wanted['name']}"
+
+    def glance(self, shell: Shell, wanted: Props) -> Seen:
+        """See `Driver.glance`."""
+        path, expected = self.called(wanted), str(int(wanted["size"]))
+        size = shell.run(["stat", "-c", "%s", path]).out.strip()
+        if not size:
+            return Seen(ok=False, text=f"{path} is not there any more")
+        if size != expected:
+            text = f"{path} has {size} bytes, and {wanted['name']} has {expected}"
+            return Seen(ok=False, text=text)
+        return Seen(ok=True, text=f"{path} is there")
+
+    def look(self, shell: Shell, wanted: Props) -> Seen:
+        """See `Driver.look`."""
+        seen = self.glance(shell, wanted)
+        wrong = self._sum_wrong(shell, wanted) if seen.ok else ""
+        return Seen(ok=False, text=wrong) if wrong else seen
+
+    def ensure(self, shell: Shell, wanted: Props) -> None:
+        """See `Driver.ensure`."""
+        if self.look(shell, wanted).ok:
+            return
+        _must(shell, "mkdir", "-p", wanted["store"])
+        shell.put(Path(wanted["path"]), self.called(wanted), timeout_s=UPLOAD_S)
+        if wrong := self._sum_wrong(shell, wanted):
+            raise DriverError(
+                f"{wrong}: {wanted['path']} is damaged or another file; get it again, or correct "
+                "the stack"
+            )
+
+    def remove(self, shell: Shell, wanted: Props) -> None:
+        """See `Driver.remove`."""
+        _must(shell, "rm", "-f", self.called(wanted), f"{self.called(wanted)}{PART}")
+
+    def _sum_wrong(self, shell: Shell, wanted: Props) -> str:
+        expected = str(wanted["sha256"]).lower()
+        if not expected:
+            return ""
+        path = self.called(wanted)
+        # A name with a backslash is printed with one before the sum.
+        found = _must(shell, "sha256sum", path, timeout_s=UPLOAD_S).lstrip("\\")[:64]
+        if found == expected:
+            return ""
+        return f"{path} on {shell.name} has SHA-256 {found}, and the stack says {expected}"
+
+
+def _must(shell: Shell, *argv: str, timeout_s: float = 60.0) -> str:
+    done = shell.run(argv, timeout_s=timeout_s)
+    if not done.ok:
+        raise DriverError(f"`{shlex.join(argv)}` on {shell.name}: {done.said}")
+    return done.out
