@@ -27,6 +27,8 @@ ARCH, EMULATOR = "x86_64", "/usr/bin/qemu-system-x86_64"
 """What the provider asks the host for when they are not given; a stylesheet may look for them."""
 TIMEOUT_S = 20
 """Far beyond what any stylesheet needs; one that recurses for ever ends here."""
+REMEMBERED = 256
+"""Domains that are kept as they were made, for the next question about the same inputs."""
 UNITS = {"b": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {
     unit: 1 << power
     for units, power in (
@@ -77,6 +79,10 @@ class Made:
         return [argument.get("value", "") for argument in found]
 
 
+_MADE: dict[int, tuple[Any, Made]] = {}
+"""By the identity of inputs, which are kept with it so that it stays theirs."""
+
+
 def shown(found: str | None) -> str | None:
     """Return ``found``, empty for nothing, None when it is not known yet."""
     return None if found and HIDDEN in found else found or ""
@@ -88,7 +94,14 @@ def domain(props: Any) -> Made:
     Raises:
         Unjudgeable: its stylesheet can't be run.
     """
-    return _styled(props, _domain(props))
+    before = _MADE.get(id(props))
+    if before is not None and before[0] is props:
+        return before[1]
+    made = _styled(props, _domain(props))
+    if len(_MADE) >= REMEMBERED:
+        _MADE.clear()
+    _MADE[id(props)] = props, made
+    return made
 
 
 def network(props: Any) -> Made:

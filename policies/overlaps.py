@@ -110,8 +110,11 @@ def _around(stack: Relations, one: PolicyResource, other: PolicyResource) -> boo
 
 
 def _on_outer(stack: Relations, network: PolicyResource, host: PolicyResource) -> bool:
-    dynamic = network.resource_type != NETWORK
-    return dynamic or stack.place(network) == stack.place(host)
+    if network.resource_type == NETWORK:
+        return stack.place(network) == stack.place(host)
+    # One of our gates, beside the machines of its node; of other kinds it can't be told.
+    here = text(host.props, "nodeName") if host.resource_type in machines.PROXMOX_VMS else None
+    return here is not None and here == text(network.props, "node")
 
 
 def _same_network(one: Net, other: Net) -> str:

@@ -96,7 +96,7 @@ def _is_made(stack: Relations, machine: PolicyResource, name: str) -> bool:
     else:
         types = (NETWORK,)
     for each in stack.named(*types):
-        if stack.host(each) is not stack.host(machine):
+        if stack.host(each) is not stack.host(machine) or _elsewhere(each, machine):
             continue
         if machine.resource_type == machines.VSPHERE_VM and each.urn in stack.takes(
             machine, "networkInterfaces"
@@ -107,6 +107,15 @@ def _is_made(stack: Relations, machine: PolicyResource, name: str) -> bool:
         if name in own or (each.resource_type == NETWORK and text(each.props, "bridge") is None):
             return True
     return False
+
+
+def _elsewhere(network: PolicyResource, machine: PolicyResource) -> bool:
+    """Return whether a bridge is on another node of a cluster."""
+    if network.resource_type not in BRIDGES:
+        return False
+    where = text(network.props, "node") or text(network.props, "nodeName")
+    here = text(machine.props, "nodeName")
+    return bool(where) and here is not None and where != here
 
 
 def _networks(machine: PolicyResource) -> set[str]:

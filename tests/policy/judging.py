@@ -116,9 +116,10 @@ def alone(
     policies: Iterable[Policy] | None = None,
 ) -> None:
     """Add to ``said`` what rules over one resource say of it."""
+    shown = plain(resource.props)
     for policy in rules.POLICIES if policies is None else policies:
         if isinstance(policy, ResourceValidationPolicy) and policy.has_validation():
-            args = args_of(resource, plain(resource.props), config.get(policy.name, {}))
+            args = args_of(resource, shown, config.get(policy.name, {}))
             policy.validate(args, _into(said, policy.name))
 
 

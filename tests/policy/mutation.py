@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 Reads = dict[Path, set[str]]
 GIB = 1 << 30
-SAMPLE = 40
+SAMPLE = 200
 """Of so many mutants one is shown to the whole pack, not only to the rules that asked."""
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
 EVERY = "*"
@@ -253,10 +253,11 @@ def reads(given: Shipped) -> dict[str, Reads]:
                 args = judging.args_of(each, asked(each.urn, each.props), {})
                 policy.validate(args, lambda *_: None)
     stack = judging.stack_of(given.resources)
-    for shown, each in zip(stack, given.resources, strict=True):
-        shown.props = asked(each.urn, each.props)
     for policy in rules.POLICIES:
         rule = policy.name
+        for shown, each in zip(stack, given.resources, strict=True):
+            # New ones for each rule: what is asked again of the same is answered from memory.
+            shown.props = asked(each.urn, each.props)
         if isinstance(policy, StackValidationPolicy):
             policy.validate(StackValidationArgs(stack, {}), lambda *_: None)
     return found

@@ -269,10 +269,12 @@ class Oracle:
                 if around and mine[2] and yours[2] and overlap(mine[2], yours[2]):
                     yield "overlaps"
 
-    def _own(self, place: tuple[str, ...], *kinds: str) -> set[str]:
+    def _own(self, place: tuple[str, ...], *kinds: str, node: Any = None) -> set[str]:
         found = set()
         for each in self.of(*kinds):
             props = self.now[each.urn]
+            if node is not None and props.get("node") not in {node, None}:
+                continue
             if self.place_of(each) == place and each.name.endswith(("-network", "-gate")):
                 wanted = part(props, "wanted")
                 outs = each.outputs or {}
@@ -295,7 +297,7 @@ class Oracle:
             elif kind == "VmLegacy":
                 nics = parts(props, "networkDevices")
                 on = {nic.get("bridge") or "vmbr0" for nic in nics}
-                own = self._own(place, "PveNetworkGate")
+                own = self._own(place, "PveNetworkGate", node=props.get("nodeName"))
             elif kind == "VirtualMachine":
                 # That a network is the stack's own is told by what its input is made of.
                 continue

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pulumi_policy import ResourceValidationArgs
 from pulumi_policy.proxy import unknown_checking_proxy
+from pulumi_policy.secret import Secret
 
 from tests.policy.judging import (
     HYPERVISOR,
@@ -126,6 +127,7 @@ def vsphere(**props: Any) -> Res:
     [
         lab(machine(kind="kvm", xml=cpu("custom"))),
         lab(machine(kind="kvm", xml=cpu("host-model"))),
+        lab(machine(kind="kvm", xml=Secret(cpu("host-model", "disable:svm")))),
         lab(machine(kind="kvm", xml=cpu("host-passthrough", "disable:vmx"))),
         lab(machine(kind="kvm", xml=cpu("host-model", "require:vmx", "forbid:svm"))),
         lab(machine(kind="kvm", xml=cpu("host-model", "optional:vmx"))),
