@@ -22,9 +22,7 @@ from components.remote.driver import DriverError
 from components.remote.drivers import esxi
 from components.remote.drivers.esxi import parse_vmx, render_vmx
 from components.spec import SpecError, load
-from components.spec.kinds import KINDS
 from components.spec.kinds.esxi import EsxiSpec
-from policies.limits import LIMITS
 from tests.support.commands import HOWS, Machine, every_failure
 from tests.support.stubs.esxi import Esxi
 from tests.unit.components.labs import ROOT, private, up
@@ -936,16 +934,6 @@ def test_the_spec_refuses_what_esxi_cant(change: dict[str, Any], told: str) -> N
     with pytest.raises(SpecError) as refused:
         load(data, root=ROOT, exists=lambda _: True)
     assert told in str(refused.value)
-
-
-def test_the_policy_pack_knows_the_same_sizes() -> None:
-    kind, limits = KINDS["esxi"], LIMITS["esxi"]
-    assert (limits.cores, limits.memory_mib, limits.disk_gib) == (
-        kind.cores.value,
-        kind.memory_mib.value,
-        kind.disk_gib.value,
-    )
-    assert (limits.reserve_mib, limits.reserve_gib) == (kind.reserve_mib, kind.reserve_gib)
 
 
 def test_the_probe_asks_the_sdk_only_after_ssh(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pulumi.runtime import rpc
 
+from components.gates import keys as key_files
 from components.gates import machine, network, probes
 from components.gates.base import UNKNOWN, has_unknown
 from components.gates.machine import MachineGateProvider
@@ -369,7 +370,7 @@ def test_keys_for_libvirts_clients_are_written_for_the_owner_alone(
 def test_a_port_beside_22_is_in_the_known_hosts_as_openssh_writes_it(tmp_path: Path) -> None:
     props = keys(tmp_path / "kvm2")
     props["reach"]["port"] = 2209.0
-    machine.write_keys(props)
+    key_files.write_keys(props)
     text = (tmp_path / "kvm2" / "known_hosts").read_text()
     assert text == "[10.77.0.5]:2209 ssh-ed25519 AA\n"
 

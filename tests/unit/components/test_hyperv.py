@@ -32,8 +32,7 @@ from components.remote.drivers.hyperv import (
 from components.remote.objects import RemoteObjectProvider
 from components.remote.shell import Result, Unreachable
 from components.spec import SpecError, load
-from components.spec.kinds.hyperv import KIND, HypervSpec
-from policies.limits import LIMITS
+from components.spec.kinds.hyperv import HypervSpec
 from tests.support.commands import DirectShell, Machine, every_failure
 from tests.support.stubs.hyperv import ALLOWED, SETS, VHDX, Hyperv
 from tests.unit.components.labs import private, up
@@ -1043,16 +1042,6 @@ def test_a_lab_that_hyperv_cannot_hold_is_refused(inside: dict[str, Any], said: 
     with pytest.raises(SpecError) as refused:
         load({"name": "lab", **lab(**(nets | inside))}, root=Path("/p"), exists=lambda _: True)
     assert said in str(refused.value)
-
-
-def test_the_policy_refuses_what_the_spec_refuses() -> None:
-    limits = LIMITS["hyperv"]
-    assert (limits.memory_mib, limits.cores, limits.disk_gib) == (
-        KIND.memory_mib.value,
-        KIND.cores.value,
-        KIND.disk_gib.value,
-    )
-    assert (limits.reserve_mib, limits.reserve_gib) == (KIND.reserve_mib, KIND.reserve_gib)
 
 
 def test_the_stack_of_this_kind_is_accepted_and_deployed() -> None:

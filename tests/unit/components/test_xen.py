@@ -18,13 +18,13 @@ from components.remote.driver import DriverError
 from components.remote.drivers import xen
 from components.remote.drivers.xen import (
     AUTO,
-    DRIVERS,
     GuestDriver,
     NetworkDriver,
     configuration,
     domains,
     folder,
 )
+from components.remote.media import FileMediumDriver
 from components.spec import load
 from components.spec.problems import SpecError
 from tests.support.commands import Machine, every_failure
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from tests.support.engine import Recorder
 
-GUEST, NETWORK, MEDIUM = GuestDriver(), NetworkDriver(), DRIVERS["medium"]
+GUEST, NETWORK = GuestDriver(), NetworkDriver()
+MEDIUM = FileMediumDriver(xen._no_medium)
 OWNER = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c01"
 NET = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c02"
 OTHER = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c03"
@@ -141,7 +142,7 @@ def again(machine: Machine) -> Callable[[], Machine]:
 
 
 def test_the_three_drivers_are_known_by_their_names() -> None:
-    assert set(DRIVERS) == {"network", "medium", "guest"}
+    assert set(xen.DRIVERS) == {"network", "medium", "guest"}
 
 
 def test_what_xl_lists_is_read_without_dom0() -> None:
