@@ -255,10 +255,11 @@ class NetworkDriver:
             return
         if paths[2] in ours:
             self._unserve(shell, device)
-        _must(shell, "rm", "-f", *(path for path in paths[1:] if path in ours))
+        # What makes the bridge goes first: another network's reload would bring it back.
+        _must(shell, "rm", "-f", paths[0])
         if _linked(shell, device):
             _must(shell, "ip", "link", "delete", "dev", device)
-        _must(shell, "rm", "-f", paths[0])
+        _must(shell, "rm", "-f", *(path for path in paths[1:] if path in ours))
         _must(shell, "networkctl", "reload")
 
     def _written(self, shell: Shell, wanted: Props) -> str:
