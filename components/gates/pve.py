@@ -10,28 +10,23 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi.dynamic import Resource
 from typing_extensions import override
 
-from components.gates import probes
-from components.gates.base import ApiGate, Props
+from components.gates.api import MARK, ApiGate, ask, cleared, glance, is_ours, slot_seen
 from components.gates.keys import remove_keys, write_keys
 from components.remote.pve import Pve, PveError
-from components.remote.shell import Unreachable, shell_of
+from components.remote.shell import Unreachable
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from components.gates.base import Props
     from components.remote.pve import Api
-    from components.remote.shell import Shell
-
-MARK = "nestlab {owner}"
-"""What stands in the description of what is a lab's own."""
 
 
 OWN = {"digest", "meta", "vmgenid", "lock", "parent"}
@@ -76,7 +71,7 @@ class PveNetworkProvider(_PveGate):
             return Seen(ok=False, text=f"bridge {bridge} is not there any more")
         if not props["owner"]:
             return Seen(ok=True, text=f"bridge {bridge} is there")
-        if not _is_ours(found.get("comments"), props):
+        if not is_ours(found.get("comments"), props):
             return Seen(ok=False, text=f"bridge {bridge} is somebody else's")
         if (found.get("cidr") or "") != props["cidr"]:
             return Seen(ok=False, text=f"bridge {bridge} has the address {found.get('cidr')}")
@@ -96,7 +91,7 @@ class PveNetworkProvider(_PveGate):
             if found is None:
                 raise PveError(f"node {news['node']} has no bridge {bridge}, which the stack names")
             return {**news, "network": bridge}
-        if found is not None and not _is_ours(found.get("comments"), news):
+        if found is not None and not is_ours(found.get("comments"), news):
             raise PveError(
                 f"node {news['node']} has a bridge {bridge} that is not this lab's: rename one"
             )
@@ -118,17 +113,13 @@ class PveNetworkProvider(_PveGate):
     def retire(self, props: Props) -> None:
         pve = Pve(props["api"])
         found = pve.find(_interface(props))
-        if props["owner"] and found and _is_ours(found.get("comments"), props):
+        if props["owner"] and found and is_ours(found.get("comments"), props):
             pve.delete(_interface(props))
             pve.wait(props["node"], pve.put(f"nodes/{props['node']}/network"), 60)
 
 
 def _interface(props: Props) -> str:
     return f"nodes/{props['node']}/network/{props['bridge']}"
-
-
-def _is_ours(text: Any, props: Props) -> bool:
-    return MARK.format(owner=props["owner"]) in str(text or "")
 
 
 class PveNetworkGate(Resource, module="nestlab", name="PveNetworkGate"):
@@ -168,8 +159,7 @@ class PveSlotProvider(_PveGate):
 
     @override
     def look(self, props: Props) -> Seen:
-        # Set by whoever puts the state right after a killed run (toolchain.recover).
-        return Seen(ok=not props.get("left"), text="a run that was killed left it half-made")
+        return slot_seen(props)
 
     @override
     def mend(self, olds: Props, news: Props) -> Props:
@@ -178,7 +168,7 @@ class PveSlotProvider(_PveGate):
         if found is None:
             return {**news, "left": False}
         config = pve.find(_config(found)) or {}
-        if not _is_ours(config.get("description"), news):
+        if not is_ours(config.get("description"), news):
             raise PveError(
                 f"node {found['node']} has a guest {int(news['vmid'])} that is not this lab's "
                 f"({found.get('name')}): give it another number"
@@ -187,7 +177,7 @@ class PveSlotProvider(_PveGate):
         if found["node"] == news["node"] and (not olds or olds.get("left")):
             # Made by a run that did not come to write it into the state.
             _remove(pve, found)
-            say(f"{news['name']}: removed what a run that did not end left of it")
+            cleared(news)
         return {**news, "left": False}
 
     @override
@@ -195,9 +185,9 @@ class PveSlotProvider(_PveGate):
         # By now the provider has deleted the guest it knew of; what is there was half-made.
         pve = Pve(props["api"])
         config = pve.find(_config(props))
-        if config is not None and _is_ours(config.get("description"), props):
+        if config is not None and is_ours(config.get("description"), props):
             _remove(pve, props)
-            say(f"{props['name']}: removed what a run that did not end left of it")
+            cleared(props)
 
 
 def _holder(pve: Pve, props: Props) -> Props | None:
@@ -208,8 +198,12 @@ def _holder(pve: Pve, props: Props) -> Props | None:
     return None
 
 
+def _at(props: Props) -> str:
+    return f"nodes/{props['node']}/{props['kind']}/{int(props['vmid'])}"
+
+
 def _config(props: Props) -> str:
-    return f"nodes/{props['node']}/{props['kind']}/{int(props['vmid'])}/config"
+    return f"{_at(props)}/config"
 
 
 def _called(props: Props) -> str:
@@ -217,7 +211,7 @@ def _called(props: Props) -> str:
 
 
 def _remove(pve: Pve, props: Props) -> None:
-    at = f"nodes/{props['node']}/{props['kind']}/{int(props['vmid'])}"
+    at = _at(props)
     if pve.get(f"{at}/status/current").get("status") == "running":
         pve.wait(props["node"], pve.post(f"{at}/status/stop"), 120)
     pve.wait(props["node"], pve.delete(at, purge=1), 120)
@@ -273,12 +267,10 @@ class PveGuestProvider(_PveGate):
     @override
     def seen(self, pve: Pve, props: Props) -> Seen:
         seen = self._runs(pve, props)
-        if not seen.ok or props["probe"]["kind"] == "tcp":
-            return seen  # a service that is being restarted is no reason to start anything
-        return probes.glance(props, _Place(shell_of(props["target"])))
+        return glance(props, seen)
 
     def _runs(self, pve: Pve, props: Props) -> Seen:
-        at = f"nodes/{props['node']}/{props['kind']}/{int(props['vmid'])}"
+        at = _at(props)
         config = pve.find(f"{at}/config")
         if config is None:
             if elsewhere := _moved(pve, props):
@@ -295,7 +287,7 @@ class PveGuestProvider(_PveGate):
     @override
     def mend(self, olds: Props, news: Props) -> Props:
         pve = Pve(news["api"])
-        at = f"nodes/{news['node']}/{news['kind']}/{int(news['vmid'])}"
+        at = _at(news)
         config = pve.find(f"{at}/config")
         if config is not None and _is_half_made(config) and olds.get("definition"):
             _remove(pve, news)
@@ -331,7 +323,7 @@ class PveGuestProvider(_PveGate):
     def _up(self, pve: Pve, props: Props) -> Seen:
         try:
             seen = self._runs(pve, props)
-            return probes.probe(props, _Place(shell_of(props["target"]))) if seen.ok else seen
+            return ask(props) if seen.ok else seen
         except (Unreachable, PveError) as silent:
             return Seen(ok=False, text=str(silent))
 
@@ -388,7 +380,7 @@ def _again(pve: Pve, props: Props) -> None:
     make = _cloned if props["again"].get("clone") else _created
     grown = make(pve, props, definition, f"{HALF_MADE}{whole}")
     node = props["node"]
-    at = f"nodes/{node}/{props['kind']}/{int(props['vmid'])}"
+    at = _at(props)
     for disk, size in grown.items():
         pve.wait(node, pve.put(f"{at}/resize", disk=disk, size=size), MAKING_S)
     if template:
@@ -460,13 +452,6 @@ def _option(value: str, name: str) -> str:
 def _gib(size: str) -> int:
     number, unit = float(size[:-1]), size[-1]
     return max(1, math.ceil(number * {"M": 1 / 1024, "G": 1, "T": 1024}.get(unit, 1)))
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a guest is asked from."""
-
-    shell: Shell
 
 
 def _lacking(config: Props, props: Props) -> Props:

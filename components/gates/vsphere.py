@@ -8,29 +8,25 @@ was removed by hand. A guest that was removed is made again with the UUID by whi
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi.dynamic import Resource
 from typing_extensions import override
 
-from components.gates import probes
-from components.gates.base import ApiGate, Props
+from components.gates.api import ApiGate, ask, cleared, glance, is_ours, slot_seen
 from components.gates.keys import remove_keys, write_keys
 from components.remote import vsphere_hardware as hardware
-from components.remote.shell import Unreachable, shell_of
+from components.remote.shell import Unreachable
 from components.remote.vsphere import Vsphere, VsphereError, sdk
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from components.remote.shell import Shell
+    from components.gates.base import Props
     from components.remote.vsphere import Api
 
-MARK = "nestlab {owner}"
-"""Stands in the notes of what is a lab's own."""
 PORTS = 128
 """Of a standard switch, which ESXi widens by itself."""
 
@@ -264,8 +260,7 @@ class VsphereSlotProvider(_VsphereGate):
 
     @override
     def look(self, props: Props) -> Seen:
-        # Set by whoever puts the state right after a killed run (toolchain.recover).
-        return Seen(ok=not props.get("left"), text="a run that was killed left it half-made")
+        return slot_seen(props)
 
     @override
     def mend(self, olds: Props, news: Props) -> Props:
@@ -280,7 +275,7 @@ class VsphereSlotProvider(_VsphereGate):
                 if not olds or olds.get("left"):
                     # Made by a run that did not come to write it into the state.
                     vcenter.remove(found)
-                    say(f"{news['name']}: removed what a run that did not end left of it")
+                    cleared(news)
         return {**news, "left": False}
 
     @override
@@ -290,13 +285,13 @@ class VsphereSlotProvider(_VsphereGate):
             found = vcenter.by_name(props["datacenter"], props["called"])
             if found is not None and _is_ours(vcenter, found, props):
                 vcenter.remove(found)
-                say(f"{props['name']}: removed what a run that did not end left of it")
+                cleared(props)
 
 
 def _is_ours(vcenter: Vsphere, machine: Any, props: Props) -> bool:
     # A machine that is just being made by somebody has none.
     note = vcenter.read(machine, "config.annotation").get("config.annotation")
-    return MARK.format(owner=props["owner"]) in str(note or "")
+    return is_ours(note, props)
 
 
 class VsphereSlot(Resource, module="nestlab", name="VsphereSlot"):
@@ -325,13 +320,6 @@ class VsphereSlot(Resource, module="nestlab", name="VsphereSlot"):
         super().__init__(VsphereSlotProvider(), name, props, opts)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a guest is asked from."""
-
-    shell: Shell
-
-
 class VsphereGuestProvider(_VsphereGate):
     """Sets what the provider can't, starts a guest, and waits until it is up."""
 
@@ -358,9 +346,7 @@ class VsphereGuestProvider(_VsphereGate):
     @override
     def seen(self, vcenter: Vsphere, props: Props) -> Seen:
         seen = self._runs(vcenter, props)
-        if not seen.ok or props["probe"]["kind"] == "tcp":
-            return seen  # a service that is being restarted is no reason to start anything
-        return probes.glance(props, _Place(shell_of(props["target"])))
+        return glance(props, seen)
 
     def _runs(self, vcenter: Vsphere, props: Props) -> Seen:
         called = f"guest {props['called']}"
@@ -410,8 +396,7 @@ class VsphereGuestProvider(_VsphereGate):
                     if not open_:
                         open_.append(sessions.enter_context(Vsphere(props["api"])))
                     seen = self._runs(open_[0], props)
-                    place = _Place(shell_of(props["target"]))
-                    return probes.probe(props, place) if seen.ok else seen
+                    return ask(props) if seen.ok else seen
                 except (Unreachable, VsphereError) as silent:
                     # The next look logs in anew: a vCenter that was restarted knows no session.
                     open_.clear()

@@ -119,7 +119,7 @@ class CommandPlace:
         """Return the medium ``name`` of the lab, uploaded once for the whole place."""
         if name not in self._media:
             spec = self.lab.spec.media[name]
-            path = (self.lab.root / spec.path).expanduser()
+            path = self.lab.medium(name)
             logical = f"{self.name}-{name}"
             made_of = wanted.medium(
                 f"{name}.{'iso' if iso else path.suffix.lstrip('.') or 'img'}",

@@ -11,16 +11,53 @@ import pulumi
 import pulumi_libvirt as libvirt
 
 from components.domain_xml import DiskProfile
-from components.hypervisors.domain import DirectBoot, Drive
+from components.hypervisors.access import access
+from components.hypervisors.domain import DirectBoot, Drive, fingerprint, machine_facts
+from components.hypervisors.handle import Inside, Opened
 from components.media import seed as script
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from components.gates.secrets import SshKey
-    from components.hypervisors.handle import Lab
+    from components.hypervisors.access import Access
+    from components.hypervisors.handle import JsonMap, Lab, NetworkMade
     from components.hypervisors.libvirt import LibvirtPlace
-    from components.spec import GoldenImage, MachinePlan
+    from components.spec import GoldenImage, HypervisorSpec, MachinePlan
 
 LIBVIRT = "qemu:///system"
+USER = "root"
+"""Whom the seed lets in."""
+
+
+def opened(
+    name: str,
+    golden: GoldenImage,
+    probe: JsonMap,
+    *,
+    lab: Lab,
+    host: LibvirtPlace,
+    spec: HypervisorSpec,
+    plan: MachinePlan,
+    networks: Mapping[str, NetworkMade],
+    parent: pulumi.Resource | None,
+) -> tuple[Opened, Access]:
+    """Make a clone of ``golden`` and wait until it takes orders; ``probe`` lacks where it is reached."""
+    way = access(name, lab, host, plan, parent, user=USER)
+    disks, boot = drives(name, lab, host, plan, golden, way.host_key, parent)
+    domain, password = host.domain(name, spec, plan, networks, disks, parent, boot)
+    gate = host.gate(
+        name,
+        plan,
+        domain,
+        {**probe, "forward": list(way.doors.forward)},
+        parent,
+        instance=fingerprint(machine_facts(spec, plan), golden),
+        key_folder=way.folder,
+        reach=way.reach,
+    )
+    inside = Inside(domain, disks[0].volume)
+    return Opened(gate, gate.reach, gate.answers, inside, gate.console, password), way
 
 
 def drives(

@@ -53,6 +53,14 @@ class Lab:
     key: SshKey
     """Key pair that opens every nested hypervisor of the lab."""
 
+    def file(self, path: str) -> Path:
+        """Return the file of this machine that the stack calls ``path``."""
+        return (self.root / path).expanduser()
+
+    def medium(self, name: str) -> Path:
+        """Return the file of the medium ``name``."""
+        return self.file(self.spec.media[name].path)
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -72,6 +80,13 @@ def bound(
     if inside:
         more |= {"deleted_with": inside.domain, "replace_with": [inside.disk]}
     return pulumi.ResourceOptions(parent=parent, **more)
+
+
+def asked(plan: MachinePlan) -> JsonMap:
+    """Return what a gate asks of a guest whose place keeps no leases; see `components.gates.probes`."""
+    if plan.ready.probe == "tcp":
+        return {"kind": "tcp", "host": plan.address or "", "port": plan.ready.port or 0}
+    return {"kind": "none"}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from components.gates.secrets import Password
 from components.hypervisors.access import access
 from components.hypervisors.handle import Build, Disc
 from components.remote.shell import SSH_PORT
+from components.spec.facts import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,17 +89,17 @@ def install(
         f"{name}-discs",
         kind=spec.kind,
         recipe=recipe.media,
-        iso=_file(lab, media["iso"]) if "iso" in media else "",
+        iso=str(lab.medium(media["iso"])) if "iso" in media else "",
         answers=_answers(lab, plan, recipe, way, password),
-        media=str(lab.root / ".nestlab" / MEDIA),
+        media=str(lab.root / FOLDER / MEDIA),
         private=way.folder,
-        tools={name: _file(lab, each) for name, each in recipe.tools.items()},
+        tools={name: str(lab.medium(each)) for name, each in recipe.tools.items()},
         opts=host.bound(parent),
     )
     discs = [Disc(f"{plan.name}-answers", medium.disc)]
     if "iso" in media:
         discs.insert(0, Disc(f"installer-{media['iso']}", medium.installer, shared=True))
-    discs += [Disc(f"medium-{each}", _file(lab, each), shared=True) for each in recipe.discs]
+    discs += [Disc(f"medium-{each}", str(lab.medium(each)), shared=True) for each in recipe.discs]
     if recipe.tools:
         named = "-".join(sorted(recipe.tools.values()))
         discs.append(Disc(f"tools-{spec.kind}-{named}", medium.tools_disc, shared=True))
@@ -120,10 +121,6 @@ def install(
         opts,
     )
     return Installed(opened, url, password)
-
-
-def _file(lab: Lab, medium: str) -> str:
-    return str((lab.root / lab.spec.media[medium].path).expanduser())
 
 
 def _answers(

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import pulumi_libvirt as libvirt
 
 from components.hypervisors import golden
-from components.hypervisors.access import access
-from components.hypervisors.domain import fingerprint, machine_facts
-from components.hypervisors.handle import HypervisorMade, Inside
+from components.hypervisors.handle import HypervisorMade
 from components.hypervisors.libvirt import LibvirtPlace
 from components.remote.shell import SSH_PORT
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from components.hypervisors.handle import Lab, NetworkMade
     from components.spec import HypervisorSpec, MachinePlan
 
-USER = "root"
 POOL = "nestlab"
 POOL_PATH = "/var/lib/libvirt/nestlab"
 
@@ -41,51 +38,47 @@ def install(
     opts: pulumi.ResourceOptions,
 ) -> HypervisorMade:
     """Make a nested KVM host on ``host``."""
-    parent = opts.parent
-    image = lab.golden["kvm"]
-    way = access(name, lab, host, plan, parent, user=USER)
-    drives, boot = golden.drives(name, lab, host, plan, image, way.host_key, parent)
-    domain, password = host.domain(name, spec, plan, networks, drives, parent, boot)
-    gate = host.gate(
+    opened, way = golden.opened(
         name,
-        plan,
-        domain,
-        {"kind": "libvirt", "forward": list(way.doors.forward)},
-        parent,
-        instance=fingerprint(machine_facts(spec, plan), image),
-        key_folder=way.folder,
-        reach=way.reach,
+        lab.golden["kvm"],
+        {"kind": "libvirt"},
+        lab=lab,
+        host=host,
+        spec=spec,
+        plan=plan,
+        networks=networks,
+        parent=opts.parent,
     )
     uri = (
-        f"qemu+ssh://{USER}@{way.doors.address}:{way.doors.ports[SSH_PORT]}/system"
+        f"qemu+ssh://{golden.USER}@{way.doors.address}:{way.doors.ports[SSH_PORT]}/system"
         f"?sshauth=privkey&keyfile={way.folder}/id_ed25519&knownhosts={way.folder}/known_hosts"
     )
     # Known only when the gate is open: a provider with a known address connects in preview too.
     provider = libvirt.Provider(
         f"{name}-libvirt",
-        uri=gate.answers.apply(lambda _: uri),
-        opts=host.bound(parent),
+        uri=opened.answers.apply(lambda _: uri),
+        opts=host.bound(opts.parent),
     )
     place = LibvirtPlace(
         lab=lab,
         plan=lab.plan.place(*plan.path),
         name=name,
-        owner=parent or gate,
+        owner=opts.parent or opened.ready,
         provider=provider,
-        target=gate.reach,
+        target=opened.reach,
         uri=golden.LIBVIRT,
         accelerator="kvm",
         pool_name=POOL,
         pool_path=POOL_PATH,
         cores=plan.cores,
-        inside=Inside(domain, drives[0].volume),
+        inside=opened.inside,
     )
     return HypervisorMade(
-        ready=gate,
+        ready=opened.ready,
         address=plan.address or "",
-        console=gate.console,
-        password=password,
-        user=USER,
+        console=opened.console,
+        password=opened.password,
+        user=golden.USER,
         place=place,
     )
 

@@ -40,6 +40,7 @@ from components.hypervisors.handle import (
     MachineMade,
     NetworkMade,
     Opened,
+    asked,
     bound,
 )
 from components.remote.objects import RemoteObject
@@ -165,7 +166,7 @@ class LibvirtPlace:
     def medium(self, name: str, *, iso: bool) -> libvirt.Volume:
         """Return the volume of the medium ``name``: uploaded once for the whole place."""
         if name not in self._media:
-            path = (self.lab.root / self.lab.spec.media[name].path).expanduser()
+            path = self.lab.medium(name)
             suffix = "iso" if iso else "img"
             self._media[name] = libvirt.Volume(
                 f"{self.name}-medium-{name}",
@@ -222,13 +223,12 @@ class LibvirtPlace:
         opts: pulumi.ResourceOptions,
     ) -> MachineMade:
         """See `Hypervisor.container`: LXC, by its own tools on the nested host."""
-        template = self.lab.spec.templates.get(spec.template)
         nic = plan.nics[0] if plan.nics else None
         made = RemoteObject(
             f"{name}-container",
             driver="lxc.container",
             target=self.target,
-            wanted=wanted.container(spec, plan, self.plan, template, self.lab.root),
+            wanted=wanted.container(spec, plan, self.plan, self.lab),
             deadline_s=plan.ready.deadline_s,
             opts=self.bound(
                 opts.parent,
@@ -418,14 +418,11 @@ def outer(
 
 def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:
     """What `MachineGate` asks of a guest."""
-    kind = plan.ready.probe
-    if kind == "tcp":
-        return {"kind": "tcp", "host": plan.address or "", "port": plan.ready.port or 0}
-    if kind == "lease":
-        nic = next(nic for nic in plan.nics if place.networks[nic.network].dhcp)
-        network = place.networks[nic.network].libvirt_name
-        return {"kind": "lease", "network": network, "mac": nic.mac}
-    return {"kind": "none"}
+    if plan.ready.probe != "lease":
+        return asked(plan)
+    nic = next(nic for nic in plan.nics if place.networks[nic.network].dhcp)
+    network = place.networks[nic.network].libvirt_name
+    return {"kind": "lease", "network": network, "mac": nic.mac}
 
 
 def _format(image: Path) -> str:

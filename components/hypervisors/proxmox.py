@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_proxmoxve as px
 
+from components.gates.api import MARK
 from components.gates.probes import proxmox as probe
-from components.gates.pve import MARK, PveGuestGate, PveNetworkGate, PveSlot, PveTemplate
+from components.gates.pve import PveGuestGate, PveNetworkGate, PveSlot, PveTemplate
 from components.hypervisors import installed
 from components.hypervisors.domain import fingerprint, machine_facts
 from components.hypervisors.handle import (
@@ -28,6 +29,7 @@ from components.hypervisors.handle import (
     MachineMade,
     NetworkMade,
     Opened,
+    asked,
     bound,
 )
 from components.hypervisors.installed import Recipe
@@ -158,7 +160,7 @@ class ProxmoxPlace:
         """Return the file of the medium or template ``name``: uploaded once for the whole place."""
         spec = self.lab.spec
         path = (spec.templates if content == "vztmpl" else spec.media)[name].path
-        return self._file(f"medium-{name}", (self.lab.root / path).expanduser(), content)
+        return self._file(f"medium-{name}", self.lab.file(path), content)
 
     def _file(
         self, name: str, path: Path | pulumi.Input[str], content: str, ending: str = ""
@@ -201,7 +203,7 @@ class ProxmoxPlace:
             cd=iso,
             image=spec.image or "",
             boot=plan.boot,
-            probe=_probe(plan),
+            probe=asked(plan),
         )
         vmid = str(self._vmids[plan.name])
         return MachineMade(
@@ -354,7 +356,7 @@ class ProxmoxPlace:
 
     def _gib(self, image: str) -> int:
         """Return how large a disk that is made from ``image`` is at least."""
-        path = (self.lab.root / self.lab.spec.media[image].path).expanduser()
+        path = self.lab.medium(image)
         # In a preview it need not be there.
         return virtual_gib(path) if path.is_file() else 1
 
@@ -564,12 +566,6 @@ def _described(owner: pulumi.Output[str]) -> pulumi.Output[str]:
 def _tag(kind: str) -> str:
     """Return what tells people and policies of which kind a machine is; known in preview too."""
     return f"nestlab-kind-{kind}"
-
-
-def _probe(plan: MachinePlan) -> JsonMap:
-    if plan.ready.probe == "tcp":
-        return {"kind": "tcp", "host": plan.address or "", "port": plan.ready.port or 0}
-    return {"kind": "none"}
 
 
 def install(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_vsphere as vs
 
+from components.gates.api import MARK
 from components.gates.vsphere import (
-    MARK,
     VsphereGuestGate,
     VsphereNetworkGate,
     VsphereNode,
@@ -30,6 +30,7 @@ from components.hypervisors.handle import (
     MachineMade,
     NetworkMade,
     Opened,
+    asked,
 )
 from components.remote.vsphere_hardware import UNCHECKED
 from components.spec import sums, totals
@@ -181,8 +182,7 @@ class VspherePlace:
         _no_image(name, spec.image or "")
         cds = []
         if spec.iso:
-            path = (self.lab.root / self.lab.spec.media[spec.iso].path).expanduser()
-            cds.append(self._file(f"medium-{spec.iso}", str(path)))
+            cds.append(self._file(f"medium-{spec.iso}", str(self.lab.medium(spec.iso))))
         _, gate = self._machine(
             name,
             spec,
@@ -191,7 +191,7 @@ class VspherePlace:
             opts.parent,
             cds=cds,
             boot=plan.boot,
-            probe=_probe(plan),
+            probe=asked(plan),
         )
         return MachineMade(ready=gate, address=plan.address or "", console=self._screen())
 
@@ -382,12 +382,6 @@ def _no_image(name: str, image: str) -> None:
 
 def _is_vmwares(mac: str) -> bool:
     return mac.startswith("00:50:56:") and int(mac[9:11], 16) in STATIC
-
-
-def _probe(plan: MachinePlan) -> JsonMap:
-    if plan.ready.probe == "tcp":
-        return {"kind": "tcp", "host": plan.address or "", "port": plan.ready.port or 0}
-    return {"kind": "none"}
 
 
 def outer(

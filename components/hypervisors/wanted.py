@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 
     import pulumi
 
-    from components.hypervisors.handle import JsonMap, NetworkMade
+    from components.hypervisors.handle import JsonMap, Lab, NetworkMade
     from components.spec import (
         ContainerSpec,
         GuestSpec,
         MachinePlan,
         NetworkPlan,
         PlacePlan,
-        TemplateSpec,
     )
 
 Wanted = dict[str, Any]
@@ -127,16 +126,16 @@ def container(
     spec: ContainerSpec,
     plan: MachinePlan,
     place: PlacePlan,
-    template: TemplateSpec | None,
-    root: Path,
+    lab: Lab,
 ) -> Wanted:
-    """Return what a driver makes a container of; ``template`` is None for one built into the kind."""
+    """Return what a driver makes a container of; a template that is not the lab's is its kind's own."""
+    template = lab.spec.templates.get(spec.template)
     nic = plan.nics[0] if plan.nics else None
     net = place.networks[nic.network] if nic else None
     return {
         "name": plan.domain_name,
         "template": spec.template if template is None else "",
-        "archive": str((root / template.path).expanduser()) if template else "",
+        "archive": str(lab.file(template.path)) if template else "",
         "sha256": (template.sha256 or "") if template else "",
         "memory_mib": plan.memory_mib,
         "cores": plan.cores,

@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from components.hypervisors import golden
-from components.hypervisors.access import access
 from components.hypervisors.commands import Commands, Screen
-from components.hypervisors.domain import fingerprint, machine_facts
-from components.hypervisors.handle import HypervisorMade, Inside
+from components.hypervisors.handle import HypervisorMade
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from components.hypervisors.libvirt import LibvirtPlace
     from components.spec import GuestSpec, HypervisorSpec, MachinePlan
 
-USER = "root"
 PROBE: dict[str, Any] = {
     "kind": "ssh",
     "commands": [{"argv": ["xl", "list"], "holds": "Domain-0"}],
@@ -51,35 +48,31 @@ def install(
     opts: pulumi.ResourceOptions,
 ) -> HypervisorMade:
     """Make a nested Xen host on ``host``."""
-    parent = opts.parent
-    image = lab.golden["xen"]
-    way = access(name, lab, host, plan, parent, user=USER)
-    drives, boot = golden.drives(name, lab, host, plan, image, way.host_key, parent)
-    domain, password = host.domain(name, spec, plan, networks, drives, parent, boot)
-    gate = host.gate(
+    opened, _ = golden.opened(
         name,
-        plan,
-        domain,
-        {**PROBE, "forward": list(way.doors.forward)},
-        parent,
-        instance=fingerprint(machine_facts(spec, plan), image),
-        key_folder=way.folder,
-        reach=way.reach,
+        lab.golden["xen"],
+        PROBE,
+        lab=lab,
+        host=host,
+        spec=spec,
+        plan=plan,
+        networks=networks,
+        parent=opts.parent,
     )
     return HypervisorMade(
-        ready=gate,
+        ready=opened.ready,
         address=plan.address or "",
-        console=gate.console,
-        password=password,
-        user=USER,
+        console=opened.console,
+        password=opened.password,
+        user=golden.USER,
         place=PLACE.at(
             name,
             lab=lab,
             plan=lab.plan.place(*plan.path),
-            target=gate.reach,
+            target=opened.reach,
             cores=plan.cores,
-            owner=parent,
-            inside=Inside(domain, drives[0].volume),
+            owner=opts.parent,
+            inside=opened.inside,
         ),
     )
 

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from components.remote.shell import Shell
     from components.remote.waiting import Seen
 
 Props = dict[str, Any]
 
+COMMAND_S = 120.0
+"""Longest time that a product's own command may take, seconds, where nothing else is said."""
+
 
 class DriverError(Exception):
     """A hypervisor's command refused; the message names the command and holds its words."""
+
+
+def refusal(shell: Shell, argv: Sequence[str], said: str, cause: str = "") -> DriverError:
+    """Return what to raise when ``argv`` was refused: what was ``said``, and the cause where it is known."""
+    text = f"`{shlex.join(argv)}` on {shell.name}: {said}"
+    return DriverError(f"{text}\n  {cause}" if cause else text)
+
+
+def cause_in(text: str, causes: Mapping[str, str]) -> str:
+    """Return what is behind a message, of ``causes`` by a part of it; empty where nothing is known."""
+    return next((words for mark, words in causes.items() if mark in text), "")
+
+
+def must(
+    shell: Shell, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = COMMAND_S
+) -> str:
+    """Run a command that has to succeed, and return what it printed.
+
+    Raises:
+        DriverError: it did not.
+    """
+    done = shell.run(argv, stdin=stdin, timeout_s=timeout_s)
+    if not done.ok:
+        raise refusal(shell, argv, done.said)
+    return done.out
 
 
 class Driver(Protocol):

@@ -5,11 +5,10 @@ What a product's own register of media has to be told is its driver's, not here.
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.remote.driver import DriverError
+from components.remote.driver import DriverError, must
 from components.remote.upload import PART
 from components.remote.waiting import Seen
 
@@ -60,7 +59,7 @@ class FileMediumDriver:
         """See `Driver.ensure`."""
         if self.look(shell, wanted).ok:
             return
-        _must(shell, "mkdir", "-p", wanted["store"])
+        must(shell, ["mkdir", "-p", wanted["store"]])
         shell.put(Path(wanted["path"]), self.called(wanted), timeout_s=UPLOAD_S)
         if wrong := self._sum_wrong(shell, wanted):
             raise DriverError(
@@ -70,7 +69,7 @@ class FileMediumDriver:
 
     def remove(self, shell: Shell, wanted: Props) -> None:
         """See `Driver.remove`."""
-        _must(shell, "rm", "-f", self.called(wanted), f"{self.called(wanted)}{PART}")
+        must(shell, ["rm", "-f", self.called(wanted), f"{self.called(wanted)}{PART}"])
 
     def _sum_wrong(self, shell: Shell, wanted: Props) -> str:
         expected = str(wanted["sha256"]).lower()
@@ -78,14 +77,7 @@ class FileMediumDriver:
             return ""
         path = self.called(wanted)
         # A name with a backslash is printed with one before the sum.
-        found = _must(shell, "sha256sum", path, timeout_s=UPLOAD_S).lstrip("\\")[:64]
+        found = must(shell, ["sha256sum", path], timeout_s=UPLOAD_S).lstrip("\\")[:64]
         if found == expected:
             return ""
         return f"{path} on {shell.name} has SHA-256 {found}, and the stack says {expected}"
-
-
-def _must(shell: Shell, *argv: str, timeout_s: float = 60.0) -> str:
-    done = shell.run(argv, timeout_s=timeout_s)
-    if not done.ok:
-        raise DriverError(f"`{shlex.join(argv)}` on {shell.name}: {done.said}")
-    return done.out

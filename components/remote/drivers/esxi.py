@@ -27,7 +27,7 @@ from components.remote.waiting import Seen, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from components.gates.base import Props
+    from components.remote.driver import Props
     from components.remote.shell import Result, Shell
 
 VOLUMES = "/vmfs/volumes/"

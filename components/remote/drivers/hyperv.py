@@ -26,8 +26,7 @@ from components.remote.waiting import Seen, say, wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from components.gates.base import Props
-    from components.remote.driver import Driver
+    from components.remote.driver import Driver, Props
     from components.remote.powershell import Row
     from components.remote.shell import Shell
 

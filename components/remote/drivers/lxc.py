@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.remote.census import census, changed
-from components.remote.driver import DriverError
+from components.remote.driver import must
 from components.remote.virsh import Virsh
 from components.remote.waiting import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from components.gates.base import Props
+    from components.remote.driver import Props
     from components.remote.shell import Shell
 
 HOME = "/var/lib/lxc"
@@ -96,16 +96,16 @@ class LxcDriver:
                 self.remove(shell, wanted)
             self._make(shell, wanted)
             _write(shell, f"{home}/nestlab.conf", configuration(wanted))
-            _must(shell, ["touch", f"{home}/complete"])
+            must(shell, ["touch", f"{home}/complete"])
             state = "STOPPED"
         else:
             state = self._set(shell, wanted)
         if state == "FROZEN":
-            _must(shell, ["lxc-unfreeze", "-n", name])
+            must(shell, ["lxc-unfreeze", "-n", name])
         elif state != "RUNNING":
-            _must(shell, ["lxc-start", "-n", name, "-o", f"{home}/start.log", "-l", "WARN"])
+            must(shell, ["lxc-start", "-n", name, "-o", f"{home}/start.log", "-l", "WARN"])
         if state in {"RUNNING", "FROZEN"} and wanted["bridge"]:
-            _must(shell, ["ip", "link", "set", plug(name), "master", wanted["bridge"], "up"])
+            must(shell, ["ip", "link", "set", plug(name), "master", wanted["bridge"], "up"])
 
     def _set(self, shell: Shell, wanted: Props) -> str:
         """Give a container the settings of the stack, stopping it if they are new; return its state."""
@@ -120,17 +120,17 @@ class LxcDriver:
         """See `Driver.remove`."""
         name = wanted["name"]
         # First: what is half gone must not be taken for whole.
-        _must(shell, ["rm", "-f", f"{HOME}/{name}/complete"])
+        must(shell, ["rm", "-f", f"{HOME}/{name}/complete"])
         _stop(shell, name)
         shell.run(["lxc-destroy", "-n", name, "-f"])
         # What lxc-create did not finish, lxc-destroy does not know.
-        _must(shell, ["rm", "-rf", "--one-file-system", f"{HOME}/{name}"])
+        must(shell, ["rm", "-rf", "--one-file-system", f"{HOME}/{name}"])
 
     def _make(self, shell: Shell, wanted: Props) -> None:
         name = wanted["name"]
         home = f"{HOME}/{name}"
         if wanted["archive"]:
-            _must(shell, ["mkdir", "-p", f"{home}/rootfs"])
+            must(shell, ["mkdir", "-p", f"{home}/rootfs"])
             data = Path(wanted["archive"]).read_bytes()
             unpack = [
                 "tar",
@@ -141,7 +141,7 @@ class LxcDriver:
                 f"{home}/rootfs",
                 *_packing(data),
             ]
-            _must(shell, unpack, stdin=data, timeout_s=UPLOAD_S)
+            must(shell, unpack, stdin=data, timeout_s=UPLOAD_S)
             settings = (
                 "lxc.include = /usr/share/lxc/config/common.conf\n"
                 "lxc.arch = linux64\n"
@@ -150,10 +150,10 @@ class LxcDriver:
             )
             _write(shell, f"{home}/config", settings)
         else:
-            _must(shell, ["lxc-create", "-n", name, "-t", wanted["template"]])
+            must(shell, ["lxc-create", "-n", name, "-t", wanted["template"]])
             # The template's own network settings and LXC's defaults would come first.
             edit = ["-e", "/^ *lxc\\.net/d", "-e", f"$a lxc.include = {home}/nestlab.conf"]
-            _must(shell, ["sed", "-i", *edit, f"{home}/config"])
+            must(shell, ["sed", "-i", *edit, f"{home}/config"])
 
 
 def configuration(wanted: Props) -> str:
@@ -214,16 +214,7 @@ def _stop(shell: Shell, name: str) -> None:
 
 
 def _write(shell: Shell, path: str, text: str) -> None:
-    _must(shell, ["tee", path], stdin=text.encode())
-
-
-def _must(
-    shell: Shell, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 120.0
-) -> str:
-    done = shell.run(argv, stdin=stdin, timeout_s=timeout_s)
-    if not done.ok:
-        raise DriverError(f"`{shlex.join(argv)}` on {shell.name}: {done.said}")
-    return done.out
+    must(shell, ["tee", path], stdin=text.encode())
 
 
 DRIVERS = {"container": LxcDriver()}

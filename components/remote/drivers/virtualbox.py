@@ -19,18 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from components.remote import waiting
-from components.remote.driver import DriverError
+from components.remote.driver import COMMAND_S, DriverError, cause_in, refusal
 from components.remote.interrupt import CANCELLED
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from components.gates.base import Props
-    from components.remote.driver import Driver
+    from components.remote.driver import Driver, Props
     from components.remote.shell import Result, Shell
 
-COMMAND_S = 120.0
 COPY_S = 1800.0
 """Converting or copying a disk under emulation, seconds."""
 UPLOAD_S = 900.0
@@ -132,9 +130,7 @@ def _plain(shell: Shell, *argv: str, timeout_s: float = COMMAND_S) -> str:
 
 
 def _refused(shell: Shell, argv: Sequence[str], done: Result) -> DriverError:
-    cause = next((words for mark, words in CAUSES.items() if mark in done.err), "")
-    text = f"`{shlex.join(argv)}` on {shell.name}: {said(done)}"
-    return DriverError(f"{text}\n  {cause}" if cause else text)
+    return refusal(shell, argv, said(done), cause_in(done.err, CAUSES))
 
 
 def said(done: Result) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.remote.driver import Driver, DriverError
+from components.remote.driver import COMMAND_S, DriverError, cause_in, refusal
 from components.remote.media import FileMediumDriver
 from components.remote.shell import Unreachable
 from components.remote.waiting import NotReady, Seen, say, wait_for
@@ -31,10 +30,9 @@ from components.remote.waiting import NotReady, Seen, say, wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from components.gates.base import Props
+    from components.remote.driver import Driver, Props
     from components.remote.shell import Result, Shell
 
-COMMAND_S = 120.0
 COPY_S = 1800.0
 """Converting or enlarging a disk under emulation, seconds."""
 UPLOAD_S = 900.0
@@ -122,10 +120,7 @@ _networks = threading.RLock()
 
 
 def _refused(shell: Shell, argv: Sequence[str], done: Result) -> DriverError:
-    told = f"{done.out}\n{done.err}"
-    cause = next((words for mark, words in CAUSES.items() if mark in told), "")
-    text = f"`{shlex.join(argv)}` on {shell.name}: {done.said}"
-    return DriverError(f"{text}\n  {cause}" if cause else text)
+    return refusal(shell, argv, done.said, cause_in(f"{done.out}\n{done.err}", CAUSES))
 
 
 def _must(shell: Shell, *argv: str, timeout_s: float = COMMAND_S) -> str:

@@ -13,23 +13,20 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from components.remote.driver import Driver, DriverError
+from components.remote.driver import COMMAND_S, DriverError, cause_in, refusal
 from components.remote.media import FileMediumDriver
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from components.gates.base import Props
-    from components.remote.driver import Driver
+    from components.remote.driver import Driver, Props
     from components.remote.shell import Result, Shell
 
-COMMAND_S = 120.0
 CREATE_S = 600.0
 """Making a domain, seconds: 46 on a busy emulated machine, and each waits for the one before."""
 COPY_S = 1800.0
@@ -74,9 +71,7 @@ def _must(
     done = shell.run(argv, timeout_s=timeout_s)
     if done.ok:
         return done.out
-    cause = next((words for mark, words in causes.items() if mark in done.err), "")
-    text = f"`{shlex.join(argv)}` on {shell.name}: {said(done)}"
-    raise DriverError(f"{text}\n  {cause}" if cause else text)
+    raise refusal(shell, argv, said(done), cause_in(done.err, causes))
 
 
 def said(done: Result) -> str:
@@ -91,7 +86,7 @@ def _cat(shell: Shell, path: str) -> str:
     done = shell.run(["cat", path])
     if done.ok or "No such file" in done.err:
         return done.out
-    raise DriverError(f"`cat {path}` on {shell.name}: {said(done)}")
+    raise refusal(shell, ["cat", path], said(done))
 
 
 def _exists(shell: Shell, path: str) -> bool:

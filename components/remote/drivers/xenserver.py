@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from components.remote.driver import DriverError
+from components.remote.driver import DriverError, must
 from components.remote.shell import COMMAND_S, Unreachable
 from components.remote.upload import PART
 from components.remote.waiting import Seen, say
@@ -31,8 +31,7 @@ from components.remote.waiting import Seen, say
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from components.gates.base import Props
-    from components.remote.driver import Driver
+    from components.remote.driver import Driver, Props
     from components.remote.shell import Shell
 
 TEMPLATE = "Other install media"
@@ -136,14 +135,6 @@ def xe(shell: Shell, *words: str, timeout_s: float = COMMAND_S) -> str:
     told = told or f"exit code {done.code} and no word"
     hint = next((f"; {hint}" for mark, hint in HINTS.items() if mark in told), "")
     raise DriverError(f"`{shlex.join(['xe', *words])}` on {shell.name}: {told}{hint}")
-
-
-def must(shell: Shell, *words: str, timeout_s: float = COMMAND_S) -> str:
-    """Run one of dom0's own programs and return what it printed."""
-    done = shell.run(words, timeout_s=timeout_s)
-    if not done.ok:
-        raise DriverError(f"`{shlex.join(words)}` on {shell.name}: {done.said}")
-    return done.out
 
 
 def rows(told: str) -> list[Row]:
@@ -521,7 +512,7 @@ class MediumDriver:
         changed(shell)
         if _iso(wanted):
             path = self.called(wanted)
-            must(shell, "rm", "-f", path, f"{path}{PART}")
+            must(shell, ["rm", "-f", path, f"{path}{PART}"])
         else:
             for row in self._mine(Host(shell), wanted):
                 xe(shell, "vdi-destroy", f"uuid={row['uuid']}", timeout_s=SCAN_S)
@@ -547,10 +538,10 @@ class MediumDriver:
         to = f"{folder}/{wanted['name']}"
         if self._arrived(shell, to, wanted) and not _differs(shell, to, wanted):
             return False
-        must(shell, "mkdir", "-p", folder)
+        must(shell, ["mkdir", "-p", folder])
         shell.put(Path(wanted["path"]), to, timeout_s=STALL_S)
         if found := _differs(shell, to, wanted):
-            must(shell, "rm", "-f", to)
+            must(shell, ["rm", "-f", to])
             raise DriverError(
                 f"{wanted['path']} has SHA-256 {found}, and the stack says {wanted['sha256']}: "
                 "it is damaged or another file; get it again, or correct the stack"
@@ -588,7 +579,7 @@ class MediumDriver:
 
     def _drop(self, shell: Shell, path: str) -> None:
         """Remove a file that has been imported, or what a cut connection left of it."""
-        must(shell, "rm", "-f", path, f"{path}{PART}")
+        must(shell, ["rm", "-f", path, f"{path}{PART}"])
         _leave(shell, str(PurePosixPath(path).parent))
 
     def _mine(self, host: Host, wanted: Props) -> list[Row]:
@@ -608,14 +599,14 @@ def _importing(wanted: Props) -> str:
 def _leave(shell: Shell, folder: str) -> None:
     """Remove ``folder`` if nobody else has anything in it."""
     if shell.run(["test", "-d", folder]).ok:
-        must(shell, "rmdir", "--ignore-fail-on-non-empty", folder)
+        must(shell, ["rmdir", "--ignore-fail-on-non-empty", folder])
 
 
 def _differs(shell: Shell, path: str, wanted: Props) -> str:
     """Return the checksum of ``path`` there if it is not the one that the stack names."""
     if not wanted["sha256"]:
         return ""
-    found = must(shell, "sha256sum", path, timeout_s=IMPORT_S).lstrip("\\").split(" ")[0]
+    found = must(shell, ["sha256sum", path], timeout_s=IMPORT_S).lstrip("\\").split(" ")[0]
     return found if found != wanted["sha256"].lower() else ""
 
 
