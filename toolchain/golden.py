@@ -36,8 +36,7 @@ CMDLINE = (
     ("lsm", "yama"),
     ("audit", "0"),
     ("cryptomgr.notests", "1"),
-    # Emulated nested virtualization corrupts a kernel's stack now and then (seen once in some 100
-    # boots): a host that starts again by itself, with its guests, is one that `up` waits for.
+    # A host that starts again by itself, with its guests, is one that `up` waits for.
     ("panic", "5"),
     # systemd's steps stay on the console, the kernel's chatter does not: it is slow there.
     ("systemd.show_status", "yes"),

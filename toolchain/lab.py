@@ -167,6 +167,8 @@ def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> list[str]:
         *(["-t"] if sys.stdin.isatty() else []),
         *("-i", str(folder / "id_ed25519"), "-o", f"UserKnownHostsFile={folder / 'known_hosts'}"),
         *("-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
+        # A machine that stops or crashes says no goodbye: without this the shell would wait for hours.
+        *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"),
         *("-p", port or "22", f"{host['user']}@{address}"),
         *([shlex.join(command)] if command else []),
     ]

@@ -230,8 +230,9 @@ def test_a_nested_host_is_entered_with_the_labs_key_and_its_planned_host_key(
         f"UserKnownHostsFile={folder}/known_hosts",
         "IdentitiesOnly=yes",
         "BatchMode=yes",
+        "ServerAliveInterval=15",
     ):
-        assert ("-o", option) in options
+        assert ("-o", option) in options, "a machine that dies does not leave the shell hanging"
     assert "-t" not in argv, "not for a pipe"
 
 
