@@ -256,23 +256,21 @@ def kind(recipe: Callable[[Any], Recipe], commands: Commands, url: str = "") -> 
             opts=opts,
         )
         opened = made.opened
-        return HypervisorMade(
-            ready=opened.ready,
-            address=plan.address or "",
-            console=opened.console,
-            password=opened.password,
+        place = commands.at(
+            name,
+            lab=lab,
+            plan=lab.plan.place(*plan.path),
+            target=opened.reach,
+            cores=plan.cores,
+            owner=opts.parent,
+            inside=opened.inside,
+        )
+        return opened.made(
+            plan,
+            place,
             user=made_of.user,
             login=made.password,
             url=url.format(address=plan.address or ""),
-            place=commands.at(
-                name,
-                lab=lab,
-                plan=lab.plan.place(*plan.path),
-                target=opened.reach,
-                cores=plan.cores,
-                owner=opts.parent,
-                inside=opened.inside,
-            ),
         )
 
     return install

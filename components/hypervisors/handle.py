@@ -164,6 +164,27 @@ class Opened:
     password: pulumi.Input[str]
     """Password of the screen, secret; empty for none."""
 
+    def made(
+        self,
+        plan: MachinePlan,
+        place: Hypervisor,
+        *,
+        user: str,
+        login: pulumi.Input[str] = "",
+        url: pulumi.Input[str] = "",
+    ) -> HypervisorMade:
+        """Return it as the lab knows it, with the place inside it; see `MachineMade` for the rest."""
+        return HypervisorMade(
+            ready=self.ready,
+            address=plan.address or "",
+            console=self.console,
+            password=self.password,
+            user=user,
+            login=login,
+            url=url,
+            place=place,
+        )
+
 
 @dataclass(frozen=True)
 class Doors:

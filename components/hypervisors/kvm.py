@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pulumi_libvirt as libvirt
 
 from components.hypervisors import golden
-from components.hypervisors.handle import HypervisorMade
 from components.hypervisors.libvirt import LibvirtPlace
 from components.remote.shell import SSH_PORT
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     import pulumi
 
-    from components.hypervisors.handle import Lab, NetworkMade
+    from components.hypervisors.handle import HypervisorMade, Lab, NetworkMade
     from components.spec import HypervisorSpec, MachinePlan
 
 POOL = "nestlab"
@@ -73,14 +72,7 @@ def install(
         cores=plan.cores,
         inside=opened.inside,
     )
-    return HypervisorMade(
-        ready=opened.ready,
-        address=plan.address or "",
-        console=opened.console,
-        password=opened.password,
-        user=golden.USER,
-        place=place,
-    )
+    return opened.made(plan, place, user=golden.USER)
 
 
 INSTALLER = install

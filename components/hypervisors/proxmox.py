@@ -629,15 +629,8 @@ def install(
         web=f"https://{plan.address}:{PORT}",
         inside=opened.inside,
     )
-    return HypervisorMade(
-        ready=opened.ready,
-        address=plan.address or "",
-        console=opened.console,
-        password=opened.password,
-        user="root",
-        login=made.password,
-        url=f"https://{plan.address}:{PORT}",
-        place=place,
+    return opened.made(
+        plan, place, user="root", login=made.password, url=f"https://{plan.address}:{PORT}"
     )
 
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from components.hypervisors import golden
 from components.hypervisors.commands import Commands, Screen
-from components.hypervisors.handle import HypervisorMade
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pulumi
 
-    from components.hypervisors.handle import Lab, NetworkMade
+    from components.hypervisors.handle import HypervisorMade, Lab, NetworkMade
     from components.hypervisors.libvirt import LibvirtPlace
     from components.spec import GuestSpec, HypervisorSpec, MachinePlan
 
@@ -59,22 +58,16 @@ def install(
         networks=networks,
         parent=opts.parent,
     )
-    return HypervisorMade(
-        ready=opened.ready,
-        address=plan.address or "",
-        console=opened.console,
-        password=opened.password,
-        user=golden.USER,
-        place=PLACE.at(
-            name,
-            lab=lab,
-            plan=lab.plan.place(*plan.path),
-            target=opened.reach,
-            cores=plan.cores,
-            owner=opts.parent,
-            inside=opened.inside,
-        ),
+    place = PLACE.at(
+        name,
+        lab=lab,
+        plan=lab.plan.place(*plan.path),
+        target=opened.reach,
+        cores=plan.cores,
+        owner=opts.parent,
+        inside=opened.inside,
     )
+    return opened.made(plan, place, user=golden.USER)
 
 
 INSTALLER = install

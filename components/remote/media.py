@@ -22,6 +22,32 @@ UPLOAD_S = 600.0
 """Longest time without progress, and for one reading of a whole medium, seconds."""
 
 
+def wrong_sum(shell: Shell, wanted: Props, path: str, *, timeout_s: float = UPLOAD_S) -> str:
+    """Return how the file ``path`` differs from the stack's SHA-256; empty where it does not, or there is none."""
+    expected = str(wanted["sha256"]).lower()
+    if not expected:
+        return ""
+    # A name with a backslash is printed with one before the sum.
+    found = must(shell, ["sha256sum", path], timeout_s=timeout_s).lstrip("\\")[:64]
+    if found == expected:
+        return ""
+    return f"{path} on {shell.name} has SHA-256 {found}, and the stack says {expected}"
+
+
+def send(shell: Shell, wanted: Props, path: str, *, timeout_s: float = UPLOAD_S) -> None:
+    """Upload a medium to ``path``.
+
+    Raises:
+        DriverError: what arrived is not what the stack names.
+    """
+    shell.put(Path(wanted["path"]), path, timeout_s=timeout_s)
+    if wrong := wrong_sum(shell, wanted, path, timeout_s=timeout_s):
+        raise DriverError(
+            f"{wrong}: {wanted['path']} is damaged or another file; get it again, or correct "
+            "the stack"
+        )
+
+
 class FileMediumDriver:
     """See `components.remote.driver.Driver`; ``fits`` says why a medium is none, empty when it is one."""
 
@@ -52,7 +78,7 @@ class FileMediumDriver:
     def look(self, shell: Shell, wanted: Props) -> Seen:
         """See `Driver.look`."""
         seen = self.glance(shell, wanted)
-        wrong = self._sum_wrong(shell, wanted) if seen.ok else ""
+        wrong = wrong_sum(shell, wanted, self.called(wanted)) if seen.ok else ""
         return Seen(ok=False, text=wrong) if wrong else seen
 
     def ensure(self, shell: Shell, wanted: Props) -> None:
@@ -60,24 +86,8 @@ class FileMediumDriver:
         if self.look(shell, wanted).ok:
             return
         must(shell, ["mkdir", "-p", wanted["store"]])
-        shell.put(Path(wanted["path"]), self.called(wanted), timeout_s=UPLOAD_S)
-        if wrong := self._sum_wrong(shell, wanted):
-            raise DriverError(
-                f"{wrong}: {wanted['path']} is damaged or another file; get it again, or correct "
-                "the stack"
-            )
+        send(shell, wanted, self.called(wanted))
 
     def remove(self, shell: Shell, wanted: Props) -> None:
         """See `Driver.remove`."""
         must(shell, ["rm", "-f", self.called(wanted), f"{self.called(wanted)}{PART}"])
-
-    def _sum_wrong(self, shell: Shell, wanted: Props) -> str:
-        expected = str(wanted["sha256"]).lower()
-        if not expected:
-            return ""
-        path = self.called(wanted)
-        # A name with a backslash is printed with one before the sum.
-        found = must(shell, ["sha256sum", path], timeout_s=UPLOAD_S).lstrip("\\")[:64]
-        if found == expected:
-            return ""
-        return f"{path} on {shell.name} has SHA-256 {found}, and the stack says {expected}"

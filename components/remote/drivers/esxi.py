@@ -14,12 +14,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from components.remote.driver import DriverError
+from components.remote.driver import COMMAND_S, DriverError, refusal
 from components.remote.interrupt import CANCELLED
 from components.remote.upload import PART
 from components.remote.waiting import Seen, say
@@ -45,7 +44,6 @@ HARDWARE = 17
 """Virtual hardware that ESXi 7.0 brought and 8 and 9 run."""
 GIB = 1 << 30
 SECTOR = 512
-COMMAND_S = 120.0
 POWER_S = 300.0
 COPY_S = 3600.0
 SUM_S = 1800.0
@@ -97,7 +95,7 @@ ADVICE = (
 def _must(shell: Shell, argv: Sequence[str], *, timeout_s: float = COMMAND_S) -> str:
     done = shell.run(argv, timeout_s=timeout_s)
     if not done.ok or _fault(done):
-        raise DriverError(f"`{shlex.join(argv)}` on {shell.name}: {_words(done)}")
+        raise refusal(shell, argv, _words(done))
     return done.out
 
 
@@ -328,19 +326,21 @@ _VM = re.compile(r"(?m)^(\d+) +(.*?) +(\[[^\]\n]*\] .*?\.vmx) +\S+ +vmx-\d+(?: +
 
 def _vms(shell: Shell) -> tuple[list[Vm], list[str]]:
     """Return the registered guests, and the numbers of those whose .vmx ESXi can't read."""
-    done = shell.run(["vim-cmd", "vmsvc/getallvms"], timeout_s=COMMAND_S)
+    argv = ["vim-cmd", "vmsvc/getallvms"]
+    done = shell.run(argv, timeout_s=COMMAND_S)
     if not done.ok or _fault(done):
-        raise DriverError(f"`vim-cmd vmsvc/getallvms` on {shell.name}: {_words(done)}")
+        raise refusal(shell, argv, _words(done))
     found = [Vm(*(part or "" for part in each)) for each in _VM.findall(done.out)]
     return found, re.findall(r"Skipping invalid VM '(\d+)'", done.out + done.err)
 
 
 def _state(shell: Shell, vmid: str) -> str:
     """Return "on", "off" or "suspended"."""
-    out = _must(shell, ["vim-cmd", "vmsvc/power.getstate", vmid])
+    argv = ["vim-cmd", "vmsvc/power.getstate", vmid]
+    out = _must(shell, argv)
     if found := re.search(r"(?m)^(?:Powered (on|off)|(Suspended)) *$", out):
         return found[1] or found[2].lower()
-    raise DriverError(f"`vim-cmd vmsvc/power.getstate {vmid}` on {shell.name}: {out.strip()!r}")
+    raise refusal(shell, argv, repr(out.strip()))
 
 
 AUTOSTART = "hostsvc/autostartmanager"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from components.remote import waiting
 from components.remote.driver import COMMAND_S, DriverError, cause_in, refusal
 from components.remote.interrupt import CANCELLED
+from components.remote.media import send, wrong_sum
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
@@ -556,9 +557,9 @@ class MediumDriver:
     def look(self, shell: Shell, wanted: Props) -> Seen:
         """See `Driver.look`."""
         seen = self.glance(shell, wanted)
-        if not (seen.ok and _is_iso(wanted) and wanted["sha256"]):
+        if not (seen.ok and _is_iso(wanted)):
             return seen
-        wrong = self._sum_wrong(shell, wanted, self.called(wanted))
+        wrong = wrong_sum(shell, wanted, self.called(wanted), timeout_s=UPLOAD_S)
         return Seen(ok=False, text=wrong) if wrong else seen
 
     def ensure(self, shell: Shell, wanted: Props) -> None:
@@ -585,22 +586,8 @@ class MediumDriver:
 
     def _upload(self, shell: Shell, wanted: Props, path: str) -> None:
         size = shell.run(["stat", "-c", "%s", path]).out.strip()
-        if size != str(int(wanted["size"])) or self._sum_wrong(shell, wanted, path):
-            shell.put(Path(wanted["path"]), path, timeout_s=UPLOAD_S)
-        if wrong := self._sum_wrong(shell, wanted, path):
-            raise DriverError(
-                f"{wrong}: {wanted['path']} is damaged or another file; get it again, or correct "
-                "the stack"
-            )
-
-    def _sum_wrong(self, shell: Shell, wanted: Props, path: str) -> str:
-        if not wanted["sha256"]:
-            return ""
-        found = _plain(shell, "sha256sum", path, timeout_s=UPLOAD_S).lstrip("\\")[:64]
-        expected = str(wanted["sha256"]).lower()
-        if found == expected:
-            return ""
-        return f"{path} on {shell.name} has SHA-256 {found}, and the stack says {expected}"
+        if size != str(int(wanted["size"])) or wrong_sum(shell, wanted, path, timeout_s=UPLOAD_S):
+            send(shell, wanted, path, timeout_s=UPLOAD_S)
 
     def _convert(self, shell: Shell, wanted: Props, path: str) -> None:
         base = self.called(wanted)

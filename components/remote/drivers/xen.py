@@ -90,19 +90,21 @@ def _cat(shell: Shell, path: str) -> str:
 
 
 def _exists(shell: Shell, path: str) -> bool:
-    done = shell.run(["test", "-e", path])
+    argv = ["test", "-e", path]
+    done = shell.run(argv)
     if done.code > 1:
         # What is not known to be gone is not made anew.
-        raise DriverError(f"`test -e {path}` on {shell.name}: {said(done)}")
+        raise refusal(shell, argv, said(done))
     return done.ok
 
 
 def _linked(shell: Shell, device: str) -> bool:
     """Whether the kernel has the network device."""
-    done = shell.run(["ip", "link", "show", "dev", device])
+    argv = ["ip", "link", "show", "dev", device]
+    done = shell.run(argv)
     if done.ok or "does not exist" in done.err:
         return done.ok
-    raise DriverError(f"`ip link show dev {device}` on {shell.name}: {said(done)}")
+    raise refusal(shell, argv, said(done))
 
 
 def _put(shell: Shell, path: str, text: str) -> None:
@@ -611,9 +613,10 @@ class GuestDriver:
         self._destroy(shell, wanted, domain)
 
     def _destroy(self, shell: Shell, wanted: Props, domain: Domain) -> None:
-        done = shell.run(["xl", "destroy", str(domain.number)], timeout_s=COMMAND_S)
+        argv = ["xl", "destroy", str(domain.number)]
+        done = shell.run(argv, timeout_s=COMMAND_S)
         if not self._went(shell, wanted, GONE_S):
-            raise DriverError(f"`xl destroy {domain.number}` on {shell.name}: {said(done)}")
+            raise refusal(shell, argv, said(done))
 
     def _went(self, shell: Shell, wanted: Props, deadline_s: float) -> bool:
         def gone() -> Seen:

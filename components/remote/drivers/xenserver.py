@@ -13,7 +13,6 @@ with storage that it does not install by itself.
 from __future__ import annotations
 
 import re
-import shlex
 import struct
 import threading
 import time
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from components.remote.driver import DriverError, must
+from components.remote.driver import DriverError, must, refusal
 from components.remote.shell import COMMAND_S, Unreachable
 from components.remote.upload import PART
 from components.remote.waiting import Seen, say
@@ -134,7 +133,7 @@ def xe(shell: Shell, *words: str, timeout_s: float = COMMAND_S) -> str:
     told = " ".join(line.strip() for line in lines if line.strip())
     told = told or f"exit code {done.code} and no word"
     hint = next((f"; {hint}" for mark, hint in HINTS.items() if mark in told), "")
-    raise DriverError(f"`{shlex.join(['xe', *words])}` on {shell.name}: {told}{hint}")
+    raise refusal(shell, ["xe", *words], f"{told}{hint}")
 
 
 def rows(told: str) -> list[Row]:
