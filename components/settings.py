@@ -75,6 +75,11 @@ def load(
     Raises:
         pulumi.RunError: something in it, or in the set-up, is wrong; one line for each problem.
     """
+    if set(stack) == {"."}:
+        raise pulumi.RunError(
+            f"a stack can't be called {stack!r}, which means another folder where its keys are kept: "
+            "give it a name"
+        )
     absent: list[str] = []
 
     def there(path: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 from toolchain import paths, ui
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 @contextmanager
@@ -54,12 +56,19 @@ def into_place(final: Path) -> Iterator[Path]:
 
 
 def link(at: Path, target: Path) -> None:
-    """Make ``at`` a symbolic link to ``target``, replacing what was there in one step."""
+    """Make ``at`` a symbolic link to ``target``, replacing a link or file in one step.
+
+    Raises:
+        Problem: a folder is there, which is somebody's.
+    """
     if at.is_symlink() and at.readlink() == target:
         return
     at.parent.mkdir(parents=True, exist_ok=True)
     if at.is_dir() and not at.is_symlink():
-        remove(at)
+        raise ui.Problem(
+            f"{at} is a folder that nestlab did not make, and it needs a link of that name.\n"
+            "Move the folder away, and run the same command again."
+        )
     fresh = at.with_name(f".{at.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target)
@@ -80,10 +89,37 @@ def write(at: Path, text: str, mode: int = 0o644) -> None:
 
 
 def remove(what: Path) -> None:
-    """Remove a file, link or folder; Go's read-only module folders included."""
-    if what.is_symlink() or what.is_file():
+    """Remove a file, link or folder that nestlab made; Go's read-only module folders included.
+
+    Raises:
+        Problem: something is mounted in it, which is not ours to empty.
+    """
+    if not os.path.lexists(what):
+        return
+    if what.is_symlink() or not what.is_dir():
         what.unlink()
-    elif what.exists():
-        for folder, _, _ in os.walk(what):
-            Path(folder).chmod(0o755)
-        shutil.rmtree(what)
+        return
+    device = what.lstat().st_dev
+    folders = [Path(folder) for folder, _, _ in os.walk(what)]
+    if elsewhere := [each for each in folders if each.lstat().st_dev != device or each.is_mount()]:
+        raise ui.Problem(
+            f"{what} is not removed: another file system is mounted at {elsewhere[0]}.\n"
+            "Unmount it, and run the same command again."
+        )
+    for each in folders:
+        each.chmod(0o755)
+    shutil.rmtree(what)
+
+
+def remove_known(folder: Path, known: Sequence[str]) -> None:
+    """Remove from ``folder`` what is called as one of ``known`` (regular expressions), and no more.
+
+    ``folder`` goes too when nothing else is in it. A link that stands for it is not followed.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for entry in sorted(folder.iterdir()):
+        if any(re.fullmatch(pattern, entry.name) for pattern in known):
+            remove(entry)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -1,20 +1,67 @@
-"""Taking back what the set-up made: this checkout's folders, and on request the shared cache."""
+"""Taking back what the set-up made: this checkout's folders, and on request the shared cache.
+
+By name, never by place: what else lies in ``.nestlab`` or the cache is somebody's, and stays.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
+from typing import TYPE_CHECKING
 
-from toolchain import cache, golden, paths, ui
+from components.remote import ownership
+from toolchain import cache, golden, paths, python_env, run, state, ui
+from toolchain.environment import BACKEND, backend, environment
 from toolchain.system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+ASK_S = 60.0
+"""How long another backend may take to list its stacks, seconds."""
+HALF_WRITTEN = r"\..+\.\d+"
+"""What a kill leaves of a file that was being written (`cache.write`)."""
+LOCAL: Mapping[str, tuple[str, ...]] = {
+    "bin": ("pulumi", "pulumi-language-python", "pulumi-resource-pulumi-python", HALF_WRITTEN),
+    "home": (
+        *("plugins", "workspaces", "logs", "templates", "templates-policy", "bin", "sdks"),
+        *(r"credentials\.json", r"config\.json", r"history\.json", r"\.cachedVersionInfo"),
+    ),
+    "state": (r"\.pulumi",),
+    "media": (
+        r"\..+\.iso\.\w{8}",
+        r"[a-z]+-[\w.]+-[0-9a-f]+\.iso",
+        r"tools-[0-9a-f]{24}\.iso",
+        r"sums\.json",
+    ),
+    "": (
+        *(r"env\.sh", "passphrase", r"host\.json", "netns", r"official\.json", r"sums\.json"),
+        *(r"golden(-\w+)?\.json", HALF_WRITTEN),
+    ),
+}
+"""What is ours in each folder of ``.nestlab``, and in itself, as regular expressions."""
+LOCKS = ("build", "venv", "image")
+"""Of the cache: nothing is being made there while they are held."""
+SHOWN = 5
+"""Names of left-overs that are told."""
+SHARED: Mapping[str, tuple[str, ...]] = {
+    "programs": (r"\.?(pulumi|vcsim)[\w.-]*-[0-9a-f]{12}(\.making-\w+)?",),
+    "venvs": (r"[0-9a-f]{12}",),
+    "images": (r"\.?[0-9a-f]{12}(\.making-\w+)?",),
+    "locks": LOCKS,
+    "": (),
+}
+"""What is ours in each folder of the cache."""
 
 
 def main(argv: list[str]) -> int:
-    """Stop what the host set-up started, then remove ``.nestlab``, ``.venv``, and the cache if asked.
+    """Stop what the host set-up started, then remove what is ours here, and in the cache if asked.
 
     Raises:
-        Problem: a lab still stands, whose state is in ``.nestlab``.
+        Problem: a lab still stands, whose state is in ``.nestlab``, or it is not known whether.
     """
     parser = argparse.ArgumentParser(prog="clean", description=main.__doc__)
     parser.add_argument(
@@ -24,37 +71,98 @@ def main(argv: list[str]) -> int:
         "--forget", action="store_true", help="remove the state of labs that still stand, too"
     )
     wanted = parser.parse_args(argv)
-    if (standing := labs_that_stand()) and not wanted.forget:
+    if not wanted.forget and (standing := labs_that_stand()):
         raise ui.Problem(
             f"{', '.join(standing)}: still there, and what it consists of is known only to"
-            " .nestlab/state, which this would remove.\nTake it down first (`make down`), or run"
+            " its state and .nestlab, which this would remove.\nTake it down first (`make down`), or run"
             " `python3 -m toolchain clean --forget` and remove its guests by hand."
         )
     golden.forget(System())
     importlib.import_module("toolchain.host").stop(argv)
-    for what in (paths.LOCAL, paths.VENV):
-        cache.remove(what)
-    if wanted.cache:
-        with cache.locked("build"):
-            cache.remove(paths.cache())
-    gone = f".nestlab, .venv and {paths.cache()}" if wanted.cache else ".nestlab and .venv"
-    ui.say(f"removed {gone}")
+    if python_env.is_ours(paths.VENV):
+        cache.remove(paths.VENV)
+    for stack in _folders(paths.LOCAL / paths.KEYS.name):
+        ownership.keys_away(str(stack))
+    _take_away(paths.LOCAL, LOCAL)
+    if wanted.cache and paths.cache().exists():
+        with contextlib.ExitStack() as held:
+            for lock in LOCKS:
+                held.enter_context(cache.locked(lock))
+            _take_away(paths.cache(), SHARED)
     return 0
 
 
+def _take_away(place: Path, ours: Mapping[str, Sequence[str]]) -> None:
+    """Remove what is ours in ``place``, and say what stays there."""
+    for folder, known in ours.items():
+        cache.remove_known(place / folder, known)
+    if not place.exists():
+        ui.say(f"removed {place}")
+        return
+    found = sorted(place.rglob("*"))
+    left = [str(each.relative_to(place)) for each in found if not each.is_dir()] or [
+        "empty folders"
+    ]
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    ui.say(f"{place} stays, with what nestlab did not make: {', '.join(left[:SHOWN])}{more}")
+
+
 def labs_that_stand() -> list[str]:
-    """Return the stacks in this checkout's file backend that still hold something real."""
-    standing = []
-    for file in sorted((paths.STATE / ".pulumi" / "stacks").glob("**/*.json")):
-        try:
-            latest = json.loads(file.read_text())["checkpoint"]["latest"] or {}
-        except (ValueError, KeyError):
-            continue  # not a stack: history and locks lie elsewhere, this is somebody's own file
-        real = [
-            resource
-            for resource in latest.get("resources") or []
-            if resource.get("custom") and not resource["type"].startswith("pulumi:providers:")
-        ]
-        if real:
-            standing.append(f"stack {file.stem} ({len(real)} resources)")
+    """Return the stacks that hold something real, in words, and those of which it is not known.
+
+    Asked are this checkout's own backend, and the one in force where that is another.
+
+    Raises:
+        Problem: the backend in force does not answer.
+    """
+    own = state.folder(backend())
+    chosen = state.folder(environment()[BACKEND])
+    standing = _in_files(sorted((own / "stacks").rglob("*"))) if own else []
+    if chosen is None:
+        standing += _elsewhere()
+    elif chosen != own:
+        standing += _in_files(state.files(chosen))
+    told = " ".join(standing)
+    for folder in _folders(paths.LOCAL / paths.KEYS.name):
+        if (
+            any(not each.is_dir() for each in folder.rglob("*"))
+            and f"stack {folder.name} " not in told
+        ):
+            standing.append(f"stack {folder.name} (keys of its hosts are in {folder})")
     return standing
+
+
+def _in_files(files: Iterable[Path]) -> list[str]:
+    standing = []
+    for file in files:
+        if file.is_dir() or file.name.endswith((state.ATTRIBUTES, state.BACKUP)):
+            continue
+        try:
+            real = len(state.read(file).real)
+        except state.Unreadable as wrong:
+            standing.append(f"stack {state.stack_in(file)} (as far as is known: {wrong})")
+            continue
+        if real:
+            standing.append(f"stack {state.stack_in(file)} ({real} resources)")
+    return standing
+
+
+def _elsewhere() -> list[str]:
+    """Return the stacks that stand in a backend which only the engine can ask."""
+    url = environment()[BACKEND]
+    words = [str(paths.BIN / "pulumi"), "stack", "ls", "--json"]
+    remedy = (
+        f"It is asked whether a lab stands in {url}. Unset {BACKEND} if none does, or run"
+        " `python3 -m toolchain clean --forget`."
+    )
+    told = run.run(words, timeout=ASK_S, remedy=remedy, cwd=paths.ROOT, env=environment())
+    # Without a count it is not known to be empty.
+    return [
+        f"stack {one['name']} ({one.get('resourceCount', 'unknown')} resources)"
+        for one in json.loads(told)
+        if one.get("resourceCount") != 0
+    ]
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(each for each in place.iterdir() if each.is_dir()) if place.is_dir() else []

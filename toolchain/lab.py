@@ -16,9 +16,9 @@ import sys
 import time
 from typing import Any
 
-from toolchain import build, host, image, paths, ui
+from toolchain import build, host, image, paths, state, ui
 from toolchain.doctor import verdict
-from toolchain.environment import environment
+from toolchain.environment import BACKEND, environment
 from toolchain.system import System
 
 STACK = "local"
@@ -42,8 +42,7 @@ def main(argv: list[str]) -> int:
         parser.add_argument("name", help="machine of the lab, as `make show` calls it")
         parser.add_argument("command", nargs=argparse.REMAINDER, help="default: a shell")
     wanted = parser.parse_args(argv[1:])
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", wanted.stack):
-        raise ui.Problem(f"{wanted.stack!r} is no stack's name: letters, digits, - _ . only.")
+    state.named(wanted.stack)
     return {"up": up, "down": down, "show": show, "enter": enter}[argv[0]](wanted)
 
 
@@ -218,9 +217,12 @@ def _screen(row: dict[str, Any]) -> str:
 
 
 def _exists(stack: str) -> bool:
-    if os.environ.get("PULUMI_BACKEND_URL", paths.STATE.as_uri()) == paths.STATE.as_uri():
-        return (paths.STATE / ".pulumi" / "stacks" / "nestlab" / f"{stack}.json").exists()
-    return any(each["name"] == stack for each in json.loads(_capture("stack", "ls", "--json")))
+    if (folder := state.folder(environment()[BACKEND])) is not None:
+        return state.file_of(stack, folder) is not None
+    return any(
+        each["name"].rpartition("/")[2] == stack
+        for each in json.loads(_capture("stack", "ls", "--json"))
+    )
 
 
 def _stacks() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMPLETE = ".complete"
+HASH = re.compile("[0-9a-f]{12}")
+"""Name of an environment in the cache."""
 INSTALL_S = 1200.0
 """Deadline for pip, seconds; about a minute with a good connection."""
 REMEDY = (
@@ -38,15 +41,28 @@ def ensure() -> Path:
     """Make the environment unless the cache has it, link ``.venv`` to it, and return its place.
 
     Raises:
-        Problem: pip is missing, or the packages cannot be installed.
+        Problem: pip is missing, the packages cannot be installed, or ``.venv`` is the user's own.
     """
     environment = place()
+    if os.path.lexists(paths.VENV) and not is_ours(paths.VENV):
+        raise ui.Problem(
+            f"{paths.VENV} is yours: nestlab did not make it, and keeps a link of that name there.\n"
+            "Move it away (or give it another name), and run the same command again."
+        )
     if not _usable(environment):
         with cache.locked("venv"):
             if not _usable(environment):
                 _make(environment)
     cache.link(paths.VENV, environment)
     return environment
+
+
+def is_ours(link: Path) -> bool:
+    """Whether ``link`` is a link that `ensure` made, to an environment that may be gone by now."""
+    if not link.is_symlink():
+        return False
+    target = link.readlink()
+    return target.parent.name == paths.venvs().name and bool(HASH.fullmatch(target.name))
 
 
 def _make(environment: Path) -> None:

@@ -20,12 +20,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from components.remote import ownership
 from components.remote.shell import LocalShell, Shell, SshShell, Unreachable
 from components.remote.virsh import Virsh, VirshError
-from toolchain import paths, processes, ui
+from toolchain import paths, processes, state, ui
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,8 +34,6 @@ ENDING = {"destroy", "down", "dn"}
 """Commands that take a whole lab away."""
 ENDING_S = 5.0
 """How long plugins of a killed engine may take to notice it, seconds."""
-PROJECT = "nestlab"
-"""Name in Pulumi.yaml: others may keep stacks in the same backend."""
 IDENTITY = "pulumi-python:dynamic/nestlab:Identity"
 OWNED = {
     "libvirt:index/domain:Domain": "domain",
@@ -57,6 +55,7 @@ def main(argv: list[str]) -> int:
     stack = stack_of(words)
     if stack is None or backend() is None:
         return 0
+    state.named(stack)
     if drop_stale_locks(stack):
         wait_for_orphans()
     if locked(stack):
@@ -68,8 +67,7 @@ def main(argv: list[str]) -> int:
 
 def backend() -> Path | None:
     """Return the folder of the file backend in force; None with another kind of backend."""
-    link = urlsplit(os.environ.get("PULUMI_BACKEND_URL", ""))
-    return Path(unquote(link.path)) / ".pulumi" if link.scheme == "file" else None
+    return state.folder()
 
 
 def stack_of(words: list[str]) -> str | None:
@@ -99,7 +97,7 @@ def _bare(name: str) -> str:
 
 def _locks(stack: str) -> list[Path]:
     folder = backend()
-    return sorted(folder.glob(f"locks/*/{PROJECT}/{stack}/*.json")) if folder else []
+    return sorted(folder.glob(f"locks/*/{state.PROJECT}/{stack}/*.json")) if folder else []
 
 
 def locked(stack: str) -> bool:
@@ -164,8 +162,7 @@ def _checkpoint(stack: str) -> Path | None:
     folder = backend()
     if folder is None:
         return None
-    found = folder / "stacks" / PROJECT / f"{stack}.json"
-    return found if found.is_file() else None
+    return state.file_of(stack, folder)
 
 
 def has_pending(stack: str) -> bool:

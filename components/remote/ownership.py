@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -24,6 +25,14 @@ CONSOLE_LOG = "/var/log/libvirt/qemu/{domain}-console.log"
 
 KINDS = {"domain": "list", "network": "net-list", "pool": "pool-list"}
 """What carries a lab's UUID, in the order in which it can be removed, and how virsh lists it."""
+
+
+HOST_FILE = re.compile(
+    r"(id_ed25519|known_hosts|answers-[0-9a-f]{12}\.iso)|\.(id_ed25519|known_hosts)\.\d+"
+)
+"""What gates write into the folder of a nested host (`components.gates.keys`, `.medium`)."""
+HALF_MADE = re.compile(r"\.answers-[0-9a-f]{12}\.iso\.\w{8}")
+"""The folder that such a disc was being made in when its gate was killed; its content is secret."""
 
 
 def uuid_of(identity: str, kind: str, name: str) -> str:
@@ -71,11 +80,30 @@ def remove(virsh: Virsh, kind: str, name: str) -> None:
 
 
 def keys_away(private: str) -> None:
-    """Remove a lab's folder of keys, and the one around it when it was the last."""
-    if private:
-        shutil.rmtree(private, ignore_errors=True)
+    """Remove the files of a lab's hosts, and the folders around them that are empty by then.
+
+    By their names: whatever else lies in there, or wherever ``private`` leads, is not the lab's.
+    """
+    root = Path(private)
+    if not private or ".." in root.parts or root.is_symlink():
+        return
+    folders = [folder for folder in _entries(root) if folder.is_dir() and not folder.is_symlink()]
+    for file in (file for folder in (root, *folders) for file in _entries(folder)):
+        if HALF_MADE.fullmatch(file.name):
+            shutil.rmtree(file, ignore_errors=True)
+        elif HOST_FILE.fullmatch(file.name):
+            with contextlib.suppress(OSError):
+                file.unlink()
+    for empty in (*folders, root, root.parent):
         with contextlib.suppress(OSError):
-            Path(private).parent.rmdir()
+            empty.rmdir()
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def tidy(virsh: Virsh, lab: str, private: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import daemons, ui
+from toolchain import daemons, state, ui
 from toolchain.doctor import checks, kvm, report, stack_needs, trial
 from toolchain.doctor import verdict as verdicts
 from toolchain.doctor.report import Check, State
@@ -130,6 +130,7 @@ def main(argv: list[str]) -> int:
         "--quick", action="store_true", help="start no guest where the last verdict still holds"
     )
     options = parser.parse_args(argv)
+    state.named(options.stack)
     # Ended politely, it still destroys its trial domain: SystemExit passes through `finally`.
     before = signal.signal(signal.SIGTERM, _leave)
     try:

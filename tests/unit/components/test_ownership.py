@@ -94,6 +94,33 @@ def test_a_lab_without_libvirt_below_it_takes_its_keys_away_and_asks_nobody(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("stack", ["..", ".", "../..", "local", "link"])
+def test_only_files_of_hosts_go_with_a_labs_keys(
+    stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(identities, "shell_of")
+    local = tmp_path / ".nestlab"
+    others = (
+        "thesis.txt",
+        "kvm1/thesis.txt",
+        "kvm1/answers.iso",
+        "kvm1/my-id_ed25519",
+        "a/b/id_ed25519",
+    )
+    mine = ("kvm1/id_ed25519", "kvm1/known_hosts", "kvm1/.known_hosts.12", "kvm1/answers-0123456789ab.iso",
+            "kvm1/.answers-0123456789ab.iso.abc_1234/tree/answer.toml")  # fmt: skip
+    kept = [local / "passphrase", local / "state/x/.pulumi", local / "keys/class/kvm1/id_ed25519"]
+    kept += [local / "keys/local" / name for name in others]
+    gone = [local / "keys/local" / name for name in mine]
+    for file in (*kept, *gone):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (local / "keys" / "link").symlink_to(local / "keys" / "class")
+    IdentityProvider().delete("", {**identity(f"{local}/keys/{stack}"), "uri": ""})
+    left = {file for file in (*kept, *gone) if file.exists()}
+    assert left == ({*kept} if stack == "local" else {*kept, *gone})
+
+
 def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
     place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

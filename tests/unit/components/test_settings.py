@@ -204,3 +204,9 @@ def test_a_password_is_read_as_a_secret_and_refused_in_clear(
     with pytest.raises(pulumi.RunError, match="in clear, where everybody reads it") as refused:
         settings.host_password(given)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("stack", [".", ".."])
+def test_a_stack_whose_keys_would_lie_in_another_folder_is_refused(stack: str, root: Path) -> None:
+    with pytest.raises(pulumi.RunError, match="can't be called"):
+        settings.load(NET, root, stack)

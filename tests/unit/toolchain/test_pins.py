@@ -111,6 +111,5 @@ def test_only_stacks_with_something_real_in_them_stand(
     folder.mkdir(parents=True)
     (folder / "down.json").write_text(STACK.format(f"{COMPONENT}, {PROVIDER}"))
     (folder / "fresh.json").write_text('{"version": 3, "checkpoint": {"latest": null}}')
-    (folder / "odd.json").write_text("not json")
     (folder / "local.json").write_text(STACK.format(f"{COMPONENT}, {PROVIDER}, {GUEST}"))
     assert clean.labs_that_stand() == ["stack local (1 resources)"]
