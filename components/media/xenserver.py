@@ -1,7 +1,11 @@
-"""XCP-ng and XenServer: an answerfile on a CD of its own, and an installer that mounts it.
+"""XCP-ng and XenServer: an answerfile on a CD of its own, and an installer that looks for it.
 
-Its boot entries get the arguments that mount the CD by its label and name the answerfile there. The
-script that puts the keys into the new system holds no data: it copies them from the same CD.
+The installer is told to run a script for its answerfile (``answerfile_generator=``), which is in its
+own root: an archive behind the one in ``install.img``. It finds the CD, copies it and prints the
+answerfile. ``mount=`` would not do: since host-installer 10.10.17, which 8.3 and XenServer 8 have,
+that is mounted after the answers were read (CA-391027); the generator is there from 6.0 on.
+
+The script that puts the keys into the new system holds no data: it copies them from the same files.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from components.media import cpio
 from components.media.recipe import Edits, Recipe, other, text
 
 if TYPE_CHECKING:
@@ -19,12 +24,40 @@ if TYPE_CHECKING:
 LABEL = "nestlab"
 OPTIONS = ("sr_type",)
 AT = "/nestlab"
-"""Where the installer mounts the CD."""
-BOOT = (f"mount=LABEL={LABEL}:iso9660:ro:{AT}", f"answerfile=file://{AT}/answerfile.xml", "install")
+"""Where the CD's files are while the installer runs."""
+GENERATOR = f"{AT}/answers.sh"
+"""The script in the installer's root that prints the answerfile."""
+BOOT = (f"answerfile_generator=file://{GENERATOR}", "install")
+INSTALLER = "/install.img"
+"""The installer's root, which Linux unpacks into memory."""
 ISOLINUX = "/boot/isolinux/isolinux.cfg"
 GRUB = ("/efi/xenserver/grub.cfg", "/boot/grub/grub.cfg")
 """Where the menu for UEFI is; the second, in older releases."""
 
+# Not by the label: a kernel may keep CDs out of the list that `blkid` searches.
+LOOK = f"""\
+#!/bin/sh
+# Made by nestlab. Run by the installer, which takes what this prints for its answerfile: looks into
+# each CD for this machine's answers, and keeps a copy of all that comes with them.
+set -eu
+umask 077
+cd={AT}/cd
+mkdir -p $cd
+for drive in /dev/sr*
+do
+    mount -t iso9660 -o ro "$drive" $cd 2> /dev/null || continue
+    if test -f $cd/answerfile.xml && test -f $cd/keys.sh
+    then
+        cp $cd/* {AT}/
+        umount $cd
+        cat {AT}/answerfile.xml
+        exit 0
+    fi
+    umount $cd
+done
+echo "none of the CDs holds this machine's answers" >&2
+exit 1
+"""
 SCRIPT = """\
 #!/bin/sh
 # Made by nestlab. Run by the installer with the new system's root as its argument: root's key, and
@@ -145,7 +178,7 @@ def check(iso: Iso) -> None:
     remedy = "give xcp-ng-8.3*.iso (not the netinstall) or XenServer's"
     if not re.search(r"(?i)xcp-ng|xenserver|citrix hypervisor", tree) or not menus:
         raise other(iso, "the installer of XCP-ng or XenServer is wanted", remedy)
-    if not any("/vmlinuz" in menu for menu in menus) or not iso.find("/install.img"):
+    if not any("/vmlinuz" in menu for menu in menus) or not iso.find(INSTALLER):
         raise other(iso, "its boot menu is not one that is known here", remedy)
     if not any(name.lower().startswith("/packages/") for name in iso.files()):
         raise other(iso, "what is installed has to be on it", remedy)
@@ -153,7 +186,8 @@ def check(iso: Iso) -> None:
 
 def edits(iso: Iso) -> Edits:
     """Let its menus choose the installation by themselves, and tell it where its answers are."""
-    changes = {}
+    image = iso.find(INSTALLER) or INSTALLER
+    changes = {image: cpio.appended(iso.read(image), {GENERATOR: LOOK.encode()})}
     for name, change in ((ISOLINUX, isolinux_cfg), *((grub, grub_cfg) for grub in GRUB)):
         found, told = iso.find(name), text(iso, name)
         if found is not None and told is not None:
@@ -161,4 +195,4 @@ def edits(iso: Iso) -> Edits:
     return Edits(changes)
 
 
-RECIPE = Recipe(version=1, check=check, edits=edits)
+RECIPE = Recipe(version=2, check=check, edits=edits)

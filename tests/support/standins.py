@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import host_installer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -217,8 +219,10 @@ def esxi_iso(folder: Path, *, boot_cfg: str = BOOT_CFG) -> Path:
     return to
 
 
-def xcpng_iso(folder: Path, *, packages: bool = True) -> Path:
-    """XCP-ng's: Rock Ridge and Joliet, isolinux and GRUB."""
+def xcpng_iso(folder: Path, *, packages: bool = True, installer_root: bytes | None = None) -> Path:
+    """XCP-ng's: Rock Ridge and Joliet, isolinux and GRUB; ``installer_root`` is its install.img."""
+    if installer_root is None:
+        installer_root = host_installer.root()
     needs("genisoimage")
     files: dict[str, bytes | str] = {
         ".treeinfo": "[platform]\nname = XCP\nversion = 3.4.0\n\n"
@@ -230,7 +234,7 @@ def xcpng_iso(folder: Path, *, packages: bool = True) -> Path:
         "boot/vmlinuz": b"kernel",
         "boot/xen.gz": b"xen",
         "EFI/xenserver/grub.cfg": GRUB_CFG,
-        "install.img": b"installer",
+        "install.img": installer_root,
     }
     if packages:
         files["Packages/xapi-core-24.19.2-1.2.xcpng8.3.x86_64.rpm"] = b"rpm"

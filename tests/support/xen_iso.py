@@ -12,6 +12,8 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
+from components.media import cpio
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -24,6 +26,7 @@ menuentry "stand-in" {
 """
 INIT = """\
 #!/bin/busybox sh
+busybox mkdir -p /dev /proc
 busybox mount -t devtmpfs dev /dev
 exec </dev/hvc0 >/dev/hvc0 2>&1
 busybox mount -t proc proc /proc
@@ -65,7 +68,7 @@ def stand_in(disk: Path, folder: Path, marker: str) -> Path:
         (tree / part).mkdir(parents=True)
     (tree / "boot/grub/grub.cfg").write_text(GRUB_CFG)
     (tree / "live/vmlinuz").write_bytes(_file(raw, "/boot/vmlinuz", folder))
-    (tree / "live/initrd").write_bytes(gzip.compress(_cpio(inside), 1))
+    (tree / "live/initrd").write_bytes(gzip.compress(cpio.archive(inside), 1))
     raw.unlink()
     iso = folder / "xen-guest.iso"
     _run(
@@ -102,20 +105,3 @@ def _file(raw: Path, name: str, folder: Path) -> bytes:
     out.unlink()
     assert content, f"{name} is not in the image"
     return content
-
-
-def _cpio(files: dict[str, bytes]) -> bytes:
-    """Return an archive as Linux unpacks it at boot (Documentation/driver-api/early-userspace)."""
-    folders = ("bin", "dev", "proc", "sys")
-    entries = [(name, 0o040755, b"") for name in folders]
-    entries += [(name, 0o100755, content) for name, content in files.items()]
-    archive = bytearray()
-    for number, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], 1):
-        # inode, mode, owner, group, links, time, size, two devices of two numbers, length of the name
-        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-        archive += b"070701" + "".join(f"{field:08x}" for field in fields).encode()
-        archive += name.encode() + b"\0"
-        archive += b"\0" * (-len(archive) % 4)
-        archive += content
-        archive += b"\0" * (-len(archive) % 4)
-    return bytes(archive)

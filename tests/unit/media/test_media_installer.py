@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from components.media import installer as module
-from components.media import proxmox
+from components.media import proxmox, xenserver
 from components.media.installer import RECIPES, installer
 from components.media.iso import Iso, WrongMedium, make, remaster
 from components.media.xenserver import grub_cfg
 from components.spec import sums
-from tests.support import standins
+from tests.support import host_installer, standins
+from tests.unit.media.answers import STATIC, answers
 
 if TYPE_CHECKING:
     from tests.unit.media.conftest import Media
@@ -27,7 +28,7 @@ KINDS = tuple(RECIPES)
 ANSWERS = {
     "esxi": "ks=cdrom:/KS.CFG",
     "proxmox": "proxmox-ais",
-    "xenserver": "answerfile=file:///nestlab/answerfile.xml",
+    "xenserver": "answerfile_generator=file:///nestlab/answers.sh",
 }
 """What shows in a changed installer that it looks for its answers."""
 
@@ -232,9 +233,7 @@ def test_xcpng_chooses_its_installation_by_itself_in_bios_and_uefi(
     tmp_path: Path, media: Media
 ) -> None:
     result = Iso(installer("xenserver", media["xenserver"], tmp_path / "cache"))
-    told = (
-        "mount=LABEL=nestlab:iso9660:ro:/nestlab answerfile=file:///nestlab/answerfile.xml install"
-    )
+    told = "answerfile_generator=file:///nestlab/answers.sh install"
     isolinux = result.read("/boot/isolinux/isolinux.cfg").decode()
     assert "DEFAULT install\n" in isolinux
     assert "TIMEOUT 10\n" in isolinux
@@ -245,6 +244,35 @@ def test_xcpng_chooses_its_installation_by_itself_in_bios_and_uefi(
     for menu in (isolinux, grub):
         assert menu.count(told) == 1, "the shell stays a shell"
         assert len(re.findall("bash-shell", menu)) == 1
+
+
+@pytest.mark.parametrize("release", host_installer.RELEASES)
+@pytest.mark.parametrize("form", host_installer.COMPRESSED)
+def test_xcpng_of_every_release_finds_its_answers_on_the_second_cd(
+    release: str, form: str, tmp_path: Path
+) -> None:
+    iso = standins.xcpng_iso(tmp_path, installer_root=host_installer.root(form))
+    files = xenserver.files(answers(**STATIC))
+    make({"/readme": b"somebody's"}, "nestlab", tmp_path / "other.iso")
+    make(files, xenserver.LABEL, tmp_path / "answers.iso")
+    drives, at = [tmp_path / "other.iso", tmp_path / "answers.iso"], tmp_path / "root"
+    changed = installer("xenserver", iso, tmp_path / "cache")
+    told = host_installer.answers(changed, drives, at, release)
+    assert told.findtext("hostname") == "machine"
+    assert (at / "opt" / "init").read_bytes() == b"#!/bin/sh\n", "its own root is whole"
+    system = tmp_path / "system"
+    (system / "etc" / "ssh").mkdir(parents=True)
+    (system / "etc" / "ssh" / "sshd_config").write_text("UsePAM yes\n")
+    host_installer.script(told.findtext("script") or "", at, str(system))
+    key = system / "etc" / "ssh" / "ssh_host_ed25519_key"
+    assert key.read_bytes() == files["/ssh_host_ed25519_key"]
+
+
+def test_xcpng_without_its_answers_says_so(tmp_path: Path, media: Media) -> None:
+    changed = installer("xenserver", media["xenserver"], tmp_path / "cache")
+    make({"/readme": b"somebody's"}, "nestlab", tmp_path / "other.iso")
+    with pytest.raises(host_installer.NoAnswers, match="none of the CDs holds"):
+        host_installer.answers(changed, [tmp_path / "other.iso"], tmp_path / "root", "8.3")
 
 
 def test_an_install_entry_that_is_not_the_first_is_the_default_too() -> None:
