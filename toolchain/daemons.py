@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 NAMESPACE = "nestlab"
 STATE = Path("/run/nestlab")
 RECORD = STATE / "daemons.json"
+CONF = STATE / "libvirtd.conf"
 KVM = Path("/dev/kvm")
 NAMESPACE_FILE = Path("/run/netns") / NAMESPACE
 UDEV_SOCKET = Path("/run/udev/control")
@@ -47,6 +48,8 @@ SOCKETS = (LIBVIRT_RUN / "libvirt-sock", LIBVIRT_RUN / "virtqemud-sock")
 LOG_SOCKET = LIBVIRT_RUN / "virtlogd-sock"
 
 URI = "qemu:///system"
+UMASK = 0o022
+"""What a service manager gives its daemons (systemd.exec(5)); whoever starts ours may have another."""
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
 
@@ -57,8 +60,10 @@ JOIN_GROUP = (
 
 # Debian's libvirtd asks polkit about everyone but root, and polkit needs a running system bus,
 # which machines without a service manager lack: there the socket's group decides.
+# The read-only socket shows where every lab's disks lie, so it is the group's too.
 LIBVIRTD_CONF = """\
 unix_sock_group = "libvirt"
+unix_sock_ro_perms = "0770"
 unix_sock_rw_perms = "0770"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
@@ -133,7 +138,9 @@ def write_record(record: Record) -> None:
 @contextlib.contextmanager
 def lock() -> Iterator[None]:
     """Only one set-up at a time on this machine, whatever checkout it is run from. Root only."""
-    STATE.mkdir(mode=0o755, exist_ok=True)
+    STATE.mkdir(exist_ok=True)
+    # Whoever is no root reads in there whether libvirt is ours.
+    STATE.chmod(0o755)
     with (STATE / "lock").open("a") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,6 +212,17 @@ def where(pid: int) -> str:
     return NAMESPACE if inside else ""
 
 
+def unfit(ours: Process) -> bool:
+    """Whether a libvirtd of ours was started with another umask or configuration than today's.
+
+    It writes what its dnsmasq reads, who is another user: with umask 077 or 027 no reservation holds.
+    """
+    try:
+        return processes.umask(ours.pid) != UMASK or CONF.read_text() != LIBVIRTD_CONF
+    except OSError:
+        return True
+
+
 def _must(system: System, argv: list[str], remedy: str, *, timeout_s: float = 30) -> None:
     done = system.run(argv, timeout_s=timeout_s)
     if not done.ok:
@@ -260,7 +278,7 @@ def start(system: System) -> list[str]:
         pid = libvirt_pid()
         if pid is not None and (ours is None or ours.pid != pid):
             return done
-        if ours and (pid is None or record.kvm != kvm_state()):
+        if ours and (pid is None or record.kvm != kvm_state() or unfit(ours)):
             done.append("restarted libvirtd" if pid else "replaced a libvirtd that did not answer")
             ours.stop(timeout_s=STOP_TIMEOUT_S)
             ours = None
@@ -268,14 +286,13 @@ def start(system: System) -> list[str]:
             make_namespace(system, ours)
         if ours:
             return done
-        (STATE / "libvirtd.conf").write_text(LIBVIRTD_CONF)
+        CONF.write_text(LIBVIRTD_CONF)
         daemons = {name: daemon for name, daemon in record.daemons.items() if daemon.alive}
         if listener(LOG_SOCKET) is None:
             daemons["virtlogd"] = _start(system, ["virtlogd", "-d"], LOG_SOCKET)
             # Written at once: a crash between the two daemons must not orphan the first.
             write_record(Record(daemons, kvm_state()))
-        conf = str(STATE / "libvirtd.conf")
-        daemons["libvirtd"] = _start(system, ["libvirtd", "-d", "-f", conf], SOCKETS[0])
+        daemons["libvirtd"] = _start(system, ["libvirtd", "-d", "-f", str(CONF)], SOCKETS[0])
         write_record(Record(daemons, kvm_state()))
         done.append(f"started virtlogd and libvirtd in network namespace {NAMESPACE}")
         return done
@@ -371,5 +388,5 @@ def stop(system: System) -> list[str]:
 
 
 def _forget() -> None:
-    for path in (RECORD, STATE / "libvirtd.conf"):
+    for path in (RECORD, CONF):
         path.unlink(missing_ok=True)

@@ -28,9 +28,10 @@ def ready(system: System) -> bool:
         return False
     if daemons.has_service_manager():
         return True
-    if daemons.wanted_kvm_state() and (system.is_root() or system.can_sudo()):
-        return False
     record = daemons.read_record()
+    worse = daemons.wanted_kvm_state() or (record.libvirtd and daemons.unfit(record.libvirtd))
+    if worse and (system.is_root() or system.can_sudo()):
+        return False
     if record.libvirtd is None:
         return True
     return record.kvm == daemons.kvm_state() and daemons.namespace_is_there()
@@ -42,6 +43,15 @@ def prepare(system: System) -> None:
     Raises:
         Problem: a package can't be installed, or libvirt does not start.
     """
+    # What the machine's own users read (packages, libvirt's files) is not made as private as ours.
+    before = os.umask(daemons.UMASK)
+    try:
+        _prepare(system)
+    finally:
+        os.umask(before)
+
+
+def _prepare(system: System) -> None:
     with daemons.lock():
         if lacking := packages.missing(system):
             packages.install(system, lacking)

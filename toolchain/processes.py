@@ -89,6 +89,16 @@ def command_line(pid: int) -> str:
     return raw.replace(b"\0", b" ").decode(errors="replace").strip()
 
 
+def umask(pid: int) -> int:
+    """The process's umask; -1 when it is gone."""
+    try:
+        status = (PROC / str(pid) / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return -1
+    told = [line.split()[1] for line in status.splitlines() if line.startswith("Umask:")]
+    return int(told[0], 8) if told else -1
+
+
 def boot_id() -> str:
     """The kernel's id of this boot."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
