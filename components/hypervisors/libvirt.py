@@ -422,7 +422,7 @@ def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:
         return asked(plan)
     nic = next(nic for nic in plan.nics if place.networks[nic.network].dhcp)
     network = place.networks[nic.network].libvirt_name
-    return {"kind": "lease", "network": network, "mac": nic.mac}
+    return {"kind": "lease", "network": network, "mac": nic.mac, "address": nic.address or ""}
 
 
 def _format(image: Path) -> str:

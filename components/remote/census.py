@@ -79,8 +79,8 @@ class Census:
     """Whether it is up, by name."""
     containers: dict[str, Container] = field(default_factory=dict)
     """By name; only nested hosts are asked for them."""
-    leases: dict[str, str] = field(default_factory=dict)
-    """Leased IPv4 address by MAC; only nested hosts are asked for them."""
+    leases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Leased IPv4 addresses by MAC; only nested hosts are asked for them."""
     ports: set[str] = field(default_factory=set)
     """Network devices that are plugged into a bridge; only nested hosts are asked for them."""
 
@@ -138,16 +138,16 @@ def read(told: str) -> Census:
     )
 
 
-def _leases(lines: Iterable[str]) -> dict[str, str]:
+def _leases(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Read what libvirt's leaseshelper writes: an address, and in the next line its MAC."""
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
     address = ""
     for line in lines:
         key, _, value = line.replace('"', "").rstrip(",").partition(": ")
         if key == "ip-address":
             address = value
         elif key == "mac-address":
-            found[value] = address
+            found[value] = (*found.get(value, ()), address)
     return found
 
 

@@ -41,6 +41,12 @@ GRACE_S = 2.0
 """How long after its time a command's connection is cut, where nothing else ended it, seconds."""
 
 
+KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "KRB5CCNAME")
+"""What commands of this machine get of the caller's environment beside PATH. No VIRSH_DEBUG,
+LIBVIRT_LOG_OUTPUTS, LIBVIRT_AUTH_FILE, LANGUAGE: they change what virsh prints, and how it connects
+(virsh(1), "ENVIRONMENT"; libvirt's logging.html)."""
+
+
 # It logs what it also raises, with a traceback: a machine that boots would fill the user's screen.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -126,7 +132,8 @@ class LocalShell:
     ) -> Result:
         """See `Shell.run`; a program that is not installed is exit code 127."""
         path = os.environ.get("PATH", "")
-        environment = os.environ | {"LC_ALL": "C", "PATH": f"{path}:/usr/sbin:/sbin"}
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        environment = kept | {"LC_ALL": "C", "PATH": f"{path}:/usr/sbin:/sbin"}
         try:
             done = subprocess.run(
                 list(argv),

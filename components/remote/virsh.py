@@ -161,13 +161,10 @@ class Virsh:
         command = {"domain": "define", "network": "net-define"}[kind]
         self.must(command, "/dev/stdin", stdin=xml.encode())
 
-    def lease(self, network: str, mac: str) -> str | None:
-        """Address that ``mac`` has leased on ``network``, dotted IPv4; None without a lease."""
-        for line in (self._asked("net-dhcp-leases", network, "--mac", mac) or "").splitlines():
-            found = re.search(r"\bipv4\s+([\d.]+)/", line)
-            if found:
-                return found[1]
-        return None
+    def leases(self, network: str, mac: str) -> tuple[str, ...]:
+        """Addresses that ``mac`` has leased on ``network``, dotted IPv4: one of an earlier plan may last."""
+        told = self._asked("net-dhcp-leases", network, "--mac", mac) or ""
+        return tuple(re.findall(r"\bipv4\s+([\d.]+)/", told))
 
     def reserve(self, network: str, facts: NetworkFacts, wanted: Iterable[Reservation]) -> str:
         """Make the network's reservations exactly ``wanted``, at once and for good.

@@ -1,4 +1,7 @@
-"""The machine took its address by DHCP. ``{network, mac}``: of the place's libvirt."""
+"""The machine took the address planned for it by DHCP. ``{network, mac, address}``, of the place's libvirt.
+
+A lease of another address is none: whoever looks for the machine looks where it was planned.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,17 @@ if TYPE_CHECKING:
 def probe(props: Props, place: Virsh) -> Seen:
     """See `components.gates.probes.probe`."""
     wanted = props["probe"]
+    network, mac, address = wanted["network"], wanted["mac"], wanted["address"]
     if isinstance(place.shell, LocalShell):
-        address = place.lease(wanted["network"], wanted["mac"])
+        leased = place.leases(network, mac)
     else:
-        address = census(place).leases.get(wanted["mac"])
-    if address is None:
-        return Seen(ok=False, text=f"no DHCP lease for {wanted['mac']} on {wanted['network']} yet")
+        leased = census(place).leases.get(mac, ())
+    if not leased:
+        return Seen(ok=False, text=f"no DHCP lease for {mac} on {network} yet")
+    if address not in leased:
+        others = " and ".join(leased)
+        text = f"{mac} leased {others} on {network}, and {address} is what is reserved for it"
+        return Seen(ok=False, text=text)
     return Seen(ok=True, text=f"leased {address}")
 
 

@@ -134,6 +134,11 @@ def test_leases_and_plugs_are_read_too(tmp_path: Path) -> None:
     "mac-address": "52:54:00:55:d7:b2",
     "hostname": "web",
     "expiry-time": 1795000000
+  },
+  {
+    "ip-address": "10.78.0.42",
+    "mac-address": "52:54:00:55:d7:b2",
+    "expiry-time": 1795000000
   }
 ]
 """
@@ -141,7 +146,7 @@ def test_leases_and_plugs_are_read_too(tmp_path: Path) -> None:
     put(tmp_path, "/sys/class/net/nl0/brif/nlcfeed")
     seen = told(tmp_path)
     assert seen.leases == {
-        "52:54:00:55:d7:b1": "10.78.0.40",
-        "52:54:00:55:d7:b2": "10.78.0.41",
+        "52:54:00:55:d7:b1": ("10.78.0.40",),
+        "52:54:00:55:d7:b2": ("10.78.0.41", "10.78.0.42"),
     }
     assert seen.ports == {"nlcfeed"}

@@ -15,16 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pulumi.runtime import rpc
+from typing_extensions import override
 
 from components.gates import keys as key_files
 from components.gates import machine, network, probes
 from components.gates.base import UNKNOWN, has_unknown
 from components.gates.machine import MachineGateProvider
 from components.gates.network import NetworkGateProvider
-from components.gates.probes import libvirt
+from components.gates.probes import lease, libvirt
 from components.gates.secrets import READABLE, PasswordProvider, SshKeyProvider
 from components.remote import census, interrupt, virsh
-from components.remote.shell import Unreachable
+from components.remote.shell import Result, Unreachable
 from components.remote.virsh import Virsh, VirshError
 from components.remote.waiting import NotReady, Seen
 from tests.support.libvirtd import FakeLibvirt, LocalLibvirt, parsed
@@ -219,7 +220,7 @@ def test_a_machine_is_waited_for_until_its_probe_answers(kind: str, place: FakeL
     place.domain("web", "shut off")
     place.network("lab")
     probe = {
-        "lease": {"kind": "lease", "network": "lab", "mac": MAC},
+        "lease": {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"},
         "tcp": {"kind": "tcp", "host": "10.77.0.5", "port": 22.0},
     }[kind]
     looks = []
@@ -239,11 +240,38 @@ def test_a_machine_is_waited_for_until_its_probe_answers(kind: str, place: FakeL
     assert len(looks) > 5
 
 
+def test_a_lease_of_another_address_than_planned_is_no_answer(place: FakeLibvirt) -> None:
+    """A DHCP server that does not know the reservation leases any address, and nobody looks there."""
+    place.domain("web")
+    place.network("lab")
+    place.leases[MAC] = "10.77.0.99"
+    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    with pytest.raises(NotReady, match=r"leased 10\.77\.0\.99 on lab, and 10\.77\.0\.5 is"):
+        MachineGateProvider().create(of_machine(probe=probe, deadline_s=0.1))
+    place.leases[MAC] = "10.77.0.5"
+    outs = MachineGateProvider().create(of_machine(probe=probe)).outs
+    assert outs
+    assert outs["answers"] == "leased 10.77.0.5"
+
+
+def test_a_lease_that_an_earlier_plan_left_does_not_hide_the_planned_one() -> None:
+    told = " 2026-11-24 06:00:00   {mac}   ipv4   {address}/24   web   01:{mac}\n"
+    lines = "".join(told.format(mac=MAC, address=f"10.77.0.{last}") for last in (99, 5))
+
+    class Place(LocalLibvirt):
+        @override
+        def run(self, *_: Any, **__: Any) -> Result:
+            return Result(0, lines, "")
+
+    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    assert lease.probe(of_machine(probe=probe), Virsh(Place(), URI)).ok
+
+
 def test_a_guest_that_sleeps_and_lost_its_lease_is_no_change(place: FakeLibvirt) -> None:
     place.domain("web")
     place.network("lab")
     place.leases[MAC] = "10.77.0.5"
-    probe = {"kind": "lease", "network": "lab", "mac": MAC}
+    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
     outs = MachineGateProvider().create(of_machine(probe=probe)).outs
     assert outs
     place.leases.clear()
@@ -611,7 +639,7 @@ def test_a_guest_that_hangs_is_reset_until_it_comes_up(
 
     resets: list[list[str]] = []
     place.before = comes_up_after_two
-    probe = {"kind": "lease", "network": "lab", "mac": MAC}
+    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
     outs = MachineGateProvider().create(of_machine(probe=probe, reset_s=60.0, deadline_s=9e9)).outs
     assert outs
     assert outs["answers"] == "leased 10.77.0.5"
@@ -622,7 +650,7 @@ def test_a_guest_that_hangs_is_reset_until_it_comes_up(
 def test_a_guest_is_not_reset_unless_the_stack_says_so(place: FakeLibvirt) -> None:
     place.domain("web")
     place.network("lab")
-    probe = {"kind": "lease", "network": "lab", "mac": MAC}
+    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
     with pytest.raises(NotReady):
         MachineGateProvider().create(of_machine(probe=probe, deadline_s=0.1))
     assert not any("reset" in words for words in place.commands())

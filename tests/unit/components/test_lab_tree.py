@@ -518,6 +518,9 @@ def test_a_guest_is_waited_for_as_the_stack_says(
     nic = engine.named("web-domain").inputs["networkInterfaces"][0]
     if gate.inputs["probe"]["kind"] == "lease":
         assert gate.inputs["probe"]["mac"] == nic["mac"].lower()
+        planned = engine.named("net-gate").inputs["reservations"]
+        reserved = {each["mac"]: each["address"] for each in planned}
+        assert gate.inputs["probe"]["address"] == reserved[gate.inputs["probe"]["mac"]]
     assert engine.named("web-domain").urn in gate.depends_on
 
 

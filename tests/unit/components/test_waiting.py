@@ -104,6 +104,32 @@ def test_a_local_command_is_asked_in_a_language_that_is_understood(
     assert done.out == "C /usr/bin:/bin:/usr/sbin:/sbin\n", "virsh's words are read"
 
 
+def test_nothing_in_the_environment_changes_what_a_local_command_prints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """virsh alone reads VIRSH_*, libvirt's client LIBVIRT_*, gettext LANGUAGE; the shell takes ENV."""
+    hostile = {
+        "VIRSH_DEBUG": "0",
+        "VIRSH_DEFAULT_CONNECT_URI": "test:///default",
+        "VIRSH_LOG_FILE": "/dev/stdout",
+        "LIBVIRT_DEFAULT_URI": "test:///default",
+        "LIBVIRT_DEBUG": "1",
+        "LIBVIRT_LOG_OUTPUTS": "1:stderr",
+        "LIBVIRT_AUTH_FILE": "/nowhere",
+        "LANGUAGE": "de:fr",
+        "LC_MESSAGES": "de_DE.UTF-8",
+        "LD_PRELOAD": "",
+        "POSIXLY_CORRECT": "1",
+        "HOME": "/home/me",
+        "SSH_AUTH_SOCK": "/run/agent",
+    }
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    told = LocalShell().run(["env"]).out.splitlines()
+    kept = {line.partition("=")[0] for line in told} & set(hostile)
+    assert kept == {"HOME", "SSH_AUTH_SOCK"}, "a way to another machine by key needs those"
+
+
 def test_a_local_command_that_does_not_end_is_unreachable() -> None:
     began = time.monotonic()
     with pytest.raises(Unreachable, match=r"sleep did not end within 0\.2 s"):
