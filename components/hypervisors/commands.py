@@ -86,7 +86,7 @@ class CommandPlace:
         what: str,
         made_of: wanted.Wanted,
         parent: pulumi.Resource | None,
-        depends_on: Sequence[pulumi.Resource] = (),
+        depends_on: Sequence[pulumi.Input[pulumi.Resource]] = (),
         deadline_s: float = 0,
     ) -> RemoteObject:
         return RemoteObject(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pulumi
+from pulumi.resource import DependencyResource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,6 +205,15 @@ class HypervisorMade(MachineMade):
     place: Hypervisor | None = None
 
 
+async def _by_urn(resource: pulumi.Resource) -> pulumi.Resource:
+    """Wait for ``resource``; return what stands for it and depends on nothing itself.
+
+    The SDK walks, recursively, through all that a dependency depends on: along a queue that takes
+    time by the square of its length, and ends at Python's limit of 1000 calls.
+    """
+    return DependencyResource(await resource.urn.future() or "")
+
+
 @dataclass
 class BootQueue:
     """Lets at most ``width`` machines of a place boot at the same time, in the order of the file.
@@ -215,10 +225,10 @@ class BootQueue:
     width: int
     _ready: list[pulumi.Resource] = field(default_factory=list)
 
-    def turn(self) -> list[pulumi.Resource]:
-        """Return what has to be up before the next machine may boot."""
+    def turn(self) -> list[pulumi.Input[pulumi.Resource]]:
+        """Return what has to be up before the next machine may boot, for its ``depends_on``."""
         before = len(self._ready) - self.width
-        return [self._ready[before]] if before >= 0 else []
+        return [pulumi.Output.from_input(_by_urn(self._ready[before]))] if before >= 0 else []
 
     def joined(self, ready: pulumi.Resource) -> None:
         """Say that a machine boots and is up when ``ready`` is."""

@@ -24,7 +24,7 @@ from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime import rpc
 from pulumi.runtime.mocks import MockEngine, MockSettings
 from pulumi.runtime.proto import resource_pb2
-from pulumi.runtime.settings import configure, set_root_resource
+from pulumi.runtime.settings import SETTINGS, configure, set_root_resource
 from pulumi.runtime.stack import run_in_stack
 
 if TYPE_CHECKING:
@@ -296,5 +296,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
         for task in left:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    # What it never took out itself the next deployment would wait for, on a loop that is closed.
+    SETTINGS.outputs.clear()
     asyncio.set_event_loop(None)
     loop.close()

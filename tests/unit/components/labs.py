@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pulumi
+
 from components import lab
 from components.spec import GoldenImage, load
 from components.spec.facts import ImageFiles, KernelArgument
@@ -44,6 +46,13 @@ XEN = GoldenImage(
 )
 """One that boots by itself."""
 IDENTITY = "0123456789abcdef"
+
+
+class Machine(pulumi.CustomResource):
+    """First and last resource of a machine that boots once what it waits for is up."""
+
+    def __init__(self, name: str, waits: list[pulumi.Input[pulumi.Resource]]) -> None:
+        super().__init__("test:index:Machine", name, {}, pulumi.ResourceOptions(depends_on=waits))
 
 
 def private(resource: Registered) -> str:

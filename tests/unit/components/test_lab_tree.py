@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.hypervisors.handle import BootQueue
@@ -24,7 +24,16 @@ from components.spec import NetworkSpec, load, plan
 from components.spec.networks import Mode
 from components.spec.places import LIBVIRT
 from tests.support.engine import STACK, UNKNOWN, deploy
-from tests.unit.components.labs import GOLDEN, IDENTITY, PRIVATE, answers, fresh, private, up
+from tests.unit.components.labs import (
+    GOLDEN,
+    IDENTITY,
+    PRIVATE,
+    Machine,
+    answers,
+    fresh,
+    private,
+    up,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -711,22 +720,23 @@ def test_hosts_guests_and_containers_of_a_place_stand_in_one_queue() -> None:
     assert before == {"one-a": set(), "one-b": {"one-a"}, "one-c": {"one-b"}}
 
 
-class _Ready:
-    """Stands for the last resource of a machine."""
-
-
+@settings(max_examples=25)
 @given(width=st.integers(1, 6), machines=st.integers(0, 12))
 def test_a_queue_lets_no_more_boot_than_it_is_wide_and_makes_nobody_wait_longer_than_needed(
     width: int, machines: int
 ) -> None:
     queue = BootQueue(width)
-    made: list[_Ready] = []
-    waits: dict[str, set[str]] = {}
-    for number in range(machines):
-        waits[str(number)] = {str(made.index(each)) for each in queue.turn()}  # type: ignore[arg-type]
-        assert queue.turn() == queue.turn(), "asking is not boarding"
-        made.append(_Ready())
-        queue.joined(made[-1])  # type: ignore[arg-type]
+    names = [str(number) for number in range(machines)]
+
+    def program() -> None:
+        for name in names:
+            queue.turn()  # asking is not boarding
+            queue.joined(Machine(name, queue.turn()))
+
+    engine = deploy(program)
+    waits = {
+        name: {urn.rpartition(":")[2] for urn in engine.named(name).depends_on} for name in names
+    }
     if machines:
         assert at_once(waits) == min(width, machines)
     assert all(len(each) <= 1 for each in waits.values())
