@@ -13,7 +13,8 @@ from pulumi.dynamic import DiffResult
 from typing_extensions import override
 
 from components.gates import probes
-from components.gates.base import Gate, Props, has_unknown
+from components.gates.base import Gate, Props
+from components.gates.codec import has_unknown
 from components.remote.shell import Unreachable, shell_of
 from components.remote.waiting import Seen, say
 
@@ -78,20 +79,20 @@ class ApiGate(Gate):
             return Seen(ok=False, text=str(refused))
 
     @override
-    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        moved = [key for key in self.moves if _differs(_olds.get(key), _news.get(key))]
+    def compare(self, olds: Props, news: Props) -> DiffResult:
+        moved = [key for key in self.moves if _differs(olds.get(key), news.get(key))]
         if moved:
             return DiffResult(changes=True, replaces=moved, delete_before_replace=False)
-        return super().diff(_id, _olds, _news)
+        return super().compare(olds, news)
 
     @override
-    def delete(self, _id: str, _props: Props) -> None:
+    def end(self, props: Props) -> None:
         beyond_us: tuple[type[Exception], ...] = (Unreachable, *self.refusals)
         try:
-            self.retire(_props)
+            self.retire(props)
         except beyond_us as beyond:
-            say(f"{_props['name']}: {beyond}")
+            say(f"{props['name']}: {beyond}")
 
 
 def _differs(old: Any, new: Any) -> bool:
-    return bool(old != new and not has_unknown([old, new]))
+    return old != new and not has_unknown([old, new])

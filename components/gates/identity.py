@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+from pulumi.dynamic import CreateResult, DiffResult
 from typing_extensions import override
 
+from components.gates.base import BorderProvider, BorderResource
 from components.remote.ownership import keys_away, left_behind, remove, tidy, uuid_of
-from components.remote.shell import Unreachable, shell_of
+from components.remote.shell import Target, Unreachable, shell_of
 from components.remote.virsh import Virsh, VirshError
 from components.remote.waiting import say
 
@@ -24,10 +25,19 @@ if TYPE_CHECKING:
     from components.gates.base import Props
 
 
-class IdentityProvider(ResourceProvider):
+class _Identity(TypedDict):
+    name: str
+    target: Target
+    uri: str
+    lab: str
+    private: str
+    value: str | None
+
+
+class IdentityProvider(BorderProvider):
     """Makes a lab's identity, and sweeps after it."""
 
-    serialize_as_secret_always = False
+    shape = _Identity
 
     @override
     def create(self, props: Props) -> CreateResult:
@@ -41,20 +51,21 @@ class IdentityProvider(ResourceProvider):
     def delete(self, _id: str, _props: Props) -> None:
         # Everything of the lab depends on its identity, so by now the engine has removed all it
         # knew of; what is left was half-made by a step that failed or was killed.
-        if not _props["uri"]:
-            keys_away(_props["private"])
+        props = self.stored(_props)
+        if not props["uri"]:
+            keys_away(props["private"])
             return
-        virsh = Virsh(shell_of(_props["target"]), _props["uri"])
+        virsh = Virsh(shell_of(props["target"]), props["uri"])
         try:
-            for kind, name in list(left_behind(virsh, _props["value"])):
+            for kind, name in list(left_behind(virsh, props["value"])):
                 remove(virsh, kind, name)
                 say(f"removed {kind} {name}, left behind by a step that did not end")
-            tidy(virsh, _props["lab"], _props["private"])
+            tidy(virsh, props["lab"], props["private"])
         except (Unreachable, VirshError) as beyond:
             say(f"could not look for left-overs: {beyond}")
 
 
-class Identity(Resource, module="nestlab", name="Identity"):
+class Identity(BorderResource, module="nestlab", name="Identity"):
     """The random number that a lab's UUIDs are made from.
 
     ``uri`` is the libvirt of its outer host; empty: it has none to sweep.

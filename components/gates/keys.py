@@ -20,7 +20,7 @@ def write_keys(props: Props) -> None:
     reach = props["reach"]
     folder = Path(props["key_folder"])
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port = int(reach["port"])
+    port = reach["port"]
     host = reach["host"] if port == SSH_PORT else f"[{reach['host']}]:{port}"
     _write(folder / "id_ed25519", reach["private_key"])
     _write(folder / "known_hosts", f"{host} {' '.join(reach['host_key'].split()[:2])}\n")

@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pulumi
-from pulumi.dynamic import Resource
 from typing_extensions import override
 
 from components.gates import probes
-from components.gates.base import Gate, Props
+from components.gates.base import BorderResource, Gate, Props
 from components.gates.keys import remove_keys, write_keys
 from components.remote.census import census, changed
-from components.remote.shell import Unreachable, keep, shell_of
+from components.remote.shell import Target, Unreachable, keep, shell_of
 from components.remote.virsh import DomainFacts, Virsh, VirshError
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
@@ -32,8 +31,30 @@ WAKING = {"paused": "resume", "pmsuspended": "dompmwakeup", "crashed": "destroy"
 """What gets a domain out of a state in which starting it is refused."""
 
 
+class Machine(TypedDict):
+    """Properties of a machine's gate."""
+
+    name: str
+    target: Target
+    uri: str
+    domain: str
+    instance: str
+    probe: probes.Probe
+    reach: Target
+    key_folder: str
+    console_log: str
+    deadline_s: float
+    reset_s: float
+    """0: never."""
+    definition: str | None
+    answers: str | None
+    console: str | None
+
+
 class MachineGateProvider(Gate):
     """Looks at one domain and at what runs in it; starts and defines it again."""
+
+    shape = Machine
 
     inputs = (
         "name",
@@ -79,7 +100,7 @@ class MachineGateProvider(Gate):
             seen = wait_for(
                 news["name"],
                 _Patience(news, virsh).look,
-                deadline_s=float(news["deadline_s"]),
+                deadline_s=news["deadline_s"],
             )
         except NotReady as late:
             raise NotReady(f"{late}\n{how_to_look(news, virsh)}") from None
@@ -122,7 +143,7 @@ class _Patience:
 
     def __init__(self, props: Props, virsh: Virsh) -> None:
         self._props, self._virsh = props, virsh
-        self._every = float(props.get("reset_s") or 0)
+        self._every = props["reset_s"]
         self._since = time.monotonic()
 
     def look(self) -> Seen:
@@ -160,7 +181,7 @@ def _wait_till_off(props: Props, virsh: Virsh) -> None:
         state = virsh.domain_state(props["domain"])
         return Seen(ok=state != "in shutdown", text=f"domain {props['domain']} is {state}")
 
-    wait_for(props["name"], look, deadline_s=float(props["deadline_s"]))
+    wait_for(props["name"], look, deadline_s=props["deadline_s"])
 
 
 def how_to_look(props: Props, virsh: Virsh) -> str:
@@ -182,7 +203,7 @@ def _virsh(props: Props) -> Virsh:
     return Virsh(shell_of(props["target"]), props["uri"])
 
 
-class MachineGate(Resource, module="nestlab", name="MachineGate"):
+class MachineGate(BorderResource, module="nestlab", name="MachineGate"):
     """A machine that is up.
 
     ``probe`` says when it is; ``reach`` how its inside is reached (nested hypervisors only).

@@ -10,29 +10,67 @@ from __future__ import annotations
 import hashlib
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pulumi
-from pulumi.dynamic import CheckFailure, CheckResult, Resource
 from typing_extensions import override
 
-from components.gates.base import Gate, Props, has_unknown
+from components.gates.base import BorderResource, Gate, Props
+from components.gates.codec import has_unknown
 from components.media import installer, iso
 from components.media.answers import Answers
 from components.remote.waiting import Seen, say
 from components.spec import sums
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+
+class Told(TypedDict):
+    """`Answers`, as they go through the engine."""
+
+    name: str
+    fqdn: str
+    mac: str
+    password: str
+    authorized_key: str
+    host_private: str
+    host_public: str
+    address: str | None
+    prefix: int | None
+    gateway: str | None
+    nameserver: str | None
+    disk: str
+    timezone: NotRequired[str]
+    keyboard: NotRequired[str]
+    options: dict[str, str]
+
+
+class Discs(TypedDict):
+    """Properties of the discs of one machine."""
+
+    name: str
+    kind: str
+    recipe: str
+    iso: str
+    answers: Told
+    tools: dict[str, str]
+    media: str
+    private: str
+    installer: str | None
+    tools_disc: str | None
+    disc: str | None
 
 
 class InstallMediumProvider(Gate):
     """Makes the discs, and makes them again when they are gone."""
 
+    shape = Discs
+
     inputs = ("name", "kind", "recipe", "iso", "answers", "tools", "media", "private")
 
     @override
-    def check(self, _olds: Props, news: Props) -> CheckResult:
+    def problems(self, news: Props) -> Iterable[tuple[str, str]]:
         try:
             # In a preview the medium need not be there; `components.settings` refuses before an up.
             if news["iso"] and Path(news["iso"]).is_file():
@@ -43,8 +81,7 @@ class InstallMediumProvider(Gate):
             if not has_unknown(news["answers"]):
                 _files(news)
         except (iso.WrongMedium, iso.NotMade, ValueError) as wrong:
-            return CheckResult(news, [CheckFailure("iso", str(wrong))])
-        return CheckResult(news, [])
+            yield "iso", str(wrong)
 
     @override
     def look(self, props: Props) -> Seen:
@@ -112,7 +149,7 @@ def _recipe(props: Props) -> Any:
     return import_module(f"components.media.{props['recipe']}")
 
 
-class InstallMedium(Resource, module="nestlab", name="InstallMedium"):
+class InstallMedium(BorderResource, module="nestlab", name="InstallMedium"):
     """The discs of one machine, files of this machine."""
 
     installer: pulumi.Output[str]

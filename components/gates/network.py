@@ -6,16 +6,16 @@ spec must be in force before its machine boots, and must come back with a networ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from pulumi.dynamic import Resource
 from typing_extensions import override
 
-from components.gates.base import Gate, Props
+from components.gates.base import BorderResource, Gate, Props
 from components.remote.census import census, changed
-from components.remote.shell import shell_of
+from components.remote.shell import Target, shell_of
 from components.remote.virsh import NetworkFacts, Virsh, VirshError, words_of
 from components.remote.waiting import Seen
+from components.remote.wanted import Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +23,22 @@ if TYPE_CHECKING:
     import pulumi
 
 
+class Network(TypedDict):
+    """Properties of a network's gate."""
+
+    name: str
+    target: Target
+    uri: str
+    network: str
+    instance: str
+    reservations: list[Reservation]
+    definition: str | None
+
+
 class NetworkGateProvider(Gate):
     """Looks at one libvirt network, starts it, defines it again when it is gone."""
+
+    shape = Network
 
     inputs = ("name", "target", "uri", "network", "instance", "reservations")
 
@@ -63,7 +77,7 @@ def _virsh(props: Props) -> Virsh:
     return Virsh(shell_of(props["target"]), props["uri"])
 
 
-class NetworkGate(Resource, module="nestlab", name="NetworkGate"):
+class NetworkGate(BorderResource, module="nestlab", name="NetworkGate"):
     """A network that is up. ``network`` is its name in libvirt, known once it is."""
 
     network: pulumi.Output[str]

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pulumi
-from pulumi.dynamic import Resource
 from typing_extensions import override
 
+from components.gates import probes
 from components.gates.api import MARK, ApiGate, ask, cleared, glance, is_ours, slot_seen
+from components.gates.base import BorderResource
 from components.gates.keys import remove_keys, write_keys
-from components.remote.pve import Pve, PveError
-from components.remote.shell import Unreachable
+from components.remote.pve import Api, Pve, PveError
+from components.remote.shell import Target, Unreachable
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from components.gates.base import Props
-    from components.remote.pve import Api
 
 
 OWN = {"digest", "meta", "vmgenid", "lock", "parent"}
@@ -57,9 +57,20 @@ class _PveGate(ApiGate):
         raise NotImplementedError
 
 
+class _Bridge(TypedDict):
+    name: str
+    api: Api
+    node: str
+    bridge: str
+    cidr: str
+    owner: str
+    network: str | None
+
+
 class PveNetworkProvider(_PveGate):
     """Makes a Linux bridge on a node, and keeps it up."""
 
+    shape = _Bridge
     inputs = ("name", "api", "node", "bridge", "cidr", "owner")
     moves = ("node", "bridge")
 
@@ -122,7 +133,7 @@ def _interface(props: Props) -> str:
     return f"nodes/{props['node']}/network/{props['bridge']}"
 
 
-class PveNetworkGate(Resource, module="nestlab", name="PveNetworkGate"):
+class PveNetworkGate(BorderResource, module="nestlab", name="PveNetworkGate"):
     """A bridge of a node that is up: made here, or, without ``owner``, one that has to be there."""
 
     network: pulumi.Output[str]
@@ -151,9 +162,20 @@ class PveNetworkGate(Resource, module="nestlab", name="PveNetworkGate"):
         super().__init__(PveNetworkProvider(), name, props, opts)
 
 
+class _Slot(TypedDict):
+    name: str
+    api: Api
+    node: str
+    kind: str
+    vmid: int
+    owner: str
+    left: bool | None
+
+
 class PveSlotProvider(_PveGate):
     """Keeps the number of a guest from others, and clears what a killed run left there."""
 
+    shape = _Slot
     inputs = ("name", "api", "node", "kind", "vmid", "owner")
     moves = ("node", "kind", "vmid")
 
@@ -170,7 +192,7 @@ class PveSlotProvider(_PveGate):
         config = pve.find(_config(found)) or {}
         if not is_ours(config.get("description"), news):
             raise PveError(
-                f"node {found['node']} has a guest {int(news['vmid'])} that is not this lab's "
+                f"node {found['node']} has a guest {news['vmid']} that is not this lab's "
                 f"({found.get('name')}): give it another number"
             )
         # One on another node is the lab's own, and goes once the one that is made here has its place.
@@ -193,13 +215,13 @@ class PveSlotProvider(_PveGate):
 def _holder(pve: Pve, props: Props) -> Props | None:
     """Return who has the number in the whole cluster, as properties of a gate; None for nobody."""
     for each in pve.get("cluster/resources", type="vm"):
-        if int(each["vmid"]) == int(props["vmid"]):
+        if each["vmid"] == props["vmid"]:
             return {key: each.get(word) for key, word in HOLDER.items()}
     return None
 
 
 def _at(props: Props) -> str:
-    return f"nodes/{props['node']}/{props['kind']}/{int(props['vmid'])}"
+    return f"nodes/{props['node']}/{props['kind']}/{props['vmid']}"
 
 
 def _config(props: Props) -> str:
@@ -207,7 +229,7 @@ def _config(props: Props) -> str:
 
 
 def _called(props: Props) -> str:
-    return f"{'container' if props['kind'] == 'lxc' else 'guest'} {int(props['vmid'])}"
+    return f"{'container' if props['kind'] == 'lxc' else 'guest'} {props['vmid']}"
 
 
 def _remove(pve: Pve, props: Props) -> None:
@@ -217,7 +239,7 @@ def _remove(pve: Pve, props: Props) -> None:
     pve.wait(props["node"], pve.delete(at, purge=1), 120)
 
 
-class PveSlot(Resource, module="nestlab", name="PveSlot"):
+class PveSlot(BorderResource, module="nestlab", name="PveSlot"):
     """The number of a guest on a node."""
 
     def __init__(
@@ -243,9 +265,35 @@ class PveSlot(Resource, module="nestlab", name="PveSlot"):
         super().__init__(PveSlotProvider(), name, props, opts)
 
 
+class _Again(TypedDict, total=False):
+    image: str
+    template: str
+    clone: int
+    linked: bool
+
+
+class _Guest(TypedDict):
+    name: str
+    api: Api
+    node: str
+    kind: str
+    vmid: int
+    instance: str
+    config: dict[str, str | int]
+    probe: probes.Probe
+    again: _Again
+    reach: Target
+    key_folder: str
+    target: Target
+    deadline_s: float
+    answers: str | None
+    definition: dict[str, str] | None
+
+
 class PveGuestProvider(_PveGate):
     """Sets what the provider can't, starts a guest, and waits until it is up."""
 
+    shape = _Guest
     inputs = (
         "name",
         "api",
@@ -309,11 +357,11 @@ class PveGuestProvider(_PveGate):
                 running = False
             pve.put(f"{at}/config", **missing)
         if not running:
-            pve.wait(news["node"], pve.post(f"{at}/status/start"), float(news["deadline_s"]))
+            pve.wait(news["node"], pve.post(f"{at}/status/start"), news["deadline_s"])
         write_keys(news)
         try:
             seen = wait_for(
-                news["name"], lambda: self._up(pve, news), deadline_s=float(news["deadline_s"])
+                news["name"], lambda: self._up(pve, news), deadline_s=news["deadline_s"]
             )
         except NotReady as late:
             look = f"  look at it on {pve.name}: node {news['node']}, {_called(news)}, Console"
@@ -343,9 +391,7 @@ def _moved(pve: Pve, props: Props) -> str:
     if found is None or found["node"] == props["node"]:
         return ""
     tool = "pct" if props["kind"] == "lxc" else "qm"
-    back = (
-        f"`{tool} migrate {int(props['vmid'])} {props['node']}` on {found['node']} brings it back"
-    )
+    back = f"`{tool} migrate {props['vmid']} {props['node']}` on {found['node']} brings it back"
     return f"{_called(props)} is on node {found['node']} by now; {back}"
 
 
@@ -399,7 +445,7 @@ def _created(pve: Pve, props: Props, definition: Mapping[str, str], half: str) -
             grown |= {key: size} if size else {}
     if props["again"].get("template"):
         told["ostemplate"] = props["again"]["template"]
-    node, vmid = props["node"], int(props["vmid"])
+    node, vmid = props["node"], props["vmid"]
     task = pve.post(f"nodes/{node}/{props['kind']}", vmid=vmid, description=half, **told)
     pve.wait(node, task, MAKING_S)
     return grown
@@ -407,11 +453,11 @@ def _created(pve: Pve, props: Props, definition: Mapping[str, str], half: str) -
 
 def _cloned(pve: Pve, props: Props, definition: Mapping[str, str], half: str) -> dict[str, str]:
     """Clone a guest and set it as it was; return to what which disks are to be grown."""
-    node, vmid, again = props["node"], int(props["vmid"]), props["again"]
+    node, vmid, again = props["node"], props["vmid"], props["again"]
     at = f"nodes/{node}/qemu"
     named = {"name": definition["name"]} if "name" in definition else {}
     full = 0 if again.get("linked") else 1
-    source = int(again["clone"])
+    source = again["clone"]
     task = pve.post(f"{at}/{source}/clone", newid=vmid, full=full, description=half, **named)
     pve.wait(node, task, MAKING_S)
     there = pve.get(f"{at}/{vmid}/config")
@@ -456,14 +502,9 @@ def _gib(size: str) -> int:
 
 def _lacking(config: Props, props: Props) -> Props:
     """Return what the guest is to be set to and is not, in the API's words."""
-    # The engine hands over whole numbers as floats.
-    wanted = {
-        key: int(value) if isinstance(value, float) else value
-        for key, value in props["config"].items()
-    }
     return {
         key: value
-        for key, value in wanted.items()
+        for key, value in props["config"].items()
         if not _holds(str(config.get(key, UNSET.get(key))), str(value))
     }
 
@@ -473,9 +514,21 @@ def _holds(found: str, wanted: str) -> bool:
     return found == wanted or ("," in wanted and set(wanted.split(",")) <= set(found.split(",")))
 
 
+class _Template(TypedDict):
+    name: str
+    api: Api
+    node: str
+    kind: str
+    vmid: int
+    again: _Again
+    instance: str
+    definition: dict[str, str] | None
+
+
 class PveTemplateProvider(_PveGate):
     """Keeps a template that guests are cloned from."""
 
+    shape = _Template
     inputs = ("name", "api", "node", "kind", "vmid", "again", "instance")
     moves = ("node", "vmid")
 
@@ -483,9 +536,9 @@ class PveTemplateProvider(_PveGate):
     def seen(self, pve: Pve, props: Props) -> Seen:
         config = pve.find(_config(props))
         if config is None:
-            return Seen(ok=False, text=f"template {int(props['vmid'])} is not there any more")
+            return Seen(ok=False, text=f"template {props['vmid']} is not there any more")
         whole = _is_template(config) and not _is_half_made(config)
-        text = f"template {int(props['vmid'])} is {'there' if whole else 'half-made'}"
+        text = f"template {props['vmid']} is {'there' if whole else 'half-made'}"
         return Seen(ok=whole, text=text)
 
     @override
@@ -493,7 +546,7 @@ class PveTemplateProvider(_PveGate):
         pve = Pve(news["api"])
         if not self.seen(pve, news).ok:
             if not olds.get("definition"):
-                raise PveError(f"template {int(news['vmid'])} was removed while it was being made")
+                raise PveError(f"template {news['vmid']} was removed while it was being made")
             if pve.find(_config(news)) is not None:
                 _remove(pve, news)
             _again(pve, olds)
@@ -508,7 +561,7 @@ class PveTemplateProvider(_PveGate):
             _again(pve, props)
 
 
-class PveTemplate(Resource, module="nestlab", name="PveTemplate"):
+class PveTemplate(BorderResource, module="nestlab", name="PveTemplate"):
     """A template of a node that is there; ``image`` is the volume that its disk was made from."""
 
     def __init__(
@@ -535,7 +588,7 @@ class PveTemplate(Resource, module="nestlab", name="PveTemplate"):
         super().__init__(PveTemplateProvider(), name, props, opts)
 
 
-class PveGuestGate(Resource, module="nestlab", name="PveGuestGate"):
+class PveGuestGate(BorderResource, module="nestlab", name="PveGuestGate"):
     """A guest or container of a node that is up.
 
     ``config`` is what the provider can't set; ``again`` what it would be made from again: ``image``, a

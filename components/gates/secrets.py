@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import secrets
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+from pulumi.dynamic import CreateResult, DiffResult
 from typing_extensions import override
+
+from components.gates.base import BorderProvider, BorderResource
 
 if TYPE_CHECKING:
     from components.gates.base import Props
@@ -22,11 +24,20 @@ VNC_LENGTH = 8
 READABLE = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
 """Letters that are not taken for one another when read from a sheet."""
 
+KINDS = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
+"""What every password has some of."""
 
-class SshKeyProvider(ResourceProvider):
+
+class _KeyPair(TypedDict):
+    comment: str
+    private: str | None
+    public: str | None
+
+
+class SshKeyProvider(BorderProvider):
     """Makes Ed25519 key pairs."""
 
-    serialize_as_secret_always = False
+    shape = _KeyPair
 
     @override
     def create(self, props: Props) -> CreateResult:
@@ -49,7 +60,7 @@ class SshKeyProvider(ResourceProvider):
         return DiffResult(changes=False)
 
 
-class SshKey(Resource, module="nestlab", name="SshKey"):
+class SshKey(BorderResource, module="nestlab", name="SshKey"):
     """An Ed25519 key pair in OpenSSH's formats."""
 
     private: pulumi.Output[str]
@@ -66,24 +77,34 @@ class SshKey(Resource, module="nestlab", name="SshKey"):
         )
 
 
-class PasswordProvider(ResourceProvider):
+class _Password(TypedDict):
+    name: str
+    length: int
+    value: str | None
+
+
+class PasswordProvider(BorderProvider):
     """Makes passwords."""
 
-    serialize_as_secret_always = False
+    shape = _Password
 
     @override
     def create(self, props: Props) -> CreateResult:
-        made = "".join(secrets.choice(READABLE) for _ in range(int(props["length"])))
-        return CreateResult(str(props["name"]), {**props, "value": made})
+        length = self.given(props)["length"]
+        while True:
+            made = "".join(secrets.choice(READABLE) for _ in range(length))
+            # Windows refuses one that has no digit, as one of twelve would be.
+            if all(any(letter in kind for letter in made) for kind in KINDS):
+                return CreateResult(str(props["name"]), {**props, "value": made})
 
     @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        differs = _olds["length"] != _news["length"]
+        differs = self.stored(_olds)["length"] != self.given(_news)["length"]
         return DiffResult(changes=differs, replaces=["length"] if differs else [])
 
 
-class Password(Resource, module="nestlab", name="Password"):
-    """A random password of letters and digits that can be read aloud."""
+class Password(BorderResource, module="nestlab", name="Password"):
+    """A random password of small letters, capitals and digits that can be read aloud; ``length`` >= 3."""
 
     value: pulumi.Output[str]
     """The password, secret."""

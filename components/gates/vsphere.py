@@ -8,24 +8,24 @@ was removed by hand. A guest that was removed is made again with the UUID by whi
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pulumi
-from pulumi.dynamic import Resource
 from typing_extensions import override
 
+from components.gates import probes
 from components.gates.api import ApiGate, ask, cleared, glance, is_ours, slot_seen
+from components.gates.base import BorderResource
 from components.gates.keys import remove_keys, write_keys
 from components.remote import vsphere_hardware as hardware
-from components.remote.shell import Unreachable
-from components.remote.vsphere import Vsphere, VsphereError, sdk
+from components.remote.shell import Target, Unreachable
+from components.remote.vsphere import Api, Vsphere, VsphereError, sdk
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from components.gates.base import Props
-    from components.remote.vsphere import Api
 
 PORTS = 128
 """Of a standard switch, which ESXi widens by itself."""
@@ -46,9 +46,23 @@ class _VsphereGate(ApiGate):
         raise NotImplementedError
 
 
+class _Node(TypedDict):
+    name: str
+    api: Api
+    server: str
+    datacenter: str
+    node: str
+    datastore: str
+    host: str | None
+    pool: str | None
+    store: str | None
+    endpoint: str | None
+
+
 class VsphereNodeProvider(_VsphereGate):
     """Looks up the ids of a host and its datastore, by which the provider takes them."""
 
+    shape = _Node
     inputs = ("name", "api", "server", "datacenter", "node", "datastore")
     moves = ("server", "datacenter", "node", "datastore")
 
@@ -69,7 +83,7 @@ def _ids(vcenter: Vsphere, props: Props) -> dict[str, str]:
     return {"host": found.host, "pool": found.pool, "store": found.store}
 
 
-class VsphereNode(Resource, module="nestlab", name="VsphereNode"):
+class VsphereNode(BorderResource, module="nestlab", name="VsphereNode"):
     """One host that is there. Who is replaced with it is made anew when the lab moves to another."""
 
     host: pulumi.Output[str]
@@ -112,9 +126,25 @@ POLICY = {
 """What machines on a port group may do, in the provider's words, which policies read, and the API's."""
 
 
+class _Network(TypedDict):
+    name: str
+    api: Api
+    datacenter: str
+    host: str
+    group: str
+    switch: str
+    own: bool
+    allowPromiscuous: bool
+    allowForgedTransmits: bool
+    allowMacChanges: bool
+    network: str | None
+    network_id: str | None
+
+
 class VsphereNetworkProvider(_VsphereGate):
     """Makes a port group, and a switch without network cards where it is to have its own."""
 
+    shape = _Network
     inputs = ("name", "api", "datacenter", "host", "group", "switch", "own", *POLICY)
     moves = ("host", "group")
 
@@ -213,7 +243,7 @@ def _found(info: Any, props: Props) -> tuple[Any, Any]:
     return switch, group
 
 
-class VsphereNetworkGate(Resource, module="nestlab", name="VsphereNetworkGate"):
+class VsphereNetworkGate(BorderResource, module="nestlab", name="VsphereNetworkGate"):
     """A port group of a host that is there: on a switch of its ``own``, or on one that has to be there.
 
     Its name has digits that only this lab knows, so what is called so is the lab's own.
@@ -252,9 +282,20 @@ class VsphereNetworkGate(Resource, module="nestlab", name="VsphereNetworkGate"):
         super().__init__(VsphereNetworkProvider(), name, props, opts)
 
 
+class _Slot(TypedDict):
+    name: str
+    api: Api
+    server: str
+    datacenter: str
+    called: str
+    owner: str
+    left: bool | None
+
+
 class VsphereSlotProvider(_VsphereGate):
     """Keeps the name of a guest from others, and clears what a killed run left there."""
 
+    shape = _Slot
     inputs = ("name", "api", "server", "datacenter", "called", "owner")
     moves = ("server", "datacenter", "called")
 
@@ -294,7 +335,7 @@ def _is_ours(vcenter: Vsphere, machine: Any, props: Props) -> bool:
     return is_ours(note, props)
 
 
-class VsphereSlot(Resource, module="nestlab", name="VsphereSlot"):
+class VsphereSlot(BorderResource, module="nestlab", name="VsphereSlot"):
     """The name of a guest in a datacenter's folder of machines."""
 
     def __init__(
@@ -320,9 +361,31 @@ class VsphereSlot(Resource, module="nestlab", name="VsphereSlot"):
         super().__init__(VsphereSlotProvider(), name, props, opts)
 
 
+class _Guest(TypedDict):
+    name: str
+    api: Api
+    datacenter: str
+    host: str
+    pool: str
+    store: str
+    uuid: str
+    called: str
+    layer: int
+    instance: str
+    wanted: hardware.Wanted
+    probe: probes.Probe
+    reach: Target
+    key_folder: str
+    target: Target
+    deadline_s: float
+    answers: str | None
+    definition: str | None
+
+
 class VsphereGuestProvider(_VsphereGate):
     """Sets what the provider can't, starts a guest, and waits until it is up."""
 
+    shape = _Guest
     inputs = (
         "name",
         "api",
@@ -382,7 +445,7 @@ class VsphereGuestProvider(_VsphereGate):
                 vcenter.reconfigure(machine, hardware.correction(config, news["wanted"], store))
                 config, _ = _told(vcenter, machine)
             if state != "poweredOn":
-                vcenter.power_on(machine, float(news["deadline_s"]))
+                vcenter.power_on(machine, news["deadline_s"])
             definition = hardware.definition(config)
         write_keys(news)
         return {**news, "answers": self._wait(news).text, "definition": definition}
@@ -403,9 +466,9 @@ class VsphereGuestProvider(_VsphereGate):
                     return Seen(ok=False, text=str(silent))
 
             try:
-                return wait_for(props["name"], up, deadline_s=float(props["deadline_s"]))
+                return wait_for(props["name"], up, deadline_s=props["deadline_s"])
             except NotReady as late:
-                where = f"layer {int(props['layer'])}, guest {props['called']}"
+                where = f"layer {props['layer']}, guest {props['called']}"
                 look = f"https://{props['api']['server']}/ui, Launch Web Console"
                 raise NotReady(f"{late}\n  look at it ({where}): {look}") from None
 
@@ -435,7 +498,7 @@ def _told(vcenter: Vsphere, machine: Any) -> tuple[Any, str]:
     return told["config"], str(told["runtime.powerState"])
 
 
-class VsphereGuestGate(Resource, module="nestlab", name="VsphereGuestGate"):
+class VsphereGuestGate(BorderResource, module="nestlab", name="VsphereGuestGate"):
     """A guest that is up; ``uuid`` is how the provider knows it, ``wanted`` see `vsphere_hardware`."""
 
     answers: pulumi.Output[str]

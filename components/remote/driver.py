@@ -50,7 +50,7 @@ def must(
 class Driver(Protocol):
     """The commands of one hypervisor for one kind of object; it holds no state.
 
-    ``wanted`` is plain data with a "name". Whole numbers may arrive as floats.
+    ``wanted`` is of the shape that `components.remote.wanted` has for the kind of object.
     """
 
     replaced_by: tuple[str, ...]

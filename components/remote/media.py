@@ -66,7 +66,7 @@ class FileMediumDriver:
 
     def glance(self, shell: Shell, wanted: Props) -> Seen:
         """See `Driver.glance`."""
-        path, expected = self.called(wanted), str(int(wanted["size"]))
+        path, expected = self.called(wanted), str(wanted["size"])
         size = shell.run(["stat", "-c", "%s", path]).out.strip()
         if not size:
             return Seen(ok=False, text=f"{path} is not there any more")

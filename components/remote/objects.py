@@ -8,22 +8,53 @@ real thing, update in place or replace. `components.hypervisors.wanted` says wha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from pulumi.dynamic import CheckFailure, CheckResult, DiffResult, Resource
+from pulumi.dynamic import DiffResult
 from typing_extensions import override
 
-from components.gates.base import Gate, Props, has_unknown
+from components.gates.base import BorderResource, Gate, Props
+from components.gates.codec import has_unknown
 from components.remote.driver import Driver, DriverError, driver_of
-from components.remote.shell import Unreachable, keep, shell_of
+from components.remote.shell import Target, Unreachable, keep, shell_of
 from components.remote.waiting import NotReady, Seen, say, wait_for
+from components.remote.wanted import Container, Guest, Medium, Network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import pulumi
 
     from components.remote.shell import Shell
+
+
+class _Object(TypedDict):
+    name: str
+    driver: str
+    target: Target
+    deadline_s: float
+    answers: str | None
+    called: str | None
+
+
+class _Network(_Object):
+    wanted: Network
+
+
+class _Medium(_Object):
+    wanted: Medium
+
+
+class _Guest(_Object):
+    wanted: Guest
+
+
+class _Container(_Object):
+    wanted: Container
+
+
+SHAPES = {"network": _Network, "medium": _Medium, "guest": _Guest, "container": _Container}
+"""By the last word of the driver's name."""
 
 
 class RemoteObjectProvider(Gate):
@@ -33,10 +64,15 @@ class RemoteObjectProvider(Gate):
     unasked = ("deadline_s",)
 
     @override
-    def check(self, _olds: Props, news: Props) -> CheckResult:
+    def shape_of(self, props: Props) -> Any:
+        return SHAPES[props["driver"].rpartition(".")[2]]
+
+    @override
+    def problems(self, news: Props) -> Iterable[tuple[str, str]]:
         wanted = news["wanted"]
         problem = "" if has_unknown(wanted) else driver_of(news["driver"]).problem(wanted)
-        return CheckResult(news, [CheckFailure("wanted", problem)] if problem else [])
+        if problem:
+            yield "wanted", problem
 
     @override
     def look(self, props: Props) -> Seen:
@@ -58,7 +94,7 @@ class RemoteObjectProvider(Gate):
                 return Seen(ok=False, text=str(silent))
 
         try:
-            seen = wait_for(news["name"], patiently, deadline_s=float(news["deadline_s"]))
+            seen = wait_for(news["name"], patiently, deadline_s=news["deadline_s"])
         except NotReady as late:
             raise NotReady(f"{late}\n  look at it on {shell.name}") from None
         keep(shell)
@@ -69,18 +105,18 @@ class RemoteObjectProvider(Gate):
         driver_of(props["driver"]).remove(shell_of(props["target"]), props["wanted"])
 
     @override
-    def delete(self, _id: str, _props: Props) -> None:
+    def end(self, props: Props) -> None:
         # Nobody else removes it: a place that does not answer is a failure. With its whole place it
         # is not asked for (deleted_with).
-        self.retire(_props)
+        self.retire(props)
 
     @override
-    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        found = super().diff(_id, _olds, _news)
-        old, new = _olds.get("wanted") or {}, _news.get("wanted") or {}
-        hard = driver_of(_olds["driver"]).replaced_by
+    def compare(self, olds: Props, news: Props) -> DiffResult:
+        found = super().compare(olds, news)
+        old, new = olds.get("wanted") or {}, news.get("wanted") or {}
+        hard = driver_of(olds["driver"]).replaced_by
         if not has_unknown(new) and any(old.get(key) != new.get(key) for key in hard):
-            say(f"{_olds['name']}: made anew, what is in it is lost")
+            say(f"{olds['name']}: made anew, what is in it is lost")
             return DiffResult(changes=True, replaces=["wanted"], delete_before_replace=True)
         return found
 
@@ -91,7 +127,7 @@ def _asks(wanted: Props) -> bool:
 
 def _answers(shell: Shell, wanted: Props) -> Seen:
     """Ask whether a guest that runs takes a connection, from the hypervisor it runs on."""
-    host, port = wanted["ready"]["host"], int(wanted["ready"]["port"])
+    host, port = wanted["ready"]["host"], wanted["ready"]["port"]
     if shell.connects(host, port):
         return Seen(ok=True, text=f"{host}:{port} answers")
     return Seen(ok=False, text=f"{wanted['name']} runs, and {host}:{port} takes no connection yet")
@@ -103,7 +139,7 @@ def _called(driver: Driver, wanted: Props) -> str:
     return name
 
 
-class RemoteObject(Resource, module="nestlab", name="RemoteObject"):
+class RemoteObject(BorderResource, module="nestlab", name="RemoteObject"):
     """An object made by a driver; done when it is as wanted, and runs if it is something that runs."""
 
     answers: pulumi.Output[str]

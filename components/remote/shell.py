@@ -64,6 +64,8 @@ class Target(TypedDict, total=False):
     user: str
     private_key: str
     host_key: str
+    password: str
+    """Of the user, a secret, for probes that log in to an API."""
 
 
 class Unreachable(Exception):
@@ -368,12 +370,12 @@ def shell_of(target: Target) -> Shell:
     """Return the shell of ``target``; one connection per place and process, shared by threads."""
     if target["kind"] == "local":
         return LocalShell()
-    identity = (target["host"], int(target["port"]), target["user"], target["host_key"])
+    identity = (target["host"], target["port"], target["user"], target["host_key"])
     with _shells_lock:
         if identity not in _shells:
             _shells[identity] = SshShell(
                 host=target["host"],
-                port=int(target["port"]),
+                port=target["port"],
                 user=target["user"],
                 private_key=target["private_key"],
                 host_key=target["host_key"],

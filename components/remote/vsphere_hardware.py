@@ -1,17 +1,37 @@
 """What a vSphere machine is made of: whether it is as wanted, what mends it, what makes it again.
 
-``wanted`` is plain data: ``memory_mib``, ``cores``, ``nics`` (``mac``, ``model``, ``network``), ``cds``
-(files of its datastore, in the order of the drives) and ``boot``. Devices that somebody added stay.
+Devices that somebody added stay.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from components.remote.vsphere import VERSION, sdk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+
+class Nic(TypedDict):
+    """One network card."""
+
+    mac: str
+    model: str
+    network: str
+
+
+class Wanted(TypedDict):
+    """What a machine is to be made of."""
+
+    memory_mib: int
+    cores: int
+    nics: list[Nic]
+    cds: list[str]
+    """Files of its datastore, in the order of the drives."""
+    boot: list[str]
+    """Of cdrom, hd, network."""
+
 
 IDE_KEYS = (200, 201)
 """Every machine has these two controllers, with these keys."""
@@ -39,15 +59,15 @@ UNCHECKED = ".checkMACAddress"
 """Ends the name of a setting that lets a card have an address that is not VMware's."""
 
 
-def differences(config: Any, wanted: Mapping[str, Any]) -> list[str]:
+def differences(config: Any, wanted: Wanted) -> list[str]:
     """Return in what a machine is not as wanted, in words."""
     found = []
-    for word, key, value in (
-        ("MiB of memory", "memory_mib", config.hardware.memoryMB),
-        ("cores", "cores", config.hardware.numCPU),
+    for word, value, right in (
+        ("MiB of memory", config.hardware.memoryMB, wanted["memory_mib"]),
+        ("cores", config.hardware.numCPU, wanted["cores"]),
     ):
-        if value != int(wanted[key]):
-            found.append(f"has {value} {word} instead of {int(wanted[key])}")
+        if value != right:
+            found.append(f"has {value} {word} instead of {right}")
     there = {card.macAddress.lower(): card for card in _cards(config)}
     for nic in wanted["nics"]:
         card = there.get(nic["mac"].lower())
@@ -64,19 +84,19 @@ def differences(config: Any, wanted: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def while_it_runs(config: Any, wanted: Mapping[str, Any]) -> bool:
+def while_it_runs(config: Any, wanted: Wanted) -> bool:
     """Whether a running machine can be put right: another disc in a drive, a NIC on another network."""
     macs = {card.macAddress.lower() for card in _cards(config)}
     return (
-        config.hardware.memoryMB == int(wanted["memory_mib"])
-        and config.hardware.numCPU == int(wanted["cores"])
+        config.hardware.memoryMB == wanted["memory_mib"]
+        and config.hardware.numCPU == wanted["cores"]
         and all(nic["mac"].lower() in macs for nic in wanted["nics"])
         and len(_drives(config)) >= len(wanted["cds"])
         and _boots(config) == list(wanted["boot"])
     )
 
 
-def correction(config: Any, wanted: Mapping[str, Any], store: str) -> Any:
+def correction(config: Any, wanted: Wanted, store: str) -> Any:
     """Return what a machine is told so that it is as wanted."""
     vim = sdk().vim
 
@@ -86,10 +106,10 @@ def correction(config: Any, wanted: Mapping[str, Any], store: str) -> Any:
             *_cards_put_right(config, wanted["nics"]),
         ]
     )
-    if config.hardware.memoryMB != int(wanted["memory_mib"]):
-        spec.memoryMB = int(wanted["memory_mib"])
-    if config.hardware.numCPU != int(wanted["cores"]):
-        spec.numCPUs = spec.numCoresPerSocket = int(wanted["cores"])
+    if config.hardware.memoryMB != wanted["memory_mib"]:
+        spec.memoryMB = wanted["memory_mib"]
+    if config.hardware.numCPU != wanted["cores"]:
+        spec.numCPUs = spec.numCoresPerSocket = wanted["cores"]
     if _boots(config) != list(wanted["boot"]):
         # All of them: what is left out is not left alone.
         spec.bootOptions = config.bootOptions or vim.vm.BootOptions()
@@ -286,7 +306,7 @@ def _drives_put_right(config: Any, paths: Sequence[str], store: str) -> list[Any
     return changes
 
 
-def _cards_put_right(config: Any, nics: Sequence[Mapping[str, str]]) -> list[Any]:
+def _cards_put_right(config: Any, nics: Sequence[Nic]) -> list[Any]:
     vim = sdk().vim
 
     kinds = vim.vm.device

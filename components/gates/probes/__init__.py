@@ -9,13 +9,49 @@ names the module, so a kind of hypervisor that has an API of its own adds a file
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
     from components.remote.shell import Shell
     from components.remote.waiting import Seen
 
 Props = dict[str, Any]
+
+
+class Command(TypedDict, total=False):
+    """One that has to end well before a machine counts as up."""
+
+    argv: list[str]
+    holds: str
+    """What its output has to hold."""
+    stdin: str
+
+
+class Forward(TypedDict):
+    """A port of the host above that leads to one behind it."""
+
+    port: int
+    host: str
+    to: int
+
+
+class Probe(TypedDict, total=False):
+    """What is asked of a machine; ``kind`` says by which module here, the rest which of them read."""
+
+    kind: str
+    host: str
+    port: int
+    network: str
+    mac: str
+    address: str
+    """The lease that is planned; empty for none."""
+    commands: list[Command]
+    steady: int
+    """How often in a row they have to end well; 1."""
+    forward: list[Forward]
+    url: str
+    node: str
+    storages: list[str]
 
 
 class Place(Protocol):

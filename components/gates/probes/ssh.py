@@ -31,7 +31,7 @@ def probe(props: Props, place: Place) -> Seen:
     """See `components.gates.probes.probe`."""
     forward(props, place)
     seen = Seen(ok=True, text="answers over SSH")
-    for turn in range(int(props["probe"].get("steady") or 1)):
+    for turn in range(props["probe"].get("steady", 1)):
         if turn:
             time.sleep(PAUSE_S)
         seen = _asked(fresh_shell(props["reach"]), props["probe"])
@@ -44,7 +44,7 @@ def glance(props: Props, place: Place) -> Seen:
     """Its SSH server takes connections: a login would cost an emulated machine half a second."""
     del place
     reach = props["reach"]
-    host, port = reach["host"], int(reach["port"])
+    host, port = reach["host"], reach["port"]
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as silent:
@@ -56,8 +56,8 @@ def glance(props: Props, place: Place) -> Seen:
 def _asked(shell: Shell, wanted: Mapping[str, Any]) -> Seen:
     last = "answers over SSH"
     for command in wanted["commands"]:
-        argv, holds = command["argv"], command.get("holds") or ""
-        stdin = str(command.get("stdin") or "").encode()
+        argv, holds = command["argv"], command.get("holds", "")
+        stdin = command.get("stdin", "").encode()
         done = shell.run(argv, stdin=stdin, timeout_s=COMMAND_S)
         if not done.ok:
             return Seen(ok=False, text=f"`{argv[0]}`: {done.said}")
@@ -75,7 +75,7 @@ def forward(props: Props, place: Place) -> None:
     is a list of ``{port, host, to}``: a port of the host above, address and port behind it.
     """
     for each in props["probe"].get("forward") or ():
-        unit = UNIT.format(port=int(each["port"]))
+        unit = UNIT.format(port=each["port"])
         if place.shell.run(["systemctl", "is-active", f"{unit}.socket"]).ok:
             continue
         place.shell.run(
@@ -83,8 +83,8 @@ def forward(props: Props, place: Place) -> None:
                 "systemd-run",
                 "--collect",
                 f"--unit={unit}",
-                f"--socket-property=ListenStream={int(each['port'])}",
+                f"--socket-property=ListenStream={each['port']}",
                 "/lib/systemd/systemd-socket-proxyd",
-                f"{each['host']}:{int(each['to'])}",
+                f"{each['host']}:{each['to']}",
             ]
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def probe(props: Props, place: Place) -> Seen:
     """See `components.gates.probes.probe`."""
-    host, port = props["probe"]["host"], int(props["probe"]["port"])
+    host, port = props["probe"]["host"], props["probe"]["port"]
     if place.shell.connects(host, port):
         return Seen(ok=True, text=f"{host}:{port} answers")
     return Seen(ok=False, text=f"{host}:{port} takes no connection yet")

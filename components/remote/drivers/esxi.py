@@ -178,15 +178,15 @@ def _unescaped(value: str) -> str:
 
 
 def _has_disk(wanted: Props) -> bool:
-    return bool(wanted["image"] or int(wanted["disk_gib"]))
+    return bool(wanted["image"] or wanted["disk_gib"])
 
 
 def _decided(wanted: Props) -> dict[str, str]:
     """Return the settings that the stack decides; what of them was changed by hand is mended."""
     found = {
         "displayName": wanted["name"],
-        "memSize": str(int(wanted["memory_mib"])),
-        "numvcpus": str(int(wanted["cores"])),
+        "memSize": str(wanted["memory_mib"]),
+        "numvcpus": str(wanted["cores"]),
         "firmware": "efi" if wanted["firmware"] == "uefi" else "bios",
         "bios.bootOrder": ",".join(BOOT[each] for each in wanted["boot"]),
         "annotation": f"nestlab {wanted['owner']}",
@@ -396,7 +396,7 @@ class GuestDriver:
         """Say why a guest that is set up well does not run, or not the next time."""
         if (state := _state(shell, vmid)) != "on":
             return f"is {state}"
-        if _starts(shell, vmid) is not bool(wanted["autostart"]):
+        if _starts(shell, vmid) is not wanted["autostart"]:
             return f"{'does not start' if wanted['autostart'] else 'starts'} with its host"
         return ""
 
@@ -411,7 +411,7 @@ class GuestDriver:
             if vmid:
                 _stop(shell, wanted, vmid)
             if grows:
-                size = f"{int(wanted['disk_gib'])}G"
+                size = f"{wanted['disk_gib']}G"
                 _must(shell, ["vmkfstools", "-X", size, f"{home}/{name}.vmdk"], timeout_s=COPY_S)
             text = render_vmx(_merged(have, wanted))
             shell.put(text.encode(), f"{home}/{name}.vmx", timeout_s=UPLOAD_S)
@@ -421,7 +421,7 @@ class GuestDriver:
             vmid = _revived(shell, wanted, broken)
         if not vmid:
             vmid = _must(shell, ["vim-cmd", "solo/registervm", f"{home}/{name}.vmx"]).strip()
-        _autostart(shell, vmid, on=bool(wanted["autostart"]))
+        _autostart(shell, vmid, on=wanted["autostart"])
         _kept(shell)
         if _state(shell, vmid) != "on":
             _must(shell, ["vim-cmd", "vmsvc/power.on", vmid], timeout_s=POWER_S)
@@ -484,12 +484,12 @@ class GuestDriver:
             if wanted["image"]:
                 made = ["vmkfstools", "-i", wanted["image"], "-d", "thin", half]
             else:
-                made = ["vmkfstools", "-c", f"{int(wanted['disk_gib'])}G", "-d", "thin", half]
+                made = ["vmkfstools", "-c", f"{wanted['disk_gib']}G", "-d", "thin", half]
             _must(shell, made, timeout_s=COPY_S)
             _must(shell, ["vmkfstools", "-E", half, disk])
             there = _read(shell, disk)
         wrong = _wrong_size(there, wanted)
-        if wrong and not wanted["image"] and _size(there) > int(wanted["disk_gib"]) * GIB:
+        if wrong and not wanted["image"] and _size(there) > wanted["disk_gib"] * GIB:
             raise DriverError(_lossy(wanted, f"has a disk that {wrong}"))
         return bool(wrong)
 
@@ -510,7 +510,7 @@ def _revived(shell: Shell, wanted: Props, broken: Sequence[str]) -> str:
 
 
 def _unfit_size(wanted: Props) -> str:
-    cores, memory = int(wanted["cores"]), int(wanted["memory_mib"])
+    cores, memory = wanted["cores"], wanted["memory_mib"]
     if cores > MOST_CORES:
         return (
             f"{cores} cores, and ESXi's free licence allows {MOST_CORES} in one guest (R163): "
@@ -610,7 +610,7 @@ def _wrong_size(descriptor: str | None, wanted: Props) -> str:
     """Say what is wrong with a disk, from its descriptor; empty when nothing is."""
     if descriptor is None:
         return "is gone"
-    have, want = _size(descriptor), int(wanted["disk_gib"]) * GIB
+    have, want = _size(descriptor), wanted["disk_gib"] * GIB
     if not have or not want or have == want or (wanted["image"] and have > want):
         return ""
     return f"is {have / GIB:g} GiB and not {want / GIB:g}"
@@ -677,7 +677,7 @@ class MediumDriver:
 
     def glance(self, shell: Shell, wanted: Props) -> Seen:
         """See `Driver.glance`."""
-        path, size = self.called(wanted), int(wanted["size"])
+        path, size = self.called(wanted), wanted["size"]
         done = shell.run(["stat", "-c", "%s", path])
         if not done.ok:
             return Seen(ok=False, text=f"{path} is not there any more")

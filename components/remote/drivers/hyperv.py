@@ -193,7 +193,7 @@ class MediumDriver:
 
     def look(self, shell: Shell, wanted: Props) -> Seen:
         """See `Driver.look`; its SHA-256 was checked when it was sent."""
-        size = int(wanted["size"])
+        size = wanted["size"]
         found = {row["Name"]: row["Length"] for row in self._files(shell, wanted)}
         name = _file(wanted).rpartition("/")[2]
         if name not in found:
@@ -259,7 +259,7 @@ def _folder(wanted: Props) -> str:
 
 def _file(wanted: Props) -> str:
     """Return its path with forward slashes: another content has another name."""
-    content = wanted["sha256"][:12].lower() or str(int(wanted["size"]))
+    content = wanted["sha256"][:12].lower() or str(wanted["size"])
     return f"{_folder(wanted)}/{content}{Path(wanted['name']).suffix.lower()}"
 
 
@@ -475,7 +475,7 @@ class NetworkDriver:
                 "New-NetIPAddress",
                 InterfaceIndex=interface,
                 IPAddress=wanted["gateway"],
-                PrefixLength=int(wanted["prefix"]),
+                PrefixLength=wanted["prefix"],
             )
         _translate(shell, script, wanted, seen)
         if script.calls:
@@ -538,7 +538,7 @@ def _nat(wanted: Props) -> str:
 
 
 def _stray(rows: Sequence[Row], wanted: Props) -> list[Row]:
-    right = (wanted["gateway"], int(wanted["prefix"]))
+    right = (wanted["gateway"], wanted["prefix"])
     return [row for row in rows if (row["IPAddress"], row["PrefixLength"]) != right]
 
 
@@ -753,7 +753,7 @@ class GuestDriver:
 
 def _problem_of_hardware(wanted: Props) -> str:
     """Say what Hyper-V does not give a guest; empty when it gives all of it."""
-    memory = int(wanted["memory_mib"])
+    memory = wanted["memory_mib"]
     if memory < LEAST_MIB or memory % 2:
         return f"{memory} MiB of memory: Hyper-V gives {LEAST_MIB} or more, by twos"
     models = [_model(nic) for nic in wanted["nics"]]
@@ -791,7 +791,7 @@ def _mac(nic: Props) -> str:
 
 
 def _has_disk(wanted: Props) -> bool:
-    return bool(wanted["image"] or int(wanted["disk_gib"]))
+    return bool(wanted["image"] or wanted["disk_gib"])
 
 
 def _ours(row: Row, wanted: Props) -> bool:
@@ -878,7 +878,7 @@ def _still(shell: Shell, wanted: Props) -> _Found:
 
 def _keeps_its_disk(shell: Shell, found: _Found, wanted: Props) -> None:
     """Refuse to make a disk smaller, or to take it away, while its guest stays."""
-    want = int(wanted["disk_gib"]) * GIB
+    want = wanted["disk_gib"] * GIB
     if DISK in found.files and not found.disk_bytes:
         # In its own words, why it can't be read.
         script = Script()
@@ -911,7 +911,7 @@ def _make(shell: Shell, wanted: Props, found: _Found) -> None:
         "New-VM",
         Name=wanted["name"],
         Generation=_generation(wanted),
-        MemoryStartupBytes=int(wanted["memory_mib"]) * MIB,
+        MemoryStartupBytes=wanted["memory_mib"] * MIB,
         NoVHD=True,
         Path=_home(wanted),
     )
@@ -921,7 +921,7 @@ def _make(shell: Shell, wanted: Props, found: _Found) -> None:
 def _make_disk(script: Script, wanted: Props) -> None:
     """Add what makes the disk, under its name only when it is whole."""
     part = f"{_home(wanted)}\\{PART}"
-    size = int(wanted["disk_gib"]) * GIB
+    size = wanted["disk_gib"] * GIB
     script.add("Remove-Item", may_fail=NO_PATH, LiteralPath=part, Force=True)
     made_of: dict[str, Any] = {"SizeBytes": size} if size else {}
     made_of |= (
@@ -981,7 +981,7 @@ def _settings(work: _Work, vm: Row, wanted: Props, *, expose: bool) -> None:
     if off := [key for key, value in right.items() if vm[key] != value]:
         work.note(f"has {off[0]} {vm[off[0]]}, not {right[off[0]]}")
         work.script.add("Set-VM", take=work.vm, **right)
-    cores = int(wanted["cores"])
+    cores = wanted["cores"]
     if vm["ProcessorCount"] != cores or expose:
         said = "sees virtualization" if expose else f"has {vm['ProcessorCount']} cores, not {cores}"
         work.note(said, off=True)
@@ -991,7 +991,7 @@ def _settings(work: _Work, vm: Row, wanted: Props, *, expose: bool) -> None:
 
 
 def _memory(work: _Work, vm: Row, wanted: Props) -> None:
-    size = int(wanted["memory_mib"]) * MIB
+    size = wanted["memory_mib"] * MIB
     if vm["MemoryStartup"] != size or vm["DynamicMemoryEnabled"]:
         has = (
             "dynamic memory" if vm["DynamicMemoryEnabled"] else f"{vm['MemoryStartup'] // MIB} MiB"
@@ -1002,7 +1002,7 @@ def _memory(work: _Work, vm: Row, wanted: Props) -> None:
 
 def _system_disk(work: _Work, found: _Found, guest: _Guest, wanted: Props) -> bool:
     """Make, grow and plug in the system disk; return whether it is another drive than before."""
-    path, size = _disk(wanted), int(wanted["disk_gib"]) * GIB
+    path, size = _disk(wanted), wanted["disk_gib"] * GIB
     home = f"{_home(wanted)}\\".lower()
     # A checkpoint made by hand has its own file, beside the disk it stands on.
     mine = [row for row in guest.drives if (row["Path"] or "").lower().startswith(home)]

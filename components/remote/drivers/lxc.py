@@ -160,8 +160,8 @@ def configuration(wanted: Props) -> str:
     """Return what the lab decides of a container, in LXC's format (lxc.container.conf(5))."""
     lines = [
         f"lxc.start.auto = {int(wanted['autostart'])}",
-        f"lxc.cgroup2.memory.max = {int(wanted['memory_mib'])}M",
-        f"lxc.cgroup2.cpu.max = {int(wanted['cores']) * 100000} 100000",
+        f"lxc.cgroup2.memory.max = {wanted['memory_mib']}M",
+        f"lxc.cgroup2.cpu.max = {wanted['cores'] * 100000} 100000",
     ]
     if wanted["command"]:
         lines += _init(wanted["command"])

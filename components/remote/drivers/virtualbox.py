@@ -547,7 +547,7 @@ class MediumDriver:
         """See `Driver.glance`: by its size, which a base made of it does not share."""
         name, path = wanted["name"], self.called(wanted)
         size = shell.run(["stat", "-c", "%s", path]).out.strip()
-        expected = str(int(wanted["size"]))
+        expected = str(wanted["size"])
         if not size:
             return Seen(ok=False, text=f"{path} is not there any more")
         if _is_iso(wanted) and size != expected:
@@ -586,7 +586,7 @@ class MediumDriver:
 
     def _upload(self, shell: Shell, wanted: Props, path: str) -> None:
         size = shell.run(["stat", "-c", "%s", path]).out.strip()
-        if size != str(int(wanted["size"])) or wrong_sum(shell, wanted, path, timeout_s=UPLOAD_S):
+        if size != str(wanted["size"]) or wrong_sum(shell, wanted, path, timeout_s=UPLOAD_S):
             send(shell, wanted, path, timeout_s=UPLOAD_S)
 
     def _convert(self, shell: Shell, wanted: Props, path: str) -> None:
@@ -610,7 +610,7 @@ def _is_iso(wanted: Props) -> bool:
 
 
 def _tag(wanted: Props) -> str:
-    of = f"{int(wanted['size'])} {str(wanted['sha256']).lower()}"
+    of = f"{wanted['size']} {str(wanted['sha256']).lower()}"
     return hashlib.sha256(of.encode()).hexdigest()[:8]
 
 
@@ -712,7 +712,7 @@ def settings(wanted: Props, plugs: Sequence[tuple[str, str]]) -> Iterator[tuple[
     mark = f"nestlab {wanted['owner']}"
     yield "description", mark, mark
     for key, number in (("memory", wanted["memory_mib"]), ("cpus", wanted["cores"]), ("vram", 16)):
-        yield key, str(int(number)), str(int(number))
+        yield key, str(number), str(number)
     chipset = CHIPSETS[wanted["machine"]]
     yield "chipset", chipset, chipset
     yield "firmware", "efi" if efi else "bios", "EFI" if efi else "BIOS"
@@ -736,7 +736,7 @@ def settings(wanted: Props, plugs: Sequence[tuple[str, str]]) -> Iterator[tuple[
 
 def _screen(console: Props) -> Iterator[tuple[str, str, str]]:
     """Yield its RDP screen: on loopback only, where nobody but root of the host gets at it."""
-    port = str(int(console["port"]))
+    port = str(console["port"])
     if port == "0" or console["type"] == "none":
         yield "vrde", "off", "off"
         return
@@ -781,7 +781,7 @@ class GuestDriver:
             return Seen(ok=False, text=f"guest {name}: {unplugged}")
         if other := self._other(wanted, info, plugs):
             return Seen(ok=False, text=f"guest {name} is not set up as the stack says: {other}")
-        if self._starts_with_host(shell, wanted) is not bool(wanted["autostart"]):
+        if self._starts_with_host(shell, wanted) is not wanted["autostart"]:
             return Seen(ok=False, text=f"guest {name}: whether it starts with its host has changed")
         state = info.get("VMState", "in an unknown state")
         return Seen(ok=state == "running", text=f"guest {name} is {state}")
@@ -807,7 +807,7 @@ class GuestDriver:
                 info = self._info(shell, wanted) or info
             self._set(shell, wanted, info, plugs)
         self._start(shell, wanted)
-        self._start_with_host(shell, wanted, on=bool(wanted["autostart"]))
+        self._start_with_host(shell, wanted, on=wanted["autostart"])
 
     def remove(self, shell: Shell, wanted: Props) -> None:
         """See `Driver.remove`."""
@@ -926,7 +926,7 @@ class GuestDriver:
         return f"{folder(wanted)}/disk.complete"
 
     def _make_disk(self, shell: Shell, wanted: Props, info: Mapping[str, str]) -> None:
-        path, size = disk(wanted), int(wanted["disk_gib"]) * 1024
+        path, size = disk(wanted), wanted["disk_gib"] * 1024
         for key, held in _plugged(info):
             if held == path:
                 self._unplug(shell, wanted, key)
@@ -1071,8 +1071,8 @@ def _impossible(wanted: Props) -> str:
     for nic in wanted["nics"]:
         if nic["model"] and nic["model"] not in NICS:
             return f"NIC model {nic['model']}: VirtualBox has {', '.join(NICS)}"
-    if int(wanted["cores"]) > MOST_CORES:
-        return f"{int(wanted['cores'])} cores: VirtualBox gives a guest {MOST_CORES} at most"
+    if wanted["cores"] > MOST_CORES:
+        return f"{wanted['cores']} cores: VirtualBox gives a guest {MOST_CORES} at most"
     most = MOST_NICS[wanted["machine"]]
     if len(wanted["nics"]) > most:
         return f"{len(wanted['nics'])} NICs: the chipset {wanted['machine']} has {most} at most"

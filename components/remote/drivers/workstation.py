@@ -254,7 +254,7 @@ def net(wanted: Props) -> Net:
                 f"no address of {subnet} is left for Workstation's NAT device, which needs one of its "
                 "own: take a larger subnet"
             )
-    return Net(subnet, host, nat, bool(wanted["dhcp"]), domain, fixed)
+    return Net(subnet, host, nat, wanted["dhcp"], domain, fixed)
 
 
 def dhcpd_conf(made: Net, vmnet: str) -> str:
@@ -670,8 +670,8 @@ def settings(wanted: Props, plugs: Sequence[str], vmdk: str = DISK) -> dict[str,
     ``vmdk`` is what its disk is called at the moment: a snapshot puts another before it.
     """
     found = dict(_fixed(wanted))
-    found["memsize"] = str(int(wanted["memory_mib"]))
-    found["numvcpus"] = found["cpuid.coresPerSocket"] = str(int(wanted["cores"]))
+    found["memsize"] = str(wanted["memory_mib"])
+    found["numvcpus"] = found["cpuid.coresPerSocket"] = str(wanted["cores"])
     found["firmware"] = "efi" if wanted["firmware"] == "uefi" else "bios"
     found["bios.bootOrder"] = ",".join(BOOT[each] for each in wanted["boot"])
     bus = wanted["disk_bus"] or "sata"
@@ -691,7 +691,7 @@ def settings(wanted: Props, plugs: Sequence[str], vmdk: str = DISK) -> dict[str,
     for number, (nic, vmnet) in enumerate(zip(wanted["nics"], plugs, strict=True)):
         found |= _nic(f"ethernet{number}", nic, vmnet)
     console = wanted["console"]
-    port = int(console["port"]) if console["type"] != "none" else 0
+    port = console["port"] if console["type"] != "none" else 0
     found["RemoteDisplay.vnc.enabled"] = TRUE if port else FALSE
     if port:
         found["RemoteDisplay.vnc.port"] = str(port)
@@ -721,7 +721,7 @@ def has_disk(wanted: Props) -> bool:
 def _secrets(wanted: Props) -> dict[str, str]:
     """Return what is written and never compared: VMware may keep a password in another form."""
     console = wanted["console"]
-    open_ = console["type"] != "none" and int(console["port"])
+    open_ = console["type"] != "none" and console["port"]
     password = console["password"] if open_ else ""
     return {"RemoteDisplay.vnc.password": password, "RemoteDisplay.vnc.key": ""}
 
@@ -818,10 +818,10 @@ class GuestDriver:
                 yield f"{nic['network']!r} is no network of Workstation's"
         if len(wanted["nics"]) > MOST_NICS:
             yield f"{len(wanted['nics'])} NICs: Workstation gives a guest {MOST_NICS} at most"
-        if int(wanted["cores"]) > MOST_CORES:
-            yield f"{int(wanted['cores'])} cores: Workstation gives a guest {MOST_CORES} at most"
-        if int(wanted["memory_mib"]) % 4:
-            yield f"{int(wanted['memory_mib'])} MiB: Workstation gives memory in steps of 4 MiB"
+        if wanted["cores"] > MOST_CORES:
+            yield f"{wanted['cores']} cores: Workstation gives a guest {MOST_CORES} at most"
+        if wanted["memory_mib"] % 4:
+            yield f"{wanted['memory_mib']} MiB: Workstation gives memory in steps of 4 MiB"
 
     def look(self, shell: Shell, wanted: Props) -> Seen:
         """See `Driver.look`."""
@@ -837,7 +837,7 @@ class GuestDriver:
             return Seen(ok=False, text=str(unplugged))
         if other := self._other(wanted, found, plugs):
             return Seen(ok=False, text=f"guest {name} is not set up as the stack says: {other}")
-        if self._starts_with_host(wanted, found) is not bool(wanted["autostart"]):
+        if self._starts_with_host(wanted, found) is not wanted["autostart"]:
             return Seen(ok=False, text=f"guest {name}: whether it starts with its host has changed")
         state = "running" if found.on else "suspended" if found.saved else "off"
         return Seen(ok=found.on, text=f"guest {name} is {state}")
@@ -990,7 +990,7 @@ class GuestDriver:
         old.sort(key=lambda each: not each.endswith(f"/{COMPLETE}"))
         if old:
             _must(shell, "rm", "-rf", "--one-file-system", *old)
-        path, size = f"{home}/{DISK}", int(wanted["disk_gib"])
+        path, size = f"{home}/{DISK}", wanted["disk_gib"]
         if wanted["image"]:
             form = ["-O", "vmdk", "-o", "adapter_type=lsilogic,subformat=monolithicSparse"]
             _must(shell, "qemu-img", "convert", *form, wanted["image"], path, timeout_s=COPY_S)
@@ -1031,7 +1031,7 @@ class GuestDriver:
         return f"{WANTS}/{UNIT.format(name=wanted['name'])}" in found.listed
 
     def _start_with_host(self, shell: Shell, wanted: Props, found: Found) -> None:
-        on = bool(wanted["autostart"])
+        on = wanted["autostart"]
         if self._starts_with_host(wanted, found) is on:
             return
         if on:

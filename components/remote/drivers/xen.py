@@ -137,7 +137,7 @@ def files(wanted: Props) -> dict[str, str]:
     netdev = f"[NetDev]\nName={device}\nKind=bridge\n"
     lines = [
         f"[Match]\nName={device}\n\n[Network]",
-        f"Address={wanted['gateway']}/{int(wanted['prefix'])}",
+        f"Address={wanted['gateway']}/{wanted['prefix']}",
         "ConfigureWithoutCarrier=yes\nLinkLocalAddressing=no\nIPv6AcceptRA=no",
     ]
     if nat:
@@ -270,13 +270,13 @@ class NetworkDriver:
     def _down(self, shell: Shell, wanted: Props) -> str:
         """Say what of it does not run, empty for nothing."""
         device = wanted["bridge"]
-        address = f"{wanted['gateway']}/{int(wanted['prefix'])}"
+        address = f"{wanted['gateway']}/{wanted['prefix']}"
         shown = shell.run(["ip", "-o", "-4", "addr", "show", "dev", device])
         if not shown.ok:
             return f"is down: its bridge {device} is gone"
         if address not in shown.out.split():
             return f"is down: its host does not have {address} there"
-        if self._serves(shell, device) is not bool(wanted["dhcp"]):
+        if self._serves(shell, device) is not wanted["dhcp"]:
             return f"has {'no ' if wanted['dhcp'] else ''}dnsmasq@{device} running"
         return ""
 
@@ -374,8 +374,8 @@ def configuration(wanted: Props) -> str:
         "name": wanted["name"],
         "uuid": wanted["owner"],
         "type": "pv",
-        "memory": int(wanted["memory_mib"]),
-        "vcpus": int(wanted["cores"]),
+        "memory": wanted["memory_mib"],
+        "vcpus": wanted["cores"],
         "kernel": GRUB,
         "disk": drives,
         # On one line: xendomains.service looks there for the bridges to wait for.
@@ -486,7 +486,7 @@ class GuestDriver:
             return f"guest {name} is not set up as the stack says: its settings were changed"
         if self._lost(shell, wanted):
             return f"guest {name} has lost its disk"
-        if self._starts_with_host(shell, wanted) is not bool(wanted["autostart"]):
+        if self._starts_with_host(shell, wanted) is not wanted["autostart"]:
             return f"whether guest {name} starts with its host has changed"
         return ""
 
@@ -508,10 +508,10 @@ class GuestDriver:
         if not told.ok:
             return f"xl does not say what it is ({said(told)})"
         config = json.loads(told.out)[0]["config"]
-        kib = int(wanted["memory_mib"]) * 1024
+        kib = wanted["memory_mib"] * 1024
         wants: dict[str, Any] = {
             "name": wanted["name"],
-            "cores": int(wanted["cores"]),
+            "cores": wanted["cores"],
             "memory (KiB)": kib,
             "most memory (KiB)": kib,
             "disks": [(device, path, not cd) for device, path, cd in disks(wanted)],
@@ -576,7 +576,7 @@ class GuestDriver:
         return [self._complete(wanted)] if own else []
 
     def _make_disk(self, shell: Shell, wanted: Props) -> None:
-        path, size = f"{folder(wanted)}/disk.img", int(wanted["disk_gib"]) << 30
+        path, size = f"{folder(wanted)}/disk.img", wanted["disk_gib"] << 30
         _must(shell, "mkdir", "-p", folder(wanted))
         # Sparse: a file takes what a guest has written.
         _must(shell, "rm", "-f", self._complete(wanted), path)
@@ -587,7 +587,7 @@ class GuestDriver:
             if size and has > size:
                 raise DriverError(
                     f"guest {wanted['name']}: its image has {has} bytes, and disk_gib says "
-                    f"{int(wanted['disk_gib'])} GiB: make it larger, or leave it out"
+                    f"{wanted['disk_gib']} GiB: make it larger, or leave it out"
                 )
         if size:
             _must(shell, "truncate", "-s", str(size), path)

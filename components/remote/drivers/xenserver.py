@@ -549,7 +549,7 @@ class MediumDriver:
 
     def _arrived(self, shell: Shell, path: str, wanted: Props) -> bool:
         done = shell.run(["stat", "-c", "%s", path])
-        return done.ok and done.out.strip() == str(int(wanted["size"]))
+        return done.ok and done.out.strip() == str(wanted["size"])
 
     def _import(self, shell: Shell, wanted: Props) -> None:
         """Have the image as a disk in the storage."""
@@ -612,7 +612,7 @@ def _differs(shell: Shell, path: str, wanted: Props) -> str:
 def _notes(wanted: Props) -> Row:
     """Return what an image that is complete says of itself; its owner comes last."""
     return {
-        "nestlab-size": str(int(wanted["size"])),
+        "nestlab-size": str(wanted["size"]),
         "nestlab-sha256": wanted["sha256"].lower() or "unknown",
         "nestlab": wanted["owner"],
     }
@@ -681,9 +681,7 @@ class GuestDriver:
         if wanted["video"] not in VIDEO:
             return f"XAPI has no adapter {wanted['video']!r}: take {' or '.join(VIDEO)}"
         if wanted["disk_gib"] > MOST_GIB:
-            return (
-                f"a disk of {int(wanted['disk_gib'])} GiB given, and its storage ends at {MOST_GIB}"
-            )
+            return f"a disk of {wanted['disk_gib']} GiB given, and its storage ends at {MOST_GIB}"
         return self._unfit(wanted) or self._unanswered(wanted)
 
     def _unfit(self, wanted: Props) -> str:
@@ -850,13 +848,13 @@ class GuestDriver:
 
     def _size(self, row: Row, wanted: Props) -> list[Step]:
         uuid, steps = row["uuid"], []
-        size = str(int(wanted["memory_mib"]) * MIB)
+        size = str(wanted["memory_mib"] * MIB)
         limits = ("static-min", "dynamic-min", "dynamic-max", "static-max")
         if any(row[f"memory-{each}"] != size for each in limits):
             words = [f"{each}={size}" for each in limits]
             command = ("vm-memory-limits-set", f"uuid={uuid}", *words)
             steps.append(Step("memory", [command], halted=True))
-        cores = int(wanted["cores"])
+        cores = wanted["cores"]
         most, first = int(row["VCPUs-max"]), int(row["VCPUs-at-startup"])
         if (most, first) != (cores, cores):
             words = [f"VCPUs-max={cores}", f"VCPUs-at-startup={cores}"]
@@ -912,7 +910,7 @@ class GuestDriver:
         return steps
 
     def _disk(self, host: Host, row: Row, wanted: Props) -> list[Step]:
-        size = int(wanted["disk_gib"]) * GIB
+        size = wanted["disk_gib"] * GIB
         plugs = {
             vbd["vdi-uuid"]: vbd["userdevice"]
             for vbd in host.all("vbd", vm_uuid=row["uuid"], type="Disk")

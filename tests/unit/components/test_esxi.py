@@ -77,9 +77,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def guest(**other: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "name": "web",
-        "memory_mib": 512.0,
-        "cores": 2.0,
-        "disk_gib": 4.0,
+        "memory_mib": 512,
+        "cores": 2,
+        "disk_gib": 4,
         "disk_bus": "sata",
         "firmware": "bios",
         "machine": "pc",
@@ -96,8 +96,8 @@ def guest(**other: Any) -> dict[str, Any]:
         "iso": ISO,
         "image": "",
         "autostart": True,
-        "console": {"type": "vnc", "listen": "127.0.0.1", "port": 0.0, "password": ""},
-        "ready": {"probe": "none", "host": "", "port": 0.0},
+        "console": {"type": "vnc", "listen": "127.0.0.1", "port": 0, "password": ""},
+        "ready": {"probe": "none", "host": "", "port": 0},
         "store": STORE,
         "owner": OWNER,
     }
@@ -110,7 +110,7 @@ def network(**other: Any) -> dict[str, Any]:
         "mode": "isolated",
         "bridge": "nl0123456789",
         "subnet": "10.78.0.0/24",
-        "prefix": 24.0,
+        "prefix": 24,
         "gateway": "10.78.0.1",
         "dhcp": False,
         "dhcp_start": "",
@@ -187,10 +187,10 @@ def test_a_guest_is_made_runs_and_is_left_alone_by_the_next_up(machine: Machine)
     "other",
     [
         {},
-        {"image": IMAGE, "disk_gib": 0.0, "iso": "", "boot": ["hd"]},
-        {"image": IMAGE, "disk_gib": 3.0},
-        {"disk_gib": 0.0, "boot": ["cdrom"], "autostart": False},
-        {"disk_bus": "scsi", "firmware": "uefi", "cores": 1.0, "nics": []},
+        {"image": IMAGE, "disk_gib": 0, "iso": "", "boot": ["hd"]},
+        {"image": IMAGE, "disk_gib": 3},
+        {"disk_gib": 0, "boot": ["cdrom"], "autostart": False},
+        {"disk_bus": "scsi", "firmware": "uefi", "cores": 1, "nics": []},
         {"disk_bus": "ide"},
     ],
     ids=["iso", "image", "image-larger", "no-disk", "scsi-uefi-1-core", "ide"],
@@ -204,7 +204,7 @@ def test_what_is_made_of_it_is_what_was_wanted(machine: Machine, other: dict[str
 def test_a_disk_is_a_copy_of_its_image_as_large_as_wanted(
     machine: Machine, name: str, size: int
 ) -> None:
-    wanted = guest(image=IMAGE, disk_gib=0.0 if name == "image" else 3.0)
+    wanted = guest(image=IMAGE, disk_gib=0 if name == "image" else 3)
     GUEST.ensure(machine.shell(), wanted)
     descriptor = machine.path(f"{HOME}/web.vmdk").read_text()
     assert f"RW {size << 21} " in descriptor
@@ -221,7 +221,7 @@ def test_a_retry_after_any_failure_makes_one_guest(
             state["fault_exit"] = exits
         return machine
 
-    wanted = guest(image=image, disk_gib=3.0)
+    wanted = guest(image=image, disk_gib=3)
     tried = every_failure(
         make, lambda it: GUEST.ensure(it.shell(), wanted), lambda it: right(it, wanted)
     )
@@ -229,9 +229,9 @@ def test_a_retry_after_any_failure_makes_one_guest(
 
 
 EDITS: dict[str, dict[str, Any]] = {
-    "memory": {"memory_mib": 1024.0},
-    "cores": {"cores": 1.0},
-    "disk": {"disk_gib": 8.0},
+    "memory": {"memory_mib": 1024},
+    "cores": {"cores": 1},
+    "disk": {"disk_gib": 8},
     "cd": {"iso": "", "boot": ["hd"]},
     "boot": {"boot": ["hd", "cdrom"]},
     "autostart": {"autostart": False},
@@ -259,7 +259,7 @@ def test_an_edit_changes_the_guest_and_keeps_its_disk(
 
 
 def test_a_retry_after_any_failure_of_an_edit_ends_as_edited(machine: Machine) -> None:
-    wanted = guest(memory_mib=1024.0, disk_gib=8.0, autostart=False)
+    wanted = guest(memory_mib=1024, disk_gib=8, autostart=False)
 
     def made() -> Machine:
         GUEST.ensure(new(machine).shell(), guest())
@@ -278,7 +278,7 @@ def test_what_esxi_and_people_wrote_into_a_guest_survives_an_edit(machine: Machi
 
     rewrite(machine, by_hand)
     assert GUEST.glance(shell, guest()).ok, "neither is the stack's"
-    GUEST.ensure(shell, guest(memory_mib=1024.0))
+    GUEST.ensure(shell, guest(memory_mib=1024))
     after = vmx(machine)
     assert after["guestOS"] == "debian12-64"
     assert after["annotation"] == f"nestlab {OWNER}\na note"
@@ -291,11 +291,11 @@ def test_a_snapshot_made_by_hand_is_not_thrown_away(machine: Machine) -> None:
     rewrite(machine, lambda found: found.update({"sata0:0.fileName": "web-000001.vmdk"}))
     machine.path(f"{HOME}/web-000001.vmdk").write_text("a snapshot")
     assert GUEST.glance(shell, guest()).ok
-    GUEST.ensure(shell, guest(memory_mib=1024.0))
+    GUEST.ensure(shell, guest(memory_mib=1024))
     assert vmx(machine)["sata0:0.fileName"] == "web-000001.vmdk"
 
 
-@pytest.mark.parametrize("disk_gib", [2.0, 0.0])
+@pytest.mark.parametrize("disk_gib", [2, 0])
 def test_a_disk_is_never_made_smaller(machine: Machine, disk_gib: float) -> None:
     shell = machine.shell()
     GUEST.ensure(shell, guest())
@@ -492,7 +492,7 @@ def test_a_guest_with_tools_ends_by_itself_before_its_settings_change(machine: M
     with machine.changing() as state:
         state["tools"] = True
     before = len(machine.calls)
-    GUEST.ensure(machine.shell(), guest(memory_mib=1024.0))
+    GUEST.ensure(machine.shell(), guest(memory_mib=1024))
     said = [call.argv[0] for call in machine.calls[before:] if call.command == "vim-cmd"]
     assert "vmsvc/power.shutdown" in said
     assert "vmsvc/power.off" not in said
@@ -520,8 +520,8 @@ def test_a_mac_of_vmwares_own_range_is_taken(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        ({"cores": 9.0}, "9 cores, and ESXi's free licence allows 8 in one guest (R163)"),
-        ({"memory_mib": 510.0}, "steps of 4"),
+        ({"cores": 9}, "9 cores, and ESXi's free licence allows 8 in one guest (R163)"),
+        ({"memory_mib": 510}, "steps of 4"),
         ({"disk_bus": "virtio"}, "'virtio': ESXi has sata, scsi, ide"),
         ({"image": "/x/base.qcow2"}, "qemu-img convert"),
         ({"nics": [guest()["nics"][0] | {"model": "virtio"}]}, "NIC 0 is 'virtio'"),
@@ -598,7 +598,7 @@ def medium(tmp_path: Path, data: bytes = b"a medium", **other: Any) -> dict[str,
     plain = {
         "name": "live.iso",
         "path": str(source),
-        "size": float(len(data)),
+        "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "store": STORE,
         "owner": OWNER,

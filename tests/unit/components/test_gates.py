@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from components.gates import keys as key_files
 from components.gates import machine, network, probes
-from components.gates.base import UNKNOWN, has_unknown
+from components.gates.codec import UNKNOWN, has_unknown
 from components.gates.machine import MachineGateProvider
 from components.gates.network import NetworkGateProvider
 from components.gates.probes import lease, libvirt
@@ -58,6 +58,7 @@ def of_machine(**other: Any) -> dict[str, Any]:
         "key_folder": "",
         "console_log": "",
         "deadline_s": 5.0,
+        "reset_s": 0.0,
     }
     return props | other
 
@@ -174,13 +175,22 @@ def test_a_place_that_does_not_answer_is_a_change_told_in_words(
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("field", ["instance", "uri", "probe", "reach", "domain", "key_folder"])
-def test_another_input_is_a_change_without_looking(field: str, place: FakeLibvirt) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, "other") for field in ("instance", "uri", "domain", "key_folder")),
+        ("probe", {"kind": "libvirt"}),
+        ("reach", {"port": 23}),
+    ],
+)
+def test_another_input_is_a_change_without_looking(
+    field: str, value: object, place: FakeLibvirt
+) -> None:
     place.domain("web")
     outs = MachineGateProvider().create(of_machine()).outs
     assert outs
     place.said.clear()
-    news = of_machine(**{field: {"kind": "other"}})
+    news = of_machine(**{field: value})
     assert MachineGateProvider().diff("", outs, news).changes is True
     assert not place.said
 
@@ -194,7 +204,13 @@ def test_another_deadline_is_no_change(place: FakeLibvirt) -> None:
 
 
 @pytest.mark.parametrize(
-    "unknown", [UNKNOWN, {"port": UNKNOWN}, {"a": [1, {"b": UNKNOWN}]}, rpc.UNKNOWN]
+    "unknown",
+    [
+        UNKNOWN,
+        {"port": UNKNOWN},
+        rpc.UNKNOWN,
+        rpc.deserialize_property(rpc.UNKNOWN, keep_unknowns=True),
+    ],
 )
 def test_what_is_not_known_yet_is_a_change_and_nobody_is_asked(
     unknown: Any, place: FakeLibvirt
@@ -397,7 +413,7 @@ def test_keys_for_libvirts_clients_are_written_for_the_owner_alone(
 
 def test_a_port_beside_22_is_in_the_known_hosts_as_openssh_writes_it(tmp_path: Path) -> None:
     props = keys(tmp_path / "kvm2")
-    props["reach"]["port"] = 2209.0
+    props["reach"]["port"] = 2209
     key_files.write_keys(props)
     text = (tmp_path / "kvm2" / "known_hosts").read_text()
     assert text == "[10.77.0.5]:2209 ssh-ed25519 AA\n"
@@ -607,11 +623,15 @@ def test_passwords_are_as_long_as_vnc_takes_and_can_be_read_aloud() -> None:
     assert {len(each) for each in made} == {8}, "VNC takes no more and would ignore the rest"
     assert set("".join(made)) <= set(READABLE)
     assert not set("0O1lI") & set(READABLE)
+    for each in made:
+        kinds = {letter.isdigit() or letter.islower() + 2 for letter in each}
+        assert len(kinds) == 3, "Windows wants three kinds of letters"
 
 
 def test_another_length_is_another_password() -> None:
-    same = PasswordProvider().diff("", {"length": 8.0}, {"length": 8})
-    other = PasswordProvider().diff("", {"length": 8.0}, {"length": 10})
+    old = {"name": "p", "length": 8.0}
+    same = PasswordProvider().diff("", old, {"name": "p", "length": 8})
+    other = PasswordProvider().diff("", old, {"name": "p", "length": 10})
     assert (same.changes, other.changes, other.replaces) == (False, True, ["length"])
 
 

@@ -66,7 +66,7 @@ def network(**other: Any) -> dict[str, Any]:
         "mode": "nat",
         "bridge": "nl0123456789",
         "subnet": "10.78.0.0/24",
-        "prefix": 24.0,
+        "prefix": 24,
         "gateway": "10.78.0.1",
         "dhcp": False,
         "dhcp_start": "",
@@ -97,9 +97,9 @@ def nic(**other: Any) -> dict[str, Any]:
 def guest(**other: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "name": "web",
-        "memory_mib": 512.0,
-        "cores": 1.0,
-        "disk_gib": 2.0,
+        "memory_mib": 512,
+        "cores": 1,
+        "disk_gib": 2,
         "disk_bus": "ide",
         "firmware": "bios",
         "machine": "pc",
@@ -122,7 +122,7 @@ def medium(path: Path, **other: Any) -> dict[str, Any]:
         "name": path.name,
         "path": str(path),
         "sha256": "",
-        "size": float(path.stat().st_size) if path.exists() else 0.0,
+        "size": path.stat().st_size if path.exists() else 0,
         "store": STORE,
         "owner": OWNER,
     }
@@ -147,16 +147,16 @@ GUESTS = {
     "generation 1 from an ISO": guest(),
     "generation 2 from an ISO": guest(firmware="uefi", boot=["cdrom", "hd"]),
     "generation 2 from an image": guest(
-        firmware="uefi", image=IMAGE, iso="", disk_gib=4.0, boot=["hd"]
+        firmware="uefi", image=IMAGE, iso="", disk_gib=4, boot=["hd"]
     ),
     "generation 1 from an image, two NICs, without autostart": guest(
         image=IMAGE,
-        disk_gib=0.0,
+        disk_gib=0,
         boot=["hd", "network", "cdrom"],
         nics=[nic(model="legacy"), nic(mac="52:54:00:00:00:0a")],
         autostart=False,
     ),
-    "without disk or network": guest(disk_gib=0.0, nics=[], boot=["cdrom"]),
+    "without disk or network": guest(disk_gib=0, nics=[], boot=["cdrom"]),
 }
 
 
@@ -575,7 +575,7 @@ def no_guest(machine: Machine) -> None:
 )
 def test_every_failure_leaves_one_guest_or_none(machine: Machine, which: str) -> None:
     wanted = GUESTS[which]
-    after = {**wanted, "memory_mib": 768.0, "cores": 2.0, "nics": [nic(mac="52:54:00:00:00:77")]}
+    after = {**wanted, "memory_mib": 768, "cores": 2, "nics": [nic(mac="52:54:00:00:00:77")]}
 
     def do(machine: Machine) -> None:
         GUEST.ensure(machine.shell(), wanted)
@@ -602,7 +602,7 @@ def test_a_command_that_ends_at_any_cmdlet_is_finished_by_the_next_one(
     machine: Machine, which: str, how: str
 ) -> None:
     wanted = GUESTS.get(which, guest())
-    after = guest(memory_mib=768.0, disk_gib=3.0, nics=[], boot=["hd", "cdrom"])
+    after = guest(memory_mib=768, disk_gib=3, nics=[], boot=["hd", "cdrom"])
 
     def act(machine: Machine) -> None:
         if which == "the removal":
@@ -685,7 +685,7 @@ def test_new_settings_are_given_in_any_state(
     with machine.changing() as known:
         vm_of(known)["State"] = state
     number = only(machine)["Id"]
-    after = guest(memory_mib=1024.0, disk_gib=3.0)
+    after = guest(memory_mib=1024, disk_gib=3)
     GUEST.ensure(shell, after)
     as_wanted(after)(machine)
     assert only(machine)["Id"] == number, "it is the same guest"
@@ -708,7 +708,7 @@ def test_a_medium_and_a_network_are_changed_while_the_guest_runs(machine: Machin
 
 def test_a_disk_never_shrinks_and_is_never_taken_away(machine: Machine) -> None:
     shell = make_guest(machine, guest()).shell()
-    for less in (1.0, 0.0):
+    for less in (1, 0):
         wanted = guest(disk_gib=less, boot=["cdrom"])
         assert not GUEST.look(shell, wanted).ok
         with pytest.raises(DriverError, match="it can grow, not shrink; write 2, or remove"):
@@ -772,8 +772,8 @@ def test_two_guests_of_one_name_are_told_apart(machine: Machine) -> None:
     with machine.changing() as state:
         theirs = next(vm for vm in state["vms"].values() if OTHER in vm["Path"])
         theirs.update(Name="web", State="Off")
-    GUEST.ensure(shell, guest(memory_mib=768.0))
-    assert GUEST.look(shell, guest(memory_mib=768.0)).ok
+    GUEST.ensure(shell, guest(memory_mib=768))
+    assert GUEST.look(shell, guest(memory_mib=768)).ok
     GUEST.remove(shell, guest())
     (left,) = machine.state["vms"].values()
     assert OTHER in left["Path"]
@@ -832,8 +832,8 @@ def test_an_image_that_was_changed_under_its_clones_is_told(machine: Machine) ->
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        (guest(memory_mib=31.0), "31 MiB of memory: Hyper-V gives 32 or more, by twos"),
-        (guest(memory_mib=513.0), "513 MiB of memory"),
+        (guest(memory_mib=31), "31 MiB of memory: Hyper-V gives 32 or more, by twos"),
+        (guest(memory_mib=513), "513 MiB of memory"),
         (guest(firmware="uefi", nics=[nic(model="legacy")]), "a legacy NIC with firmware uefi"),
         (guest(boot=["network"]), "boot from the network with firmware bios"),
         (guest(image="C:\\x.qcow2"), "Hyper-V takes .vhdx alone"),

@@ -38,8 +38,8 @@ def wanted(**other: Any) -> dict[str, Any]:
         "template": "busybox",
         "archive": "",
         "sha256": "",
-        "memory_mib": 64.0,
-        "cores": 2.0,
+        "memory_mib": 64,
+        "cores": 2,
         "command": [],
         "autostart": True,
         "bridge": "nl0123456789",
@@ -261,9 +261,9 @@ def test_removing_what_is_not_there_is_no_failure(host: FakeLxcHost) -> None:
 def test_another_setting_stops_rewrites_and_starts_and_keeps_the_files(host: FakeLxcHost) -> None:
     outs = created()
     host.files[f"{HOME}/box/rootfs/root/homework"] = b"done"
-    assert differs(outs, memory_mib=128.0)
+    assert differs(outs, memory_mib=128)
     host.said.clear()
-    RemoteObjectProvider().update("", outs, props(memory_mib=128.0))
+    RemoteObjectProvider().update("", outs, props(memory_mib=128))
     steps = [words[0] for words in host.said if words[0] in {"lxc-stop", "tee", "lxc-start"}]
     assert steps == ["lxc-stop", "tee", "lxc-start"]
     assert "lxc.cgroup2.memory.max = 128M" in host.files[CONF].decode()
@@ -311,7 +311,7 @@ def test_what_it_is_made_of_replaces_it_after_the_old_one_is_gone(
 
 def test_a_change_of_settings_alone_replaces_nothing(host: FakeLxcHost) -> None:
     outs = created()
-    found = RemoteObjectProvider().diff("", outs, props(cores=1.0, autostart=False))
+    found = RemoteObjectProvider().diff("", outs, props(cores=1, autostart=False))
     assert found.changes
     assert not found.replaces
     assert host.states

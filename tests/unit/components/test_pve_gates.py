@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from components.gates import pve as gates
-from components.gates.base import UNKNOWN
+from components.gates.codec import UNKNOWN
 from components.gates.pve import (
     PveGuestProvider,
     PveNetworkProvider,

@@ -74,7 +74,7 @@ def network(**other: Any) -> dict[str, Any]:
         "mode": "nat",
         "bridge": "",
         "subnet": "10.78.0.0/24",
-        "prefix": 24.0,
+        "prefix": 24,
         "gateway": "10.78.0.1",
         "dhcp": True,
         "dhcp_start": "10.78.0.2",
@@ -93,9 +93,9 @@ def isolated(**other: Any) -> dict[str, Any]:
 def guest(**other: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "name": "web",
-        "memory_mib": 512.0,
-        "cores": 2.0,
-        "disk_gib": 4.0,
+        "memory_mib": 512,
+        "cores": 2,
+        "disk_gib": 4,
         "disk_bus": "sata",
         "firmware": "bios",
         "machine": "pc",
@@ -107,8 +107,8 @@ def guest(**other: Any) -> dict[str, Any]:
         "iso": f"{STORE}/live.iso",
         "image": "",
         "autostart": True,
-        "console": {"type": "vnc", "listen": "127.0.0.1", "port": 0.0, "password": ""},
-        "ready": {"probe": "none", "host": "", "port": 0.0},
+        "console": {"type": "vnc", "listen": "127.0.0.1", "port": 0, "password": ""},
+        "ready": {"probe": "none", "host": "", "port": 0},
         "store": STORE,
         "owner": OWNER,
     }
@@ -383,7 +383,7 @@ def _medium(at: Path, name: str, content: bytes) -> dict[str, Any]:
         "name": name,
         "path": str(at / name),
         "sha256": sha256,
-        "size": float(len(content)),
+        "size": len(content),
         "store": STORE,
         "owner": NET,
     }
@@ -497,8 +497,8 @@ def test_a_guest_that_is_as_it_should_be_is_not_touched(machine: Machine) -> Non
 
 
 EDITS: dict[str, dict[str, Any]] = {
-    "memory": {"memory_mib": 1024.0},
-    "cores": {"cores": 4.0},
+    "memory": {"memory_mib": 1024},
+    "cores": {"cores": 4},
     "chipset and firmware": {"machine": "q35", "firmware": "uefi"},
     "video": {"video": "none"},
     "boot": {"boot": ["hd", "cdrom", "network"]},
@@ -509,7 +509,7 @@ EDITS: dict[str, dict[str, Any]] = {
     "no NIC": {"nics": []},
     "autostart": {"autostart": False},
     "screen": {
-        "console": {"type": "vnc", "listen": "127.0.0.1", "port": 5901.0, "password": ""}
+        "console": {"type": "vnc", "listen": "127.0.0.1", "port": 5901, "password": ""}
     },
     "NICs": {
         "nics": [
@@ -581,9 +581,9 @@ def test_a_guests_isolated_network_is_found_by_its_owner(machine: Machine) -> No
 
 def test_an_images_disk_is_linked_and_a_larger_one_is_a_copy(machine: Machine) -> None:
     base = f"{STORE}/base.vdi"
-    made(machine, image=base, disk_gib=2.0, iso="", boot=["hd"])
+    made(machine, image=base, disk_gib=2, iso="", boot=["hd"])
     assert machine.state["media"][disk(guest())] == {"kind": "hdd", "mib": 2048, "parent": base}
-    made(machine, image=base, disk_gib=8.0, iso="", boot=["hd"])
+    made(machine, image=base, disk_gib=8, iso="", boot=["hd"])
     assert machine.state["media"][disk(guest())] == {"kind": "hdd", "mib": 8192, "parent": ""}
 
 
@@ -673,7 +673,7 @@ def test_a_guest_in_any_state_is_seen_and_runs_again(state: str, machine: Machin
 @pytest.mark.parametrize("state", ["running", *STATES])
 def test_a_guest_in_any_state_can_be_changed_and_removed(state: str, machine: Machine) -> None:
     harmed(machine, VMState=state)
-    GUEST.ensure(machine.shell(), guest(cores=3.0))
+    GUEST.ensure(machine.shell(), guest(cores=3))
     assert vm(machine)["cpus"] == 3
     assert vm(machine)["VMState"] == "running"
     with machine.changing() as found:
@@ -694,7 +694,7 @@ def test_a_guest_between_two_states_is_waited_for(machine: Machine) -> None:
 
 def test_a_guest_that_another_session_holds_is_waited_for_and_then_told(machine: Machine) -> None:
     harmed(machine, VMState="poweroff", session=4)
-    GUEST.ensure(machine.shell(), guest(cores=3.0))
+    GUEST.ensure(machine.shell(), guest(cores=3))
     with machine.changing() as state:
         state["vms"][OWNER].update(VMState="poweroff", session=10**6)
     told = r"is already locked for a session \(or being unlocked\)\n  .*emergencystop"
@@ -814,7 +814,7 @@ def test_a_disk_in_use_is_not_made_anew_for_want_of_a_mark(machine: Machine) -> 
     made(machine)
     number = machine.path(disk(guest())).stat().st_ino
     machine.path(f"{folder(guest())}/disk.complete").unlink()
-    GUEST.ensure(machine.shell(), guest(cores=3.0))
+    GUEST.ensure(machine.shell(), guest(cores=3))
     assert machine.path(disk(guest())).stat().st_ino == number
 
 
@@ -949,9 +949,9 @@ def test_a_mediums_name_arrives_unchanged_or_is_refused(
     nets = network()
     NETWORK.ensure(machine.shell(), nets)
     using = guest(iso=path if end == ".iso" else "", image="" if end == ".iso" else path)
-    GUEST.ensure(machine.shell(), using | {"disk_gib": 0.0})
-    assert GUEST.look(machine.shell(), using | {"disk_gib": 0.0}).ok
-    GUEST.remove(machine.shell(), using | {"disk_gib": 0.0})
+    GUEST.ensure(machine.shell(), using | {"disk_gib": 0})
+    assert GUEST.look(machine.shell(), using | {"disk_gib": 0}).ok
+    GUEST.remove(machine.shell(), using | {"disk_gib": 0})
     MEDIUM.remove(machine.shell(), wanted)
     assert not [file for file in machine.path(STORE).iterdir() if file.is_file()]
 
@@ -961,7 +961,7 @@ def test_a_mediums_name_arrives_unchanged_or_is_refused(
     [
         ({"owner": "me"}, "is no UUID"),
         ({"video": "qxl"}, "no such adapter; set vga or none"),
-        ({"cores": 65.0}, "64 at most"),
+        ({"cores": 65}, "64 at most"),
         ({"disk_bus": "xen"}, "VirtualBox has sata, ide, scsi, virtio"),
         ({"nics": [{"network": "natnetwork own", "mac": MAC, "model": "vmxnet3", "address": ""}]},
          "VirtualBox has e1000, virtio, pcnet"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from components.gates import vsphere as gates
-from components.gates.base import UNKNOWN
+from components.gates.codec import UNKNOWN
 from components.gates.vsphere import (
     VsphereGuestProvider,
     VsphereNetworkProvider,
@@ -552,7 +552,7 @@ def test_a_wait_ends_in_words_that_say_where_to_look(
     monkeypatch.setattr(vcenter, "power_on", power_on)
     machine.state = "poweredOff"
     with pytest.raises(NotReady) as late:
-        provider.mend({}, guest(deadline_s=0.01))
+        provider.create(guest(deadline_s=0.01))
     first, second = str(late.value).splitlines()
     assert first.startswith("web-gate: not ready after")
     assert first.endswith("last seen: guest lab-web is off")

@@ -22,9 +22,9 @@ from components.remote.vsphere_hardware import (
 UUID = "6fa5a466-5774-522f-912e-f17932e107b7"
 DISK_UUID = "2d4b7901-9456-58bd-8caa-5c05334cf425"
 MAC = "00:50:56:01:02:03"
-WANTED: dict[str, Any] = {
-    "memory_mib": 512.0,
-    "cores": 2.0,
+WANTED: Any = {
+    "memory_mib": 512,
+    "cores": 2,
     "nics": [{"mac": MAC, "model": "vmxnet3", "network": "lab-own"}],
     "cds": ["nestlab/a.iso"],
     "boot": ["hd", "cdrom"],

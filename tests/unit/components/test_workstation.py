@@ -88,7 +88,7 @@ def network(**other: Any) -> dict[str, Any]:
         "mode": "nat",
         "bridge": "",
         "subnet": "10.78.0.0/24",
-        "prefix": 24.0,
+        "prefix": 24,
         "gateway": "10.78.0.1",
         "dhcp": True,
         "dhcp_start": "10.78.0.2",
@@ -104,9 +104,9 @@ def guest(**other: Any) -> dict[str, Any]:
     nic = {"network": f"of {NET}", "mac": MAC, "model": "e1000e", "address": "10.78.0.9"}
     plain: dict[str, Any] = {
         "name": "web",
-        "memory_mib": 512.0,
-        "cores": 2.0,
-        "disk_gib": 4.0,
+        "memory_mib": 512,
+        "cores": 2,
+        "disk_gib": 4,
         "disk_bus": "sata",
         "firmware": "bios",
         "machine": "pc",
@@ -116,8 +116,8 @@ def guest(**other: Any) -> dict[str, Any]:
         "iso": f"{STORE}/live.iso",
         "image": "",
         "autostart": True,
-        "console": {"type": "vnc", "listen": "127.0.0.1", "port": 0.0, "password": ""},
-        "ready": {"probe": "none", "host": "", "port": 0.0},
+        "console": {"type": "vnc", "listen": "127.0.0.1", "port": 0, "password": ""},
+        "ready": {"probe": "none", "host": "", "port": 0},
         "store": STORE,
         "owner": OWNER,
     }
@@ -125,7 +125,7 @@ def guest(**other: Any) -> dict[str, Any]:
 
 
 def medium(path: Path, **other: Any) -> dict[str, Any]:
-    size = float(path.stat().st_size)
+    size = path.stat().st_size
     plain = {"name": "m.iso", "path": str(path), "sha256": "", "size": size}
     return plain | {"store": STORE, "owner": OTHER} | other
 
@@ -430,29 +430,29 @@ def test_a_guest_from_an_iso_runs_as_the_stack_says(machine: Machine) -> None:
 
 
 def test_an_image_becomes_a_disk_of_its_own(machine: Machine) -> None:
-    made(machine, image=f"{STORE}/base.qcow2", iso="", boot=["hd"], disk_gib=8.0, disk_bus="scsi")
+    made(machine, image=f"{STORE}/base.qcow2", iso="", boot=["hd"], disk_gib=8, disk_bus="scsi")
     assert '"capacity": 8589934592' in disk(machine)
     assert f'"image": "{QCOW2.hex()[:64]}"' in disk(machine)
     told = vmx(machine)
     assert told["scsi0:0.filename"] == "disk.vmdk"
     assert told["scsi0.virtualdev"] == "lsilogic"
     assert told["sata0:0.present"] == "FALSE"
-    made(machine, image=f"{STORE}/base.qcow2", iso="", boot=["hd"], disk_gib=0.0)
+    made(machine, image=f"{STORE}/base.qcow2", iso="", boot=["hd"], disk_gib=0)
     assert '"capacity": 2147483648' in disk(machine), "as large as its image"
 
 
 def test_a_guest_without_a_disk_and_with_uefi(machine: Machine) -> None:
-    made(machine, disk_gib=0.0, firmware="uefi", boot=["cdrom"], nics=[], autostart=False)
+    made(machine, disk_gib=0, firmware="uefi", boot=["cdrom"], nics=[], autostart=False)
     assert vmx(machine)["firmware"] == "efi"
     assert not machine.path(f"{HOME}/disk.vmdk").exists()
     assert not machine.path(LINK).is_symlink()
     assert (
-        look(machine, disk_gib=0.0, firmware="uefi", boot=["cdrom"], nics=[], autostart=False) == ""
+        look(machine, disk_gib=0, firmware="uefi", boot=["cdrom"], nics=[], autostart=False) == ""
     )
 
 
 def test_a_screen_has_its_port_and_a_password_that_nobody_is_shown(machine: Machine) -> None:
-    console = {"type": "vnc", "listen": "10.77.0.9", "port": 5901.0, "password": 's|e"cret'}
+    console = {"type": "vnc", "listen": "10.77.0.9", "port": 5901, "password": 's|e"cret'}
     made(machine, console=console)
     told = vmx(machine)
     assert told["remotedisplay.vnc.port"] == "5901"
@@ -475,8 +475,8 @@ def test_a_screen_has_its_port_and_a_password_that_nobody_is_shown(machine: Mach
 @pytest.mark.parametrize(
     ("other", "key", "value"),
     [
-        ({"memory_mib": 1024.0}, "memsize", "1024"),
-        ({"cores": 4.0}, "numvcpus", "4"),
+        ({"memory_mib": 1024}, "memsize", "1024"),
+        ({"cores": 4}, "numvcpus", "4"),
         ({"firmware": "uefi"}, "firmware", "efi"),
         ({"boot": ["hd", "cdrom"]}, "bios.bootorder", "hdd,cdrom"),
         ({"iso": ""}, "sata0:1.present", "FALSE"),
@@ -503,7 +503,7 @@ def test_it_is_off_before_its_settings_change(
 ) -> None:
     made(machine)
     capsys.readouterr()
-    GUEST.ensure(machine.shell(), guest(memory_mib=1024.0))
+    GUEST.ensure(machine.shell(), guest(memory_mib=1024))
     stops = [words[-1] for words in changes(machine) if "stop" in words]
     assert stops == ["soft", "hard"], "VMware Tools are not in every guest"
     said = capsys.readouterr().err
@@ -574,9 +574,9 @@ def test_a_harm_by_hand_is_seen_and_mended(machine: Machine, harm: Any, told: st
 def test_a_suspended_guest_goes_on_before_its_hardware_changes(machine: Machine) -> None:
     made(machine)
     harm_suspended(machine)
-    GUEST.ensure(machine.shell(), guest(memory_mib=1024.0))
+    GUEST.ensure(machine.shell(), guest(memory_mib=1024))
     assert machine.state["resumed"] == [VMX]
-    assert look(machine, memory_mib=1024.0) == ""
+    assert look(machine, memory_mib=1024) == ""
 
 
 def test_a_disk_that_was_removed_is_made_anew_with_nothing_left_of_the_old(
@@ -605,7 +605,7 @@ def test_a_snapshot_that_somebody_took_stays_in_use(machine: Machine) -> None:
     text = changed(machine.path(VMX).read_text(), **{"sata0:0__fileName": "disk-000001.vmdk"})
     machine.path(VMX).write_text(text)
     assert look(machine) == "guest web is off"
-    GUEST.ensure(machine.shell(), guest(memory_mib=1024.0))
+    GUEST.ensure(machine.shell(), guest(memory_mib=1024))
     assert vmx(machine)["sata0:0.filename"] == "disk-000001.vmdk"
     GUEST.ensure(machine.shell(), guest(disk_bus="scsi"))
     assert vmx(machine)["scsi0:0.filename"] == "disk-000001.vmdk"
@@ -673,10 +673,10 @@ def test_a_guest_survives_every_failure(machine: Machine) -> None:
         return machine
 
     def larger(machine: Machine) -> None:
-        GUEST.ensure(machine.shell(), guest(memory_mib=1024.0, autostart=False))
+        GUEST.ensure(machine.shell(), guest(memory_mib=1024, autostart=False))
 
     def kept(machine: Machine) -> None:
-        assert look(machine, memory_mib=1024.0, autostart=False) == ""
+        assert look(machine, memory_mib=1024, autostart=False) == ""
         assert "precious" in disk(machine)
 
     every_failure(precious, larger, kept)
@@ -690,7 +690,7 @@ def test_a_guest_survives_every_failure(machine: Machine) -> None:
 
 
 def test_a_clone_survives_every_failure(machine: Machine) -> None:
-    clone = guest(image=f"{STORE}/base.qcow2", iso="", boot=["hd"], disk_gib=8.0)
+    clone = guest(image=f"{STORE}/base.qcow2", iso="", boot=["hd"], disk_gib=8)
 
     def one(machine: Machine) -> None:
         assert GUEST.look(machine.shell(), clone).ok
@@ -757,7 +757,7 @@ PROPERTY = settings(
 @given(name=TEXTS)
 @example(name="web2")
 def test_any_name_of_a_guest_arrives_unchanged_or_is_refused(machine: Machine, name: str) -> None:
-    wanted = guest(name=name, nics=[], iso="", disk_gib=1.0)
+    wanted = guest(name=name, nics=[], iso="", disk_gib=1)
     if problem := GUEST.problem(wanted):
         assert repr(name) in problem
         return
@@ -811,8 +811,8 @@ def test_a_value_of_a_vmx_is_read_as_it_was_written(value: str) -> None:
         ({"iso": "/x\ny"}, "beyond ASCII's printable ones"),
         ({"image": "/ä"}, "beyond ASCII's printable ones"),
         ({"disk_bus": "virtio"}, "Workstation has sata, scsi here"),
-        ({"cores": 33.0}, "32 at most"),
-        ({"memory_mib": 510.0}, "in steps of 4 MiB"),
+        ({"cores": 33}, "32 at most"),
+        ({"memory_mib": 510}, "in steps of 4 MiB"),
         ({"nics": guest()["nics"] * 11}, "10 at most"),
         ({"nics": [guest()["nics"][0] | {"model": "virtio"}]}, "Workstation has e1000, e1000e"),
         ({"nics": [guest()["nics"][0] | {"mac": 'x"'}]}, "is no MAC"),

@@ -75,7 +75,7 @@ def network(**other: Any) -> dict[str, Any]:
         "mode": "nat",
         "bridge": BRIDGE,
         "subnet": "10.78.0.0/24",
-        "prefix": 24.0,
+        "prefix": 24,
         "gateway": "10.78.0.1",
         "dhcp": True,
         "dhcp_start": "10.78.0.2",
@@ -90,15 +90,15 @@ def network(**other: Any) -> dict[str, Any]:
 def guest(**other: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "name": "web",
-        "memory_mib": 512.0,
-        "cores": 2.0,
-        "disk_gib": 1.0,
+        "memory_mib": 512,
+        "cores": 2,
+        "disk_gib": 1,
         "disk_bus": "xen",
         "nics": [{"network": BRIDGE, "mac": MAC, "model": "netfront", "address": "10.78.0.9"}],
         "iso": f"{STORE}/live.iso",
         "image": "",
         "autostart": True,
-        "ready": {"probe": "none", "host": "", "port": 0.0},
+        "ready": {"probe": "none", "host": "", "port": 0},
         "store": STORE,
         "owner": OWNER,
     }
@@ -265,7 +265,7 @@ def test_a_medium_is_sent_once_and_again_when_it_is_damaged(
         "name": "live.iso",
         "path": str(tmp_path / "live.iso"),
         "sha256": "",
-        "size": 6.0,
+        "size": 6,
         "store": STORE,
         "owner": NET,
     }
@@ -327,7 +327,7 @@ def test_a_disk_from_an_image_is_a_copy_that_grows_and_never_shrinks(machine: Ma
 
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_guest_passes_every_failure(machine_: Machine, polite: bool) -> None:
-    other = guest(memory_mib=768.0, autostart=False, iso="")
+    other = guest(memory_mib=768, autostart=False, iso="")
 
     def one(machine: Machine, of: dict[str, Any]) -> None:
         assert GUEST.look(machine.shell(), of).ok
@@ -451,7 +451,7 @@ def test_what_xl_refuses_is_told_with_its_cause(machine: Machine) -> None:
     with pytest.raises(
         DriverError, match=r"(?s)Out of memory.*give the hypervisor more memory_mib"
     ):
-        made(machine, memory_mib=4096.0)
+        made(machine, memory_mib=4096)
     with pytest.raises(DriverError, match=r"(?s)Could not find bridge device nope.*`pulumi up`"):
         made(machine, nics=[{"network": "nope", "mac": MAC, "model": "", "address": ""}])
 
@@ -483,7 +483,7 @@ def test_what_is_written_arrives_unchanged_or_is_refused(
     "wrong",
     [{"name": "7"}, {"name": "a b"}, {"name": "x" * 64}, {"iso": "/a,b"}, {"owner": "x"},
      {"nics": [{"network": "a,b", "mac": MAC, "model": ""}]}, {"disk_bus": "ide"},
-     {"nics": [{"network": "a", "mac": MAC, "model": "e1000"}]}, {"iso": "", "disk_gib": 0.0}],
+     {"nics": [{"network": "a", "mac": MAC, "model": "e1000"}]}, {"iso": "", "disk_gib": 0}],
 )  # fmt: skip
 def test_a_guest_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     assert not GUEST.problem(guest())

@@ -58,23 +58,23 @@ MODEST = settings(deadline=None, suppress_health_check=[HealthCheck.function_sco
 def network(**other: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "name": "inner", "mode": "isolated", "bridge": "nl0123456789", "subnet": "10.78.0.0/24",
-        "prefix": 24.0, "gateway": "10.78.0.1", "dhcp": False, "dhcp_start": "", "dhcp_end": "",
+        "prefix": 24, "gateway": "10.78.0.1", "dhcp": False, "dhcp_start": "", "dhcp_end": "",
         "domain": "", "reservations": [], "owner": f"{OWNER}-n",
     }  # fmt: skip
     return plain | other
 
 
 def out(**other: Any) -> dict[str, Any]:
-    return network(name="out", mode="bridge", bridge="", subnet="", prefix=0.0, **other)
+    return network(name="out", mode="bridge", bridge="", subnet="", prefix=0, **other)
 
 
 def guest(**other: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
-        "name": "web", "memory_mib": 512.0, "cores": 2.0, "disk_gib": 4.0, "disk_bus": "xen",
+        "name": "web", "memory_mib": 512, "cores": 2, "disk_gib": 4, "disk_bus": "xen",
         "firmware": "bios", "machine": "pc", "video": "vga", "boot": ["cdrom", "hd"],
         "nics": [nic("inner", 1), nic("bridge:", 2)], "iso": f"{STORE}/debian.iso", "image": "",
-        "autostart": True, "console": {"type": "vnc", "listen": "127.0.0.1", "port": 0.0,
-        "password": ""}, "ready": {"probe": "none", "host": "", "port": 0.0}, "store": STORE,
+        "autostart": True, "console": {"type": "vnc", "listen": "127.0.0.1", "port": 0,
+        "password": ""}, "ready": {"probe": "none", "host": "", "port": 0}, "store": STORE,
         "owner": OWNER,
     }  # fmt: skip
     return plain | other
@@ -105,7 +105,7 @@ def _afresh() -> None:
 def medium(files: Path, name: str = "debian.iso", **other: Any) -> dict[str, Any]:
     path = files / ("debian.iso" if name.endswith(".iso") else "disk.img")
     plain: dict[str, Any] = {
-        "name": name, "path": str(path), "sha256": "", "size": float(path.stat().st_size),
+        "name": name, "path": str(path), "sha256": "", "size": path.stat().st_size,
         "store": STORE, "owner": f"{OWNER}-{name.partition('.')[0]}",
     }  # fmt: skip
     return plain | other
@@ -490,7 +490,7 @@ def test_what_cant_be_imported_is_refused_beforehand(
     empty(host)
     assert MEDIUM.problem(medium(files)) == ""
     (files / "disk.img").unlink()
-    assert MEDIUM.problem(wanted | {"size": 0.0}) == "", "in a preview it need not be there"
+    assert MEDIUM.problem(wanted | {"size": 0}) == "", "in a preview it need not be there"
 
 
 @pytest.mark.parametrize("name", ["a/b.iso", "..", "", "a\nb.iso"])
@@ -522,7 +522,7 @@ def test_a_medium_survives_any_failure(name: str, host: Machine, files: Path) ->
 
 def from_image(**other: Any) -> dict[str, Any]:
     mine: dict[str, Any] = {
-        "iso": "", "image": f"{STORE}/disk.img", "disk_gib": 0.0, "boot": ["hd"]
+        "iso": "", "image": f"{STORE}/disk.img", "disk_gib": 0, "boot": ["hd"]
     }  # fmt: skip
     return guest(**mine | other)
 
@@ -553,7 +553,7 @@ def test_all_of_a_place_is_looked_at_with_one_list_of_each_class(
 ) -> None:
     shell = place(host, files)
     names = [f"g{number}" for number in range(5)]
-    wanted = [guest(name=name, owner=f"{OWNER}-{name}", memory_mib=64.0) for name in names]
+    wanted = [guest(name=name, owner=f"{OWNER}-{name}", memory_mib=64) for name in names]
     for each in wanted:
         GUEST.ensure(shell, each)
     xenserver._shared.clear()
@@ -566,19 +566,19 @@ def test_all_of_a_place_is_looked_at_with_one_list_of_each_class(
 
 def test_a_guest_from_an_image_is_a_clone_of_it(host: Machine, files: Path) -> None:
     shell = place(host, files)
-    GUEST.ensure(shell, from_image(disk_gib=2.0))
+    GUEST.ensure(shell, from_image(disk_gib=2))
     [image] = made(host, "vdi", f"disk.img (nestlab {OWNER}-disk)")
     [disk] = made(host, "vdi", f"web (nestlab {OWNER})")
     assert (disk["parent"], disk["content"]) == (image["uuid"], image["content"])
     assert disk["virtual-size"] == str(2 * GIB)
-    assert glance(GUEST, shell, from_image(disk_gib=2.0)) == ""
+    assert glance(GUEST, shell, from_image(disk_gib=2)) == ""
     GUEST.remove(shell, from_image())
     assert made(host, "vdi", f"disk.img (nestlab {OWNER}-disk)") == [image]
 
 
 def test_a_guest_without_disk_or_nic_has_none(host: Machine, files: Path) -> None:
     shell = place(host, files)
-    GUEST.ensure(shell, guest(disk_gib=0.0, nics=[], autostart=False, boot=["cdrom"]))
+    GUEST.ensure(shell, guest(disk_gib=0, nics=[], autostart=False, boot=["cdrom"]))
     vm = one(host)
     assert [each["type"] for each in plugs(host, "vbd", vm["uuid"])] == ["CD"]
     assert not plugs(host, "vif", vm["uuid"])
@@ -588,10 +588,10 @@ def test_a_guest_without_disk_or_nic_has_none(host: Machine, files: Path) -> Non
 @pytest.mark.parametrize(
     ("edit", "stops"),
     [
-        ({"memory_mib": 1024.0}, True),
-        ({"cores": 1.0}, True),
-        ({"cores": 4.0}, True),
-        ({"disk_gib": 8.0}, True),
+        ({"memory_mib": 1024}, True),
+        ({"cores": 1}, True),
+        ({"cores": 4}, True),
+        ({"disk_gib": 8}, True),
         ({"firmware": "uefi"}, True),
         ({"video": "cirrus"}, True),
         ({"nics": [nic("bridge:xenbr1", 1)]}, True),
@@ -629,7 +629,7 @@ def test_a_guest_that_ends_by_itself_is_not_switched_off(host: Machine, files: P
     with host.changing() as state:
         state["reacts"].append(uuid)
     before = len(host.calls)
-    GUEST.ensure(shell, guest(memory_mib=1024.0))
+    GUEST.ensure(shell, guest(memory_mib=1024))
     assert [each for each in calls(host, before) if each == "vm-shutdown"] == ["vm-shutdown"]
     assert not any("--force" in call.argv for call in host.calls[before:])
 
@@ -702,15 +702,15 @@ def test_a_disk_never_shrinks_and_is_never_taken_away(host: Machine, files: Path
     GUEST.ensure(shell, guest())
     before = host.state
     for edit, words in (
-        ({"disk_gib": 2.0}, "disks don't shrink; write disk_gib: 4 or more"),
-        ({"disk_gib": 0.0}, "what is on it would be lost; give disk_gib again"),
+        ({"disk_gib": 2}, "disks don't shrink; write disk_gib: 4 or more"),
+        ({"disk_gib": 0}, "what is on it would be lost; give disk_gib again"),
     ):
         with pytest.raises(DriverError, match=words):
             GUEST.ensure(shell, guest(**edit))
         assert words in glance(GUEST, shell, guest(**edit))
     assert host.state == before
     (files / "disk.img").write_bytes(b"\0" * MIB)
-    big = guest(name="big", owner=f"{OWNER}-b", image=f"{STORE}/disk.img", disk_gib=1.0, nics=[])
+    big = guest(name="big", owner=f"{OWNER}-b", image=f"{STORE}/disk.img", disk_gib=1, nics=[])
     with host.changing() as state:
         for vdi in state["vdi"].values():
             if vdi["name-label"].startswith("disk.img"):
@@ -788,7 +788,7 @@ def test_a_guest_is_removed_in_any_state_and_only_once(
 
 @pytest.mark.parametrize(
     ("wanted", "hows"),
-    [(guest(), HOWS), (from_image(disk_gib=4.0), ("after",))],
+    [(guest(), HOWS), (from_image(disk_gib=4), ("after",))],
     ids=["iso", "image"],
 )
 def test_a_guest_survives_any_failure_while_it_is_made(
@@ -812,7 +812,7 @@ def test_a_guest_survives_any_failure_while_it_is_changed_or_removed(
     host: Machine, files: Path
 ) -> None:
     after = guest(
-        memory_mib=1024.0, cores=1.0, disk_gib=6.0, iso="", boot=["hd"], video="cirrus",
+        memory_mib=1024, cores=1, disk_gib=6, iso="", boot=["hd"], video="cirrus",
         nics=[nic("bridge:xenbr1", 7, model="e1000")], autostart=False,
     )  # fmt: skip
 
@@ -841,7 +841,7 @@ def test_a_guest_survives_any_failure_while_it_is_changed_or_removed(
         ({"nics": [nic("a", n) for n in range(8)]}, "8 NICs given"),
         ({"nics": [nic("a", 1, mac="x")]}, "is no MAC"),
         ({"video": "qxl"}, "no adapter 'qxl': take vga or cirrus"),
-        ({"disk_gib": 4096.0}, "its storage ends at 2040"),
+        ({"disk_gib": 4096}, "its storage ends at 2040"),
         ({"name": "a\nb"}, "which XAPI can't take"),
         ({"owner": "a b"}, "comes from the lab"),
     ],
@@ -851,7 +851,7 @@ def test_a_guest_that_cant_be_is_refused_beforehand(wrong: dict[str, Any], words
 
 
 def test_a_guest_is_not_waited_for_where_its_host_is_not() -> None:
-    ready = {"probe": "tcp", "host": "10.78.0.9", "port": 22.0}
+    ready = {"probe": "tcp", "host": "10.78.0.9", "port": 22}
     inner, bridged = nic("inner", 1, address="10.78.0.9"), nic("bridge:", 2)
     assert "only guests are on" in GUEST.problem(guest(nics=[inner, bridged], ready=ready))
     seen = nic("bridge:", 1, address="10.78.0.9")
@@ -890,7 +890,7 @@ def test_any_name_of_guest_and_media_arrives_unchanged_or_is_refused(
     iso = medium(files) | {"name": f"{name}.iso"}
     image = medium(files, "disk.img") | {"name": f"{name}.img"}
     wanted = guest(name=name, nics=[nic("bridge:", 1)], iso=f"{STORE}/{name}.iso",
-                   image=f"{STORE}/{name}.img", disk_gib=0.0)  # fmt: skip
+                   image=f"{STORE}/{name}.img", disk_gib=0)  # fmt: skip
     if MEDIUM.problem(iso) or GUEST.problem(wanted):
         return
     MEDIUM.ensure(shell, iso)
@@ -942,7 +942,7 @@ def test_a_preview_says_what_is_wrong_and_an_up_mends_it(
     whole(host)
     for key, value in (("name", "other"), ("image", f"{STORE}/disk.img")):
         assert provider.diff("", outs, props(**{key: value})).replaces == ["wanted"]
-    assert not provider.diff("", outs, props(memory_mib=64.0)).replaces
+    assert not provider.diff("", outs, props(memory_mib=64)).replaces
     provider.delete("", outs)
     assert not made(host, "vm", "web")
 
