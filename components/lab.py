@@ -12,10 +12,12 @@ import pulumi
 
 from components import hypervisors
 from components.gates.identity import Identity
+from components.gates.kept import Kept
 from components.gates.secrets import SshKey
 from components.hypervisors.handle import LOCAL, Lab
 from components.nested_hypervisor_lab import fill
 from components.sheet import logins, passwords, sheet
+from components.spec import GoldenImage
 from components.spec import plan as planned
 from components.spec.hosts.libvirt import LibvirtHost
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from components.spec import GoldenImage, LabSpec
+    from components.spec import LabSpec
     from components.spec.facts import Accelerator
 
 
@@ -59,7 +61,12 @@ def deploy(
         root=root,
         private=private,
         accelerator=accelerator,
-        golden=golden,
+        golden={
+            variant: Kept(
+                f"golden-{variant}", image.model_dump(mode="json"), opts=child
+            ).made_with.apply(GoldenImage.model_validate)
+            for variant, image in golden.items()
+        },
         identity=Identity(
             "identity",
             target=LOCAL,

@@ -23,7 +23,7 @@ from components.spec import (
 from components.spec.facts import FOLDER, LOCAL_URI
 from components.spec.hosts.base import PASSWORD, SET_PASSWORD, ClusterSpec
 from components.spec.hosts.libvirt import LibvirtHost
-from components.spec.places import places
+from components.spec.places import golden_images
 from components.spec.problems import Problem
 
 if TYPE_CHECKING:
@@ -96,13 +96,12 @@ def load(
         for path in absent:
             pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
         host = _host(spec, root)
-        golden = sorted({p.kind.golden for p in places(spec) if p.kind and p.kind.golden})
         facts = {
             "root": root,
             "private": root / FOLDER / "keys" / stack,
             "accelerator": resolve_accelerator(spec, host),
             "cores": host.cores if host else CORES_UNKNOWN,
-            "golden": {variant: GoldenImage.read(root, variant) for variant in golden},
+            "golden": {variant: GoldenImage.read(root, variant) for variant in golden_images(spec)},
         }
         return Given(spec, facts | _entry(spec, password, preview=preview))
     except SpecError as wrong:

@@ -99,7 +99,7 @@ class VsphereNode(BorderResource, module="nestlab", name="VsphereNode"):
         api: pulumi.Input[Api],
         server: str,
         datacenter: str,
-        node: str,
+        node: pulumi.Input[str],
         datastore: str,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:

@@ -54,7 +54,7 @@ class DirectBoot:
 
     kernel: pulumi.Input[str]
     initrd: pulumi.Input[str]
-    cmdline: Sequence[Mapping[str, str]]
+    cmdline: pulumi.Input[Sequence[Mapping[str, str]]]
 
 
 def arguments(
@@ -86,7 +86,7 @@ def arguments(
         nvram=nvram if uefi else None,
         kernel=direct.kernel if direct else None,
         initrd=direct.initrd if direct else None,
-        cmdlines=[dict(each) for each in direct.cmdline] if direct else None,
+        cmdlines=direct.cmdline if direct else None,
         boot_devices=[libvirt.DomainBootDeviceArgs(devs=list(plan.boot))] if plan.boot else None,
         disks=[_disk_args(drive) for drive in drives],
         network_interfaces=[

@@ -5,7 +5,7 @@ An image that has a kernel beside it is booted directly, any other by its own bo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_libvirt as libvirt
@@ -17,7 +17,7 @@ from components.hypervisors.handle import Inside, Opened
 from components.media import seed as script
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from components.gates.secrets import SshKey
     from components.hypervisors.access import Access
@@ -32,9 +32,10 @@ USER = "root"
 
 def opened(
     name: str,
-    golden: GoldenImage,
+    golden: pulumi.Output[GoldenImage],
     probe: JsonMap,
     *,
+    direct: bool,
     lab: Lab,
     host: LibvirtPlace,
     spec: HypervisorSpec,
@@ -42,9 +43,12 @@ def opened(
     networks: Mapping[str, NetworkMade],
     parent: pulumi.Resource | None,
 ) -> tuple[Opened, Access]:
-    """Make a clone of ``golden`` and wait until it takes orders; ``probe`` lacks where it is reached."""
+    """Make a clone of ``golden`` and wait until it takes orders; ``probe`` lacks where it is reached.
+
+    ``direct``: the image has a kernel beside it, which is booted; otherwise its own boot loader is.
+    """
     way = access(name, lab, host, plan, parent, user=USER)
-    disks, boot = drives(name, lab, host, plan, golden, way.host_key, parent)
+    disks, boot = drives(name, lab, host, plan, golden, way.host_key, parent, direct=direct)
     domain, password = host.domain(name, spec, plan, networks, disks, parent, boot)
     gate = host.gate(
         name,
@@ -52,7 +56,7 @@ def opened(
         domain,
         {**probe, "forward": list(way.doors.forward)},
         parent,
-        instance=fingerprint(machine_facts(spec, plan), golden),
+        instance=fingerprint(machine_facts(spec, plan)),
         key_folder=way.folder,
         reach=way.reach,
     )
@@ -65,12 +69,14 @@ def drives(
     lab: Lab,
     host: LibvirtPlace,
     plan: MachinePlan,
-    golden: GoldenImage,
+    golden: pulumi.Output[GoldenImage],
     host_key: SshKey,
     parent: pulumi.Resource | None,
+    *,
+    direct: bool,
 ) -> tuple[list[Drive], DirectBoot | None]:
     """Make the disks of a clone of ``golden``, and say what boots from the first."""
-    disk, boot = system(name, host, plan, golden, parent)
+    disk, boot = system(name, host, plan, golden, parent, direct=direct)
     medium = seed(name, lab, host, plan, host_key, parent)
     return [
         Drive(disk, DiskProfile(plan.disk_bus or "virtio")),
@@ -83,39 +89,46 @@ def system(
     name: str,
     host: LibvirtPlace,
     plan: MachinePlan,
-    golden: GoldenImage,
+    golden: pulumi.Output[GoldenImage],
     parent: pulumi.Resource | None,
+    *,
+    direct: bool,
 ) -> tuple[libvirt.Volume, DirectBoot | None]:
     """Make the system disk, and say what boots from it; None: its own boot loader."""
-    cmdline = _words(golden)
+
+    def of(part: Callable[[GoldenImage], str]) -> pulumi.Output[str]:
+        return golden.apply(part)
+
+    cmdline = golden.apply(_words)
     if not host.plan.path and host.lab.spec.host.where == LIBVIRT:
         disk = host.disk(
             name,
             plan,
             parent,
-            base_volume_name=golden.volume,
-            base_volume_pool=golden.pool,
+            base_volume_name=of(lambda each: each.volume),
+            base_volume_pool=of(lambda each: each.pool),
         )
-        if not golden.kernel or not golden.initrd:
+        if not direct:
             return disk, None
-        return disk, DirectBoot(golden.kernel, golden.initrd, cmdline)
+        kernel, initrd = of(lambda each: each.kernel), of(lambda each: each.initrd)
+        return disk, DirectBoot(kernel, initrd, cmdline)
+
     # The set-up put the image within reach of this machine's libvirt; any other gets a copy.
-    copies: dict[str, Any] = {}
-    for part, form in (("disk", "qcow2"), ("kernel", "raw"), ("initrd", "raw")):
-        source = getattr(golden.files, part)
-        if source:
-            copies[part] = libvirt.Volume(
-                f"{name}-golden-{part}",
-                name=f"{plan.domain_name}-golden-{part}",
-                pool=host.pool.name,
-                source=source,
-                format=form,
-                opts=host.options(parent),
-            )
-    disk = host.disk(name, plan, parent, base_volume_id=copies["disk"].id)
-    if "kernel" not in copies or "initrd" not in copies:
+    def copy(part: str, form: str) -> pulumi.Output[str]:
+        made = libvirt.Volume(
+            f"{name}-golden-{part}",
+            name=f"{plan.domain_name}-golden-{part}",
+            pool=host.pool.name,
+            source=of(lambda each: str(getattr(each.files, part))),
+            format=form,
+            opts=host.options(parent),
+        )
+        return made.id
+
+    disk = host.disk(name, plan, parent, base_volume_id=copy("disk", "qcow2"))
+    if not direct:
         return disk, None
-    return disk, DirectBoot(copies["kernel"].id, copies["initrd"].id, cmdline)
+    return disk, DirectBoot(copy("kernel", "raw"), copy("initrd", "raw"), cmdline)
 
 
 def _words(golden: GoldenImage) -> list[dict[str, str]]:

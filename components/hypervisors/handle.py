@@ -48,8 +48,8 @@ class Lab:
     """Folder for files of this lab that nobody else may read."""
     accelerator: Accelerator
     """What runs the first layer; deeper ones always have KVM, real or emulated."""
-    golden: Mapping[str, GoldenImage]
-    """The golden images that kinds of the lab need, by the name that `make image` has for them."""
+    golden: Mapping[str, pulumi.Output[GoldenImage]]
+    """The golden images that the lab was made with, by the name that `make image` has for them."""
     identity: Identity
     key: SshKey
     """Key pair that opens every nested hypervisor of the lab."""

@@ -41,6 +41,7 @@ def install(
         name,
         lab.golden["kvm"],
         {"kind": "libvirt"},
+        direct=True,
         lab=lab,
         host=host,
         spec=spec,

@@ -18,7 +18,7 @@ import pulumi_proxmoxve as px
 from components.gates.api import MARK
 from components.gates.probes import proxmox as probe
 from components.gates.pve import PveGuestGate, PveNetworkGate, PveSlot, PveTemplate
-from components.hypervisors import installed
+from components.hypervisors import cluster, installed
 from components.hypervisors.domain import fingerprint, machine_facts
 from components.hypervisors.handle import (
     LOCAL,
@@ -33,10 +33,9 @@ from components.hypervisors.handle import (
     bound,
 )
 from components.hypervisors.installed import Recipe
-from components.spec import sums, totals
+from components.spec import sums
 from components.spec.files import QCOW2_MARK
 from components.spec.hosts.proxmox import ProxmoxHost
-from components.spec.nodes import node_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +99,7 @@ class ProxmoxPlace:
     """How its gates reach it, secret."""
     target: pulumi.Input[JsonMap]
     """From where guests are asked whether they are up (`components.remote.shell.Target`)."""
-    node: str
+    node: pulumi.Input[str]
     cores: int
     """Cores that machines share while they boot."""
     kvm: bool = True
@@ -472,10 +471,10 @@ class ProxmoxPlace:
     def _disc(self, disc: Disc) -> px.FileLegacy:
         return self._file(f"disc-{disc.name}", disc.path, "iso", ".iso")
 
-    def _screen(self, console: str, plan: MachinePlan) -> str:
+    def _screen(self, console: str, plan: MachinePlan) -> pulumi.Input[str]:
         """Return the page of the web interface that shows a machine's screen."""
-        where = f"vmid={self._vmids[plan.name]}&node={self.node}"
-        return f"{self.web}/?console={console}&novnc=1&{where}" if self.web else ""
+        page = f"{self.web}/?console={console}&novnc=1&vmid={self._vmids[plan.name]}&node="
+        return pulumi.Output.concat(page, self.node) if self.web else ""
 
     def _own(self, kind: str, name: str) -> pulumi.Output[str]:
         return self.lab.identity.uuid(kind, name)
@@ -645,7 +644,7 @@ def outer(
     host = lab.spec.host
     if not isinstance(host, ProxmoxHost) or password is None:
         raise TypeError("a Proxmox VE cluster is an outer host of kind proxmox, with a password")
-    node = node_of(lab.spec.name, host, totals(lab.spec))
+    node, node_cores = cluster.node(lab, host, owner)
     token = "!" in host.user
     entry: JsonMap = (
         {"api_token": password.apply(lambda secret: f"{host.user}={secret}")}
@@ -677,7 +676,7 @@ def outer(
         api=pulumi.Output.secret(password.apply(known)),
         target=LOCAL,
         node=node,
-        cores=min(host.nodes[node].cores, TOGETHER),
+        cores=min(node_cores, TOGETHER),
         files=host.files,
         disks=host.disks,
         uplink=host.uplink,

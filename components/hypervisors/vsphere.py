@@ -21,6 +21,7 @@ from components.gates.vsphere import (
     VsphereNode,
     VsphereSlot,
 )
+from components.hypervisors import cluster
 from components.hypervisors.domain import fingerprint, machine_facts
 from components.hypervisors.handle import (
     LOCAL,
@@ -33,9 +34,8 @@ from components.hypervisors.handle import (
     asked,
 )
 from components.remote.vsphere_hardware import UNCHECKED
-from components.spec import sums, totals
+from components.spec import sums
 from components.spec.hosts.vsphere import VsphereHost
-from components.spec.nodes import node_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ class VspherePlace:
     api: pulumi.Input[Api]
     """How its gates reach it, secret."""
     node: VsphereNode
-    on: str
+    on: pulumi.Input[str]
     """Name of that host. What hosts of a vCenter share is called after it too: a lab that moves to
     another one has both for a while."""
     target: pulumi.Input[JsonMap]
@@ -124,11 +124,13 @@ class VspherePlace:
         own = plan.mode != "bridge"
         switch = plan.bridge or self.host.switch
 
-        def digits(uuid: str) -> str:
+        def digits(uuid: str, on: str) -> str:
             # On another switch it is another one: a port group does not move.
-            return fingerprint(uuid, self.on, "" if own else switch)[:DIGITS]
+            return fingerprint(uuid, on, "" if own else switch)[:DIGITS]
 
-        mark = self._own("network", name).apply(digits)
+        mark = pulumi.Output.all(self._own("network", name), self.on).apply(
+            lambda known: digits(*known)
+        )
         gate = VsphereNetworkGate(
             f"{name}-gate",
             api=self.api,
@@ -158,17 +160,14 @@ class VspherePlace:
                 datacenter=self.host.datacenter,
                 datastore=self.host.datastore,
                 source_file=local,
-                destination_file=local.apply(
-                    lambda each: f"{FOLDER}/{self.lab.plan.name}-{key}-{self._digest(each)}.iso"
+                destination_file=pulumi.Output.all(local, self.on).apply(
+                    lambda known: f"{FOLDER}/{self.lab.plan.name}-{key}-{_digest(*known)}.iso"
                 ),
                 create_directories=True,
                 # Known by then, as is the endpoint.
                 opts=self.options(self.owner, depends_on=[self.node]),
             )
         return self._files[key]
-
-    def _digest(self, path: str) -> str:
-        return fingerprint(sums.sample(Path(path)), self.on)[:DIGITS]
 
     def guest(
         self,
@@ -368,6 +367,10 @@ class VspherePlace:
         return self.lab.identity.uuid(kind, name)
 
 
+def _digest(path: str, on: str) -> str:
+    return fingerprint(sums.sample(Path(path)), on)[:DIGITS]
+
+
 def _id_of(network: NetworkMade) -> pulumi.Output[str]:
     gate = network.ready
     if not isinstance(gate, VsphereNetworkGate):
@@ -392,7 +395,7 @@ def outer(
     host = lab.spec.host
     if not isinstance(host, VsphereHost) or password is None:
         raise TypeError("a vCenter is an outer host of kind vsphere, with a password")
-    name = node_of(lab.spec.name, host, totals(lab.spec))
+    name, node_cores = cluster.node(lab, host, owner)
 
     def known(secret: str) -> Api:
         return {
@@ -430,5 +433,5 @@ def outer(
         node=node,
         on=name,
         target=LOCAL,
-        cores=min(host.nodes[name].cores, TOGETHER),
+        cores=min(node_cores, TOGETHER),
     )

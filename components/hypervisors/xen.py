@@ -51,6 +51,7 @@ def install(
         name,
         lab.golden["xen"],
         PROBE,
+        direct=False,
         lab=lab,
         host=host,
         spec=spec,

@@ -308,3 +308,8 @@ def machines(lab: LabSpec) -> Iterator[Machine]:
     """Yield every machine of ``lab``, the outer layers first."""
     for place in places(lab):
         yield from place.machines()
+
+
+def golden_images(lab: LabSpec) -> list[str]:
+    """Return the golden images that ``lab`` has clones of, as `make image` calls them, in order."""
+    return sorted({place.kind.golden for place in places(lab) if place.kind and place.kind.golden})

@@ -30,7 +30,8 @@ go, and `address:` pins it. What changes in a file changes just that:
 | a guest more or less | it alone, and its network's reservation |
 | memory, cores, NIC model, bus, firmware, screen of a machine | its domain is made anew; its disk stays |
 | the same of a nested host | it boots again; what is in it is on its disk, and starts with it |
-| `disk_gib`, `image` or the golden image of a machine | disk and domain are made anew; what was on the disk is lost, preview names everything that goes with it |
+| nestlab itself, or the host's Debian: another golden image | nothing: a lab keeps the image it was made with until it is taken down |
+| `disk_gib` or `image` of a machine | disk and domain are made anew; what was on the disk is lost, preview names everything that goes with it |
 | a container's template | the container is made anew, what was in it is lost |
 | a container's memory, cores, address, command | it is stopped, set up and started |
 """

@@ -156,13 +156,21 @@ def test_a_lab_on_a_cluster_lives_through_everything(
     project.up(program(data, root))
     assert cluster.config(at["lab-web"])["memory"] == "1024"
 
-    # To another node: all of it, and nothing stays behind.
+    # A lab that is chosen another node for now stays where it was made.
+    data["host"]["nodes"] = NODES | {home: ROOM | {"disk_gib": 1}}
+    project.write(program(data, root))
+    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+
+    # To another node on demand: all of it, and nothing stays behind.
+    data["host"]["nodes"] = NODES
     data["host"]["node"] = away
     project.up(program(data, root))
     assert (running(cluster), numbers(cluster)) == (names, at)
     assert {cluster.node_of(number) for number in mine.values()} == {away}
     assert len(own_bridges(cluster, away)) == 1
     assert not own_bridges(cluster, str(home))
+    del data["host"]["node"]
+    project.write(program(data, root))
     project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
 
     project.pulumi("destroy", "--yes", "--skip-preview")

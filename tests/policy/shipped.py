@@ -12,6 +12,7 @@ from pulumi_policy.secret import Secret
 from components import lab
 from components.spec import load
 from components.spec import plan as planned
+from components.spec.places import golden_images
 from tests.policy.judging import Res
 from tests.support.engine import STACK, deploy
 from tests.unit.components import labs
@@ -74,7 +75,7 @@ def shipped(name: str, data: Mapping[str, Any], accelerator: Accelerator) -> Shi
             private=labs.PRIVATE,
             accelerator=accelerator,
             cores=2,
-            golden={"kvm": labs.GOLDEN, "xen": labs.XEN},
+            golden={variant: labs.IMAGES[variant] for variant in golden_images(spec)},
             password=pulumi.Output.secret(HIDDEN),
         ),
         outputs=_answers,

@@ -11,6 +11,7 @@ import pulumi
 from components import lab
 from components.spec import GoldenImage, load
 from components.spec.facts import ImageFiles, KernelArgument
+from components.spec.places import golden_images
 from tests.support.engine import deploy
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ XEN = GoldenImage(
     root_gib=4,
 )
 """One that boots by itself."""
+IMAGES = {"kvm": GOLDEN, "xen": XEN}
 IDENTITY = "0123456789abcdef"
 
 
@@ -125,7 +127,7 @@ def fresh(
             private=PRIVATE,
             accelerator=accelerator,
             cores=cores,
-            golden={"kvm": GOLDEN, "xen": XEN},
+            golden={variant: IMAGES[variant] for variant in golden_images(spec)},
         ),
         outputs=answers,
         preview=preview,

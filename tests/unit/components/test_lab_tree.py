@@ -297,7 +297,7 @@ def test_on_this_machine_a_nested_host_is_a_clone_of_the_image_that_is_already_t
     assert disk.inputs["baseVolumePool"] == GOLDEN.pool
     assert disk.inputs["size"] == 40 << 30
     assert (domain.inputs["kernel"], domain.inputs["initrd"]) == (GOLDEN.kernel, GOLDEN.initrd)
-    assert not [one for one in engine.names() if "golden" in one], "630 MB copied for nothing"
+    assert not [one for one in engine.names() if "-golden-" in one], "630 MB copied for nothing"
 
 
 @pytest.mark.parametrize(
