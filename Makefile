@@ -10,8 +10,8 @@ IN := . .nestlab/env.sh &&
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
 
-up: ## install what is missing, then bring the lab up (STACK=local)
-	@$(SETUP) up --stack $(STACK)
+up: ## install what is missing, then bring the lab up (STACK=local; LOSE=1: also what loses disks)
+	@$(SETUP) up --stack $(STACK) $(if $(LOSE),--lose)
 
 down: ## take the lab away
 	@$(SETUP) down --stack $(STACK)

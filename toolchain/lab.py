@@ -7,6 +7,7 @@ is only what people would otherwise have to know: which stack, and that it may n
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-from toolchain import build, host, image, paths, state, ui
+from toolchain import build, cache, changes, host, image, paths, state, ui
 from toolchain.doctor import verdict
 from toolchain.environment import BACKEND, environment
 from toolchain.system import System
@@ -37,6 +38,9 @@ def main(argv: list[str]) -> int:
         parser.add_argument("--secrets", action="store_true", help="passwords in clear")
         parser.add_argument("--json", action="store_true", help="for programs")
     if argv[0] == "up":
+        parser.add_argument(
+            "--lose", action="store_true", help="go on although machines or disks are lost"
+        )
         parser.add_argument("--timings", help="file for the seconds of each phase, as JSON")
     if argv[0] == "enter":
         parser.add_argument("name", help="machine of the lab, as `make show` calls it")
@@ -72,13 +76,14 @@ def up(wanted: argparse.Namespace) -> int:
     done("image")
     verdict.ensure(System())
     done("doctor")
-    if not _exists(wanted.stack):
+    fresh = not _exists(wanted.stack)
+    if fresh:
         # A salt of another machine's state would make the engine refuse this one's passphrase.
         _strip_salt(wanted.stack)
         # Selected too: plain `pulumi up` in a shell with env.sh is then about this lab.
         _capture("stack", "init", wanted.stack)
     done("stack")
-    status = _pulumi("up", "--yes", "--skip-preview", "--suppress-progress", stack=wanted.stack)
+    status = _deploy(wanted, fresh=fresh)
     done("deployment")
     if wanted.timings:
         with open(wanted.timings, "w", encoding="utf-8") as handle:  # noqa: PTH123
@@ -87,6 +92,72 @@ def up(wanted: argparse.Namespace) -> int:
         ui.say("the lab is not up; `make up` carries on from here, `make down` takes it away")
         return 1
     return show(argparse.Namespace(stack=wanted.stack, secrets=False, json=False))
+
+
+def _deploy(wanted: argparse.Namespace, *, fresh: bool) -> int:
+    """Bring the lab to what its stack says; ask before anything of it is lost (``fresh``: there is none).
+
+    Raises:
+        Problem: something would be lost, and nobody said that it may be.
+    """
+    marker, now = paths.LOCAL / "deployed" / wanted.stack, _fingerprint(wanted.stack)
+    if not fresh:
+        preview = _previewed(wanted.stack)
+        for each in preview.warnings:
+            ui.warn(each)
+        if preview.losses and not wanted.lose:
+            _ask(wanted.stack, preview.losses)
+        if preview.clean and marker.is_file() and marker.read_text() == now:
+            return 0
+    marker.unlink(missing_ok=True)
+    status = _pulumi("up", "--yes", "--skip-preview", "--suppress-progress", stack=wanted.stack)
+    if not status:
+        cache.write(marker, now)
+    return status
+
+
+def _previewed(stack: str) -> changes.Preview:
+    words = [str(paths.BIN / "pulumi"), "preview", "--json", "--stack", stack]
+    with ui.step("what would change"):
+        done = subprocess.run(
+            words, cwd=paths.ROOT, env=environment(), capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise ui.Problem(changes.refused(done.stdout, done.stderr))
+    try:
+        return changes.read(done.stdout)
+    except changes.Unreadable as strange:
+        raise ui.Problem(
+            f"`pulumi preview --json` can't be read ({strange}), so nobody knows what would be lost."
+            "\nLook at `pulumi preview`, and run `pulumi up` in a shell with .nestlab/env.sh."
+        ) from None
+
+
+def _ask(stack: str, losses: tuple[str, ...]) -> None:
+    """Show what would be lost, and go on only when somebody says so.
+
+    Raises:
+        Problem: nobody is there to be asked, or the answer is no.
+    """
+    ui.say(f"`make up` would take from the lab {stack}:\n{changes.listed(losses)}")
+    word = f"`make up{'' if stack == STACK else f' STACK={stack}'} LOSE=1`"
+    if not sys.stdin.isatty():
+        raise ui.Problem(f"nothing was changed. {word} does it, and loses that.")
+    try:
+        answer = input("Go on? Only 'yes' does. ")
+    except EOFError:
+        answer = ""
+    if answer.strip() != "yes":
+        raise ui.Problem("nothing was changed.")
+
+
+def _fingerprint(stack: str) -> str:
+    """Return a text that changes with everything that the sheet is made from but the world's state."""
+    told = hashlib.sha256()
+    sources = [paths.ROOT / "__main__.py", *sorted((paths.ROOT / "components").rglob("*.py"))]
+    for file in (paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml", *sources):
+        told.update(f"{file.relative_to(paths.ROOT)}\0".encode() + file.read_bytes() + b"\0")
+    return told.hexdigest()
 
 
 def down(wanted: argparse.Namespace) -> int:

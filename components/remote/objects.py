@@ -115,7 +115,8 @@ class RemoteObjectProvider(Gate):
         found = super().compare(olds, news)
         old, new = olds.get("wanted") or {}, news.get("wanted") or {}
         hard = driver_of(olds["driver"]).replaced_by
-        if not has_unknown(new) and any(old.get(key) != new.get(key) for key in hard):
+        # What is known tells already: in a preview a network that is off may not be.
+        if any(old.get(key) != new.get(key) and not has_unknown(new.get(key)) for key in hard):
             say(f"{olds['name']}: made anew, what is in it is lost")
             return DiffResult(changes=True, replaces=["wanted"], delete_before_replace=True)
         return found

@@ -95,6 +95,12 @@ def trusted(project: Project, cluster: Pve) -> None:
     project.pulumi("config", "set", "--secret", "nestlab:hostPassword", cluster.password)
 
 
+def unchanged(project: Project, data: dict[str, Any], root: Path) -> None:
+    """``data`` changes nothing of a lab that stands."""
+    project.write(program(data, root))
+    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+
+
 def own_bridges(cluster: Pve, node: str) -> set[str]:
     return set(cluster.bridges(node)) - {"vmbr0"}
 
@@ -158,8 +164,7 @@ def test_a_lab_on_a_cluster_lives_through_everything(
 
     # A lab that is chosen another node for now stays where it was made.
     data["host"]["nodes"] = NODES | {home: ROOM | {"disk_gib": 1}}
-    project.write(program(data, root))
-    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    unchanged(project, data, root)
 
     # To another node on demand: all of it, and nothing stays behind.
     data["host"]["nodes"] = NODES
@@ -170,8 +175,7 @@ def test_a_lab_on_a_cluster_lives_through_everything(
     assert len(own_bridges(cluster, away)) == 1
     assert not own_bridges(cluster, str(home))
     del data["host"]["node"]
-    project.write(program(data, root))
-    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    unchanged(project, data, root)
 
     project.pulumi("destroy", "--yes", "--skip-preview")
     assert (cluster.vms(), cluster.containers()) == ({777: "stopped"}, {})

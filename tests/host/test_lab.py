@@ -224,6 +224,32 @@ def test_preview_names_what_a_change_of_the_nested_host_costs(checkout: Checkout
         assert lost or replaced == {"kvm1-domain"}, seen
 
 
+def test_up_takes_nothing_away_unasked(checkout: Checkout) -> None:
+    """A changed golden image changes nothing; a changed disk is done only on a word."""
+    facts = checkout.root / ".nestlab" / "golden.json"
+    image, whole = facts.read_text(), checkout.settings.read_text()
+    now = json.loads(image)["hash"]
+    facts.write_text(image.replace(now, "0123456789ab"))
+    seen = checkout.preview()
+    assert set(changes(seen)) == {"unchanged"}, seen
+    facts.write_text(image)
+
+    marked = checkout.inside("sh", "-c", "echo mine >/root/mine; uptime -s").said
+
+    def bigger(lab: dict[str, Any]) -> None:
+        lab["hypervisors"]["kvm1"]["disk_gib"] = 10
+
+    checkout.edit(bigger)
+    done = checkout.make_target("up")
+    assert done.code != 0
+    assert "kvm1: made anew, and what is in it is lost (size)" in done.said
+    assert "ipxe: " in done.said, "what is in it is named"
+    assert "nothing was changed" in done.said
+    assert "LOSE=1" in done.said
+    assert checkout.inside("sh", "-c", "cat /root/mine; uptime -s").said == f"mine\n{marked}"
+    checkout.settings.write_text(whole)
+
+
 def test_down_takes_seconds_and_leaves_nothing(
     checkout: Checkout, strangers: dict[str, str]
 ) -> None:
