@@ -93,7 +93,9 @@ class _Codec:
     def _known(self, shape: Any, value: Any, at: str) -> Any:
         kind = _kind_of(value)
         if kind not in _members(shape):
-            wanted = " or ".join(_members(shape))
+            wanted = " or ".join(
+                sorted(_members(shape))
+            )  # typing keeps unions in the order it met them first
             raise NotCarried(f"{at or 'it'}: {type(value).__name__} where {wanted} belongs")
         member = _members(shape)[kind]
         if kind == "number":

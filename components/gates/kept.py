@@ -8,20 +8,27 @@ that is inside the lab. So they are chosen once: the engine keeps the first valu
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 from typing_extensions import override
+
+from components.gates.base import BorderProvider, BorderResource
 
 if TYPE_CHECKING:
     from components.gates.base import Props
 
 
-class KeptProvider(ResourceProvider):
+class _Kept(TypedDict):
+    name: str
+    value: str
+
+
+class KeptProvider(BorderProvider):
     """Holds a value; there is nothing to look at and nothing to mend."""
 
-    serialize_as_secret_always = False
+    shape = _Kept
 
     @override
     def create(self, props: Props) -> CreateResult:
@@ -36,7 +43,7 @@ class KeptProvider(ResourceProvider):
         return UpdateResult(dict(_news))
 
 
-class Kept(Resource, module="nestlab", name="Kept"):
+class Kept(BorderResource, module="nestlab", name="Kept"):
     """A choice that stays what it was when the lab was made.
 
     ``value`` is anything that JSON can hold. ``wished`` is for a choice of the user's own in the stack
