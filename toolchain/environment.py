@@ -6,8 +6,10 @@ A backend or passphrase that the user has set stays in force; nothing else of th
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from toolchain import paths
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BACKEND = "PULUMI_BACKEND_URL"
+OWN_BACKEND = "NESTLAB_BACKEND"
+"""The checkout's own backend, by which the next checkout's file knows that the user chose none."""
 PHRASE = "PULUMI_CONFIG_PASSPHRASE"
 PHRASE_FILE = "PULUMI_CONFIG_PASSPHRASE_FILE"
 OFFLINE = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
@@ -24,6 +28,8 @@ def ours(*, built_here: bool) -> dict[str, str]:
     """Return the variables set whatever the user has set; ``built_here``: plugins are never fetched."""
     variables = {
         "NESTLAB_ROOT": str(paths.ROOT),
+        "NESTLAB_KEYS": str(paths.KEYS),
+        OWN_BACKEND: backend(),
         "PULUMI_HOME": str(paths.HOME),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         # The salt that the engine writes into a stack's file is not committed; the state has it too.
@@ -34,7 +40,8 @@ def ours(*, built_here: bool) -> dict[str, str]:
 
 def backend() -> str:
     """Return the URL of the file backend in this checkout."""
-    return f"file://{paths.STATE}"
+    # What a URL takes for something else, and no more: the engine remembers stacks by the URL's letters.
+    return "file://" + re.sub("[%?#]", lambda found: quote(found[0]), str(paths.STATE))
 
 
 def search_paths() -> dict[str, tuple[str, ...]]:
@@ -65,7 +72,7 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def _drop_another_checkouts(given: dict[str, str]) -> None:
     local = f"{given.get('NESTLAB_ROOT', '')}/{paths.LOCAL.name}"
-    if given.get(BACKEND) == f"file://{local}/{paths.STATE.name}":
+    if BACKEND in given and given[BACKEND] == given.get(OWN_BACKEND):
         del given[BACKEND]
     if given.get(PHRASE_FILE) == f"{local}/{paths.PASSPHRASE.name}":
         del given[PHRASE_FILE]
@@ -82,7 +89,7 @@ def env_sh(*, built_here: bool) -> str:
     lines = [
         "# Written by `make toolchain`. Source it in sh, bash or zsh, from any folder.",
         "# What another checkout's file set is replaced; what you set yourself is not.",
-        f'[ "${{{BACKEND}:-}}" != "file://{local}/{paths.STATE.name}" ] || unset {BACKEND}',
+        f'[ "${{{BACKEND}:-}}" != "${{{OWN_BACKEND}:-}}" ] || unset {BACKEND}',
         f'[ "${{{PHRASE_FILE}:-}}" != "{local}/{paths.PASSPHRASE.name}" ] || unset {PHRASE_FILE}',
     ]
     for name, firsts in search_paths().items():

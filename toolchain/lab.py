@@ -15,12 +15,15 @@ import shlex
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolchain import build, cache, changes, host, image, paths, state, ui
 from toolchain.doctor import verdict
 from toolchain.environment import BACKEND, environment
 from toolchain.system import System
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STACK = "local"
 CLONES = re.compile(rf"""\bkind: *['"]?({"|".join(image.VARIANTS)})\b""")
@@ -213,17 +216,25 @@ def enter(wanted: argparse.Namespace) -> int:
             )
         command = [*row["run"], *command] if command else row["enter"]
     entered = rows.get(inside) if row["enter"] else row
-    argv = _ssh(entered, wanted.stack, command) if entered else command
+    argv, folder = _ssh(entered, wanted.stack, command) if entered else (command, None)
     # The guests' namespace is where libvirt lives; the wrapper of pulumi goes the same way.
     namespace = host.namespace()
     if namespace:
         argv = ["ip", "netns", "exec", namespace, *argv]
         if os.geteuid():
             argv = ["sudo", "-n", *argv]
-    return subprocess.run(argv, check=False).returncode
+    # What would change how virsh or its libvirt connects, and what it prints.
+    strange = ("VIRSH_", "LIBVIRT_")
+    given = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    return subprocess.run(argv, check=False, cwd=folder, env=given).returncode
 
 
-def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> list[str]:
+def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> tuple[list[str], Path]:
+    """Return the command that runs ``command`` on ``host``, and the folder to run it in.
+
+    No configuration is read, no agent asked, and the files are named from their own folder: ssh takes
+    blanks, ``%`` and ``${`` in a path for words of its own (ssh_config(5), "TOKENS").
+    """
     folder = paths.KEYS / stack / host["name"]
     try:
         known = (folder / "known_hosts").read_text().split()[0]
@@ -232,16 +243,28 @@ def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> list[str]:
             f"the keys of {host['name']} are not there. Run `make up` again."
         ) from None
     address, _, port = known.strip("[").partition("]:")
-    return [
-        "ssh",
-        *(["-t"] if sys.stdin.isatty() else []),
-        *("-i", str(folder / "id_ed25519"), "-o", f"UserKnownHostsFile={folder / 'known_hosts'}"),
-        *("-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
+    settings = {
+        "IdentityFile": "id_ed25519",
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "UserKnownHostsFile": "known_hosts",
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "HostKeyAlgorithms": "ssh-ed25519",
+        "BatchMode": "yes",
+        "LogLevel": "ERROR",
         # A machine that stops or crashes says no goodbye: without this the shell would wait for hours.
-        *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"),
+        "ServerAliveInterval": "15",
+        "ServerAliveCountMax": "4",
+    }
+    argv = [
+        *("ssh", "-F", "none"),
+        *(["-t"] if sys.stdin.isatty() else []),
+        *(word for name, value in settings.items() for word in ("-o", f"{name}={value}")),
         *("-p", port or "22", f"{host['user']}@{address}"),
         *([shlex.join(command)] if command else []),
     ]
+    return argv, folder
 
 
 def _outputs(stack: str, *, secrets: bool = False) -> dict[str, Any]:

@@ -44,6 +44,8 @@ SLOT = "pulumi-python:dynamic/nestlab:PveSlot"
 """Keeps the number of a guest of Proxmox VE (`components.gates.pve`)."""
 NAME_SLOT = "pulumi-python:dynamic/nestlab:VsphereSlot"
 """Keeps the name of a guest of vSphere (`components.gates.vsphere`)."""
+OURS = "$NESTLAB_KEYS/"
+"""What the paths of a nested host's keys begin with in its URI (components/hypervisors/kvm.py)."""
 VOLUMES = {"libvirt:index/volume:Volume", "libvirt:index/cloudInitDisk:CloudInitDisk"}
 
 State = dict[str, Any]
@@ -355,18 +357,20 @@ def _libvirt(resource: State, deployment: State) -> tuple[Virsh | None, bool]:
     link = urlsplit(uri)
     query = parse_qs(link.query)
     # A nested host's URI is our own; the outer host's may name a user's key and known hosts.
-    if not query.get("keyfile", [""])[0].startswith(f"{paths.KEYS}/"):
+    if not query.get("keyfile", [""])[0].startswith((OURS, f"{paths.KEYS}/")):
         return Virsh(LocalShell(), uri), True
     return Virsh(_ssh(link.hostname or "", link.port or 22, query), "qemu:///system"), False
 
 
 def _ssh(host: str, port: int, query: dict[str, list[str]]) -> Shell:
     try:
-        private = Path(query["keyfile"][0]).read_text()
-        known = Path(query["knownhosts"][0]).read_text().split()
+        private, known = (
+            Path(query[name][0].replace(OURS, f"{paths.KEYS}/", 1)).read_text()
+            for name in ("keyfile", "knownhosts")
+        )
     except OSError:
         raise Unreachable(f"{host}: its keys are not there") from None
-    return SshShell(host, port, "root", private, " ".join(known[1:3]), host)
+    return SshShell(host, port, "root", private, " ".join(known.split()[1:3]), host)
 
 
 def _pulumi(*words: str, stdin: str | None = None) -> str:

@@ -17,8 +17,10 @@ MARK = "# nestlab's own way to the engine"
 
 _WRAPPER = r"""#!/bin/sh
 @MARK@; written by `make toolchain`.
+# Whatever the engine and its plugins write is its user's alone: states, logs, keys, discs with answers.
 # It enters the network namespace that libvirt lives in, lets a run that was killed be put right
 # before the next one, and becomes the engine, so that signals reach that one.
+umask 077
 engine=@ENGINE@
 root=@ROOT@
 namespaces=@NAMESPACES@
@@ -62,6 +64,7 @@ done
 case $command in
   up | update | preview | pre | refresh | destroy | down | dn | import | watch)
     state=${PULUMI_BACKEND_URL#file://}/.pulumi
+    [ "$PULUMI_BACKEND_URL" != "$NESTLAB_BACKEND" ] || state=$root/@LOCAL@/state/.pulumi
     # Looked for here, because starting Python for it would cost each command a tenth of a second.
     if [ -z "$help$NESTLAB_RECOVERING" ] && { [ -n "$(find "$state/locks" -name '*.json' 2>/dev/null)" ] ||
       grep -qs '"pending_operations"' "$state"/stacks/*/*.json; }; then

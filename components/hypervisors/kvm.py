@@ -7,6 +7,7 @@ seed. Its guests have hardware virtualization, which the CPU given to it makes r
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pulumi_libvirt as libvirt
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from components.hypervisors.handle import HypervisorMade, Lab, NetworkMade
     from components.spec import HypervisorSpec, MachinePlan
 
+KEYS = "NESTLAB_KEYS"
+"""Variable with the folder that all keys of a checkout are in (toolchain/environment.py).
+
+terraform-provider-libvirt's SSH client expands variables in the URI's paths once (uri/ssh.go), and what
+they hold stands for itself, whatever letters the checkout's path has. The folder is also the client's
+HOME, where it looks for ``.ssh/config``: Port, ProxyJump and HostKeyAlgorithms of a ``Host *`` there
+would go before the URI."""
 POOL = "nestlab"
 POOL_PATH = "/var/lib/libvirt/nestlab"
 
@@ -49,15 +57,16 @@ def install(
         networks=networks,
         parent=opts.parent,
     )
+    keys = f"${KEYS}/{quote(lab.private.name)}/{quote(plan.name)}"
     uri = (
         f"qemu+ssh://{golden.USER}@{way.doors.address}:{way.doors.ports[SSH_PORT]}/system"
-        f"?sshauth=privkey&keyfile={way.folder}/id_ed25519&knownhosts={way.folder}/known_hosts"
+        f"?sshauth=privkey&keyfile={keys}/id_ed25519&knownhosts={keys}/known_hosts"
     )
     # Known only when the gate is open: a provider with a known address connects in preview too.
     provider = libvirt.Provider(
         f"{name}-libvirt",
         uri=opened.answers.apply(lambda _: uri),
-        opts=host.bound(opts.parent),
+        opts=host.bound(opts.parent, env_var_mappings={KEYS: "HOME"}),
     )
     place = LibvirtPlace(
         lab=lab,

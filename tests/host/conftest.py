@@ -1,4 +1,8 @@
-"""Tests on the real host: each module has a checkout of its own, and takes its lab away again."""
+"""Tests on the real host: each module has a checkout of its own, and takes its lab away again.
+
+It lies in a folder, and its user has settings, that libvirt, SSH, URLs and shells take for something
+else: nothing of that may matter.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,32 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.checkout import Checkout
+from toolchain import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+FOLDER = "a b+c&d#é%41'\"$HOME?"
+SSH_CONFIG = """\
+Host *
+  Port 1
+  ProxyJump nobody@127.0.0.1:1
+  HostKeyAlgorithms ssh-rsa
+  UserKnownHostsFile /nowhere
+  IdentityFile /nowhere/id
+  User nobody
+"""
+SETTINGS = {
+    "VIRSH_DEBUG": "0",
+    "VIRSH_DEFAULT_CONNECT_URI": "test:///default",
+    "LIBVIRT_DEFAULT_URI": "test:///default",
+    "LIBVIRT_DEBUG": "1",
+    "LIBVIRT_LOG_OUTPUTS": "1:stderr",
+    "LIBVIRT_AUTH_FILE": "/nowhere",
+    "SSH_AUTH_SOCK": "/nowhere",
+    "LANGUAGE": "de",
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +45,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A fresh checkout, its toolchain linked from the cache, its lab not up."""
     if shutil.which("virsh") is None:
         pytest.skip("needs libvirt: run `make host`")
-    made = Checkout.make(tmp_path_factory.mktemp("checkout"))
+    home = tmp_path_factory.mktemp("home")
+    (home / ".ssh").mkdir(mode=0o700)
+    (home / ".ssh" / "config").write_text(SSH_CONFIG)
+    own = {"HOME": str(home), "NESTLAB_CACHE": str(paths.cache())}
+    made = Checkout.make(tmp_path_factory.mktemp("checkout") / FOLDER, SETTINGS | own)
     try:
         yield made
     finally:

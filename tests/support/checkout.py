@@ -22,13 +22,13 @@ import yaml
 from toolchain import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 STACK = "local"
 URI = "qemu:///system"
 UP_S = 600.0
 SHORT_S = 180.0
-KEPT = ("VIRTUAL_ENV", "PULUMI_", "NESTLAB_ROOT", "PYTHONPATH")
+KEPT = ("VIRTUAL_ENV", "PULUMI_", "NESTLAB_ROOT", "NESTLAB_KEYS", "NESTLAB_BACKEND", "PYTHONPATH")
 """Variables of the session that must not lead the checkout's commands to another one."""
 
 
@@ -47,9 +47,11 @@ class Checkout:
 
     root: Path
     lab: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:5]}")
+    given: Mapping[str, str] = field(default_factory=dict)
+    """What its user has set in their shell."""
 
     @classmethod
-    def make(cls, root: Path) -> Checkout:
+    def make(cls, root: Path, given: Mapping[str, str] | None = None) -> Checkout:
         """Copy what git would commit into ``root``, and give its stack a lab of its own."""
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -62,7 +64,7 @@ class Checkout:
             if source.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-        made = cls(root)
+        made = cls(root, given=given or {})
         made.edit(made._own)
         return made
 
@@ -88,7 +90,8 @@ class Checkout:
 
     def environment(self) -> dict[str, str]:
         """The environment of a user who has just opened a shell."""
-        return {k: v for k, v in os.environ.items() if not k.startswith(KEPT)}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(KEPT)}
+        return kept | dict(self.given)
 
     def start(self, argv: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own, as a terminal would."""
@@ -101,6 +104,7 @@ class Checkout:
                 stdout=handle,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                umask=0o077 if self.given else -1,
             )
 
     def run(self, *argv: str, timeout_s: float = SHORT_S) -> Done:

@@ -70,6 +70,8 @@ class Registered:
     aliases: tuple[str, ...]
     protect: bool
     retain_on_delete: bool
+    env_var_mappings: Mapping[str, str]
+    """Of a provider: the variable that it sees as another one."""
     outputs: Values = field(default_factory=dict)
     """What it answered, in clear."""
     secret_outputs: frozenset[str] = frozenset()
@@ -162,6 +164,7 @@ class Recorder:
             aliases=tuple(request.aliasURNs) + tuple(map(str, request.aliases)),
             protect=request.protect,
             retain_on_delete=request.retainOnDelete,
+            env_var_mappings=dict(request.envVarMappings),
         )
         more = dict(self._outputs(asked)) if request.custom else {}
         known = {key: value for key, value in inputs.items() if value is not None}

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.hypervisors.handle import BootQueue
+from components.hypervisors.kvm import KEYS
 from components.remote.ownership import uuid_of
 from components.spec import NetworkSpec, load, plan
 from components.spec.networks import Mode
@@ -34,6 +35,8 @@ from tests.unit.components.labs import (
     private,
     up,
 )
+from toolchain import paths
+from toolchain.environment import ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -250,8 +253,13 @@ def test_the_endpoint_of_a_nested_host_is_unknown_until_it_has_answered() -> Non
     address = plan(load({"name": "lab", **data}, root=ROOT, exists=lambda _: True)).machine("one")
     assert after.inputs["uri"] == (
         f"qemu+ssh://root@{address.address}:22/system?sshauth=privkey"
-        f"&keyfile={PRIVATE}/one/id_ed25519&knownhosts={PRIVATE}/one/known_hosts"
+        f"&keyfile=${KEYS}/local/one/id_ed25519&knownhosts=${KEYS}/local/one/known_hosts"
     )
+    keys = Path(ours(built_here=False)[KEYS])
+    assert keys.is_relative_to(paths.LOCAL)
+    assert keys.parts[-2:] == PRIVATE.parts[-3:-1], "where the gate writes them"
+    assert after.env_var_mappings == {KEYS: "HOME"}, "nobody's ~/.ssh/config is in there"
+    assert not engine.named("host-libvirt").env_var_mappings, "the user's own way to their own host"
 
 
 def test_a_nested_host_is_reached_with_the_labs_key_and_known_by_its_own() -> None:

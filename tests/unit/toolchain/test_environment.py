@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from toolchain import environment, paths
+from toolchain import environment, paths, state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ def place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "ENV_SH": "env.sh",
         "PASSPHRASE": "passphrase",
         "NETNS": "netns",
+        "KEYS": "keys",
     }.items():
         monkeypatch.setattr(paths, name, local / part)
 
@@ -131,3 +133,23 @@ def test_another_checkouts_state_is_not_used(
     assert made["PULUMI_BACKEND_URL"] == f"file://{tmp_path}/other/.nestlab/state"
     assert made["PULUMI_CONFIG_PASSPHRASE_FILE"] == f"{tmp_path}/other/.nestlab/passphrase"
     assert made == environment.environment(base)
+
+
+@pytest.mark.parametrize("name", ["a#b", "100%41", "what?", "a b+c&d'\"é"])
+def test_the_backend_of_a_checkout_of_any_name_is_its_own_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine takes a ``#`` for the end of a path, and ``%41`` for a letter."""
+    place(tmp_path / name, monkeypatch)
+    url = environment.backend()
+    assert unquote(urlsplit(url).path) == str(paths.STATE)
+    assert state.folder(url) == paths.STATE / ".pulumi"
+    paths.LOCAL.mkdir(parents=True)
+    paths.ENV_SH.write_text(environment.env_sh(built_here=False))
+    first = environment.environment({"PATH": "/usr/bin:/bin"})
+    place(tmp_path / "next", monkeypatch)
+    paths.LOCAL.mkdir(parents=True)
+    assert environment.environment(first)["PULUMI_BACKEND_URL"] == environment.backend()
+    paths.ENV_SH.write_text(environment.env_sh(built_here=False))
+    told = source("sh", paths.ENV_SH, given=first)
+    assert told["PULUMI_BACKEND_URL"] == environment.backend(), "it was nobody's choice"

@@ -263,10 +263,10 @@ def resource(
 class Engine:
     """`pulumi stack export` and `import` of one stack."""
 
-    def __init__(self, backend: Path, keys: Path) -> None:
+    def __init__(self, backend: Path, where: str) -> None:
         inner = (
             "qemu+ssh://root@10.77.0.5:22/system?sshauth=privkey"
-            f"&keyfile={keys}/local/one/id_ed25519&knownhosts={keys}/local/one/known_hosts"
+            f"&keyfile={where}/local/one/id_ed25519&knownhosts={where}/local/one/known_hosts"
         )
         self.resources: list[dict[str, Any]] = [
             {
@@ -340,7 +340,7 @@ def inner(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
 
 @pytest.fixture
 def engine(backend: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    made = Engine(backend, paths.KEYS)
+    made = Engine(backend, "$NESTLAB_KEYS")
     monkeypatch.setattr(recover, "_pulumi", made.pulumi)
     return made
 
@@ -431,11 +431,15 @@ def keys(folder: Path) -> None:
     (one / "known_hosts").write_text("10.77.0.5 ssh-ed25519 AAAA\n")
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["now", "state of an older release"])
 @pytest.mark.parametrize("key", ["one-web-domain", "web"], ids=["ours", "another"])
 def test_inside_a_nested_host_its_logical_name_makes_a_thing_ours(
-    key: str, engine: Engine, outer: FakeLibvirt, inner: FakeLibvirt
+    key: str, before: bool, engine: Engine, outer: FakeLibvirt, inner: FakeLibvirt
 ) -> None:
     keys(paths.KEYS)
+    if before:
+        provider = engine.resources[2]["inputs"]
+        provider["uri"] = provider["uri"].replace("$NESTLAB_KEYS", str(paths.KEYS))
     inner.domain("web", uuid=uuid_of(IDENTITY, "domain", key))
     engine.recovered(("creating", resource("domain", "one-web-domain", INNER_PROVIDER, name="web")))
     assert ("web" in inner.domains) is (key == "web")

@@ -170,3 +170,26 @@ def test_a_recovery_that_fails_stops_the_command(checkout: Path) -> None:
 
 def test_where_nothing_was_killed_the_engine_runs_at_once(checkout: Path) -> None:
     assert pulumi(checkout, "up").stdout.startswith("engine")
+
+
+def test_what_the_engine_writes_is_its_users_alone(checkout: Path) -> None:
+    (checkout.parent / "engine").write_text("#!/bin/sh\numask\n")
+    before = os.umask(0)
+    try:
+        assert pulumi(checkout, "up").stdout == "0077\n"
+    finally:
+        os.umask(before)
+
+
+def test_a_run_that_was_killed_is_seen_in_a_checkout_of_any_name(
+    tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a#b%41?"
+    checkout.rename(odd)
+    place(odd, monkeypatch)
+    paths.ENV_SH.write_text(environment.env_sh(built_here=False))
+    (paths.BIN / "pulumi").write_text(wrapper.pulumi(tmp_path / "engine"))
+    lock = paths.STATE / ".pulumi" / "locks" / "organization" / "one.json"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert pulumi(odd, "up").stdout.startswith("recover yes ")
