@@ -21,6 +21,8 @@ Schema = dict[str, Any]
 
 SECRETS = ("password", "secret", "token", "key", "passphrase")
 """A field of such a name is never quoted: somebody may have typed the secret itself there."""
+MOST_EXPLAINED = 100
+"""Errors put into words: each takes a walk through the schema, and fewer are told."""
 SHOWN = 60
 """Longest text quoted in a message, characters."""
 UNITS = {"_mib": "MiB", "_gib": "GiB", "_s": "s"}
@@ -39,7 +41,7 @@ def explain(refused: ValidationError, model: type[BaseModel], root: str) -> list
     """Return one problem per error in ``refused``, paths beginning with ``root``."""
     shapes = _Shapes(model.model_json_schema())
     found: list[Problem] = []
-    for error in refused.errors(include_url=False):
+    for error in refused.errors(include_url=False)[:MOST_EXPLAINED]:
         where = [_printable(item) for item in error["loc"] if item != KEY and not _is_tag(item)]
         found += [p.under(".".join([root, *where])) for p in _problems(error, shapes)]
     return found

@@ -12,7 +12,7 @@ from components.spec.hosts import DEFAULT, HOSTS
 from components.spec.hosts.base import HostSpec  # noqa: TC001 - pydantic reads it at run time
 from components.spec.hosts.libvirt import POOLS, LibvirtHost
 from components.spec.places import PlaceSpec, kind_tag
-from components.spec.values import FilePath, Name, Seconds, Sha256, SpecModel, Whole
+from components.spec.values import FilePath, Many, Name, Seconds, Sha256, SpecModel
 
 
 class _ByKind:
@@ -35,8 +35,8 @@ def _host_kind(value: Any) -> str:
 class BootSpec(SpecModel):
     """How machines are started and how long they are waited for."""
 
-    concurrency: Whole | None = Field(
-        None, ge=1, description="Machines starting at the same time; default: the host's cores"
+    concurrency: Many | None = Field(
+        None, description="Machines starting at the same time; default: the host's cores"
     )
     ready_s: Seconds = Field(600, description="Longest wait for a nested hypervisor, seconds")
     lease_s: Seconds = Field(300, description="Longest wait for a guest, seconds")

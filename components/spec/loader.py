@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from components.spec.bounds import exceeded
 from components.spec.checks import check
 from components.spec.explain import explain
 from components.spec.lab import LabSpec
@@ -27,6 +28,8 @@ def load(data: object, *, root: Path, exists: Callable[[str], bool] = os.path.ex
         SpecError: with every problem. Rules across the whole lab are only asked once each part
             of it is right by itself.
     """
+    if too_much := exceeded(data):
+        raise SpecError(too_much)
     try:
         lab = LabSpec.model_validate(data, context={"root": str(root)})
     except ValidationError as refused:

@@ -24,7 +24,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from components.spec.problems import Problem, choose, listed, refuse
+from components.spec.problems import Problem, choose, listed, refuse, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +33,15 @@ NAME = r"^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$"
 """20 characters, so that ``<lab>-<name>`` stays short; a host name can't end with a hyphen."""
 BRIDGE = r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$"
 """15 characters: IFNAMSIZ of the kernel is 16 with the closing zero."""
-DOMAIN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
+_DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+DOMAIN = rf"^(?=.{{1,253}}$){_DNS_LABEL}(\.{_DNS_LABEL})*$"
+"""RFC 1035: 63 characters between two dots, 253 altogether."""
 MAC = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
 SHA256 = r"^[0-9a-fA-F]{64}$"
 PREFIXES = range(16, 29)
 """Prefix lengths of a lab's subnets: /28 holds a gateway and 13 machines, /16 a whole course."""
 
+_EVERYBODY = IPv4Address("255.255.255.255")
 _QUERY = {
     "qemu": ("socket",),
     "qemu+ssh": ("keyfile", "knownhosts", "known_hosts_verify", "no_verify", "sshauth", "socket"),
@@ -59,6 +62,10 @@ class SpecModel(BaseModel):
         hide_input_in_errors=True,
         defer_build=True,
     )
+
+
+PATH_BYTES, NAME_BYTES = 4095, 255
+"""PATH_MAX and NAME_MAX of Linux, without closing zeros: longer ones name no file of any machine."""
 
 
 def matches(pattern: str, rule: str, remedy: str) -> Callable[[str], str]:
@@ -101,7 +108,21 @@ def _mac(value: str) -> str:
                 "begin it with 52:54:00",
             )
         )
+    if not int(value.replace(":", ""), 16):
+        rule = "of zeros alone it stands for none, and no switch delivers to it"
+        refuse(Problem("", f"{value!r} given", rule, "begin it with 52:54:00"))
     return value.lower()
+
+
+def _fits(path: str) -> str:
+    """Refuse a path that the kernel takes for none, before any file is asked for."""
+    size = len(os.fsencode(path))
+    if size > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.split("/")):
+        rule = f"a path has at most {PATH_BYTES} bytes, and {NAME_BYTES} between two slashes"
+        refuse(Problem("", f"{shortened(path, 60)!r} given", rule, "correct it"))
+    if "\0" in path:
+        refuse(Problem("", "a zero byte given", "no path has one", "correct it"))
+    return path
 
 
 def _file(value: str, info: ValidationInfo) -> str:
@@ -109,7 +130,7 @@ def _file(value: str, info: ValidationInfo) -> str:
         refuse(Problem("", "an empty path given", "a file is needed", "give its path"))
     path = os.path.expanduser(value)  # noqa: PTH111 - a leading ~ of an unknown user stays as it is
     root = (info.context or {}).get("root")
-    return os.path.normpath(os.path.join(root, path)) if root else path  # noqa: PTH118 - text in, text out
+    return _fits(os.path.normpath(os.path.join(root, path)) if root else path)  # noqa: PTH118 - text in, text out
 
 
 def _folder(value: str) -> str:
@@ -122,12 +143,12 @@ def _folder(value: str) -> str:
                 "write it like /var/lib/libvirt/nestlab/NAME",
             )
         )
-    return os.path.normpath(value)
+    return _fits(os.path.normpath(value))
 
 
 def _address(value: object) -> IPv4Address:
     try:
-        return IPv4Address(value if isinstance(value, IPv4Address | str) else "")
+        address = IPv4Address(value if isinstance(value, IPv4Address | str) else "")
     except AddressValueError:
         refuse(
             Problem(
@@ -137,6 +158,10 @@ def _address(value: object) -> IPv4Address:
                 "write it like 10.77.0.20",
             )
         )
+    if reason := _unusable(address):
+        rule = f"{reason} addresses are no machine's"
+        refuse(Problem("", f"{str(address)!r} given", rule, "write one like 10.77.0.20"))
+    return address
 
 
 def _subnet(value: object) -> IPv4Network:
@@ -178,7 +203,11 @@ def _unusable(address: IPv4Address) -> str:
 
 def _listen(value: str) -> str:
     try:
-        return str(ip_address(value))
+        address = ip_address(value)
+        # A zone belongs to addresses that no console listens on, and may hold any text.
+        if not (address.is_multicast or address == _EVERYBODY or "%" in value):
+            return str(address)
+        raise ValueError  # noqa: TRY301 - told as what is no address at all
     except ValueError:
         refuse(
             Problem(
@@ -256,13 +285,16 @@ Name = Annotated[
     text_schema("Name: lower-case letters, digits, hyphens", NAME),
 ]
 Whole = Annotated[int, Strict()]
-Mib = Annotated[Whole, Field(ge=16)]
-"""Memory, MiB; below 16 not even a boot loader comes up."""
-Gib = Annotated[Whole, Field(ge=0)]
-"""Disk, GiB."""
+Mib = Annotated[Whole, Field(ge=16, le=1 << 26)]
+"""Memory, MiB; below 16 not even a boot loader comes up, and 46 bits of address reach 64 TiB."""
+Gib = Annotated[Whole, Field(ge=0, le=1 << 16)]
+"""Disk, GiB, to 64 TiB: what a VHDX may have, the largest of the formats beside qcow2 and raw."""
 Cores = Annotated[Whole, Field(ge=1, le=255)]
 """Virtual cores; 255 is the most QEMU's machine pc takes."""
-Seconds = Annotated[Whole, Field(ge=1)]
+Seconds = Annotated[Whole, Field(ge=1, le=7 * 86400)]
+"""A wait, seconds, to a week: no installer and no boot takes as long."""
+Many = Annotated[Whole, Field(ge=1, le=1 << 20)]
+"""A number of things that machines share, cores or turns."""
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 Flag = Annotated[bool, Strict()]
 Mac = Annotated[str, AfterValidator(_mac), WithJsonSchema({"type": "string", "pattern": MAC})]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 from components.spec.addresses import capacity, gateway
@@ -13,7 +13,7 @@ from components.spec.places import HypervisorSpec, Machine, Place, machines, pla
 from components.spec.problems import Problem, choose, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from components.spec.lab import LabSpec
     from components.spec.networks import NetworkSpec, NicSpec
@@ -47,17 +47,23 @@ def wires(machine: Machine) -> Iterator[Wire]:
 def known_networks(lab: LabSpec) -> list[Problem]:
     """A machine names a network of the place it stands in."""
     found = []
+    elsewhere: dict[str, list[str]] = {}
+    for place in places(lab):
+        for name in place.spec.networks:
+            elsewhere.setdefault(name, []).append(place.at)
+    said: dict[tuple[str, str], tuple[str, str]] = {}
     for wire in _wires(lab):
         if wire.network is not None:
             continue
         place, name = wire.machine.place, wire.nic.network
-        known = list(place.spec.networks)
-        rule = f"{place.title} has {_networks(known)}"
-        remedy = choose(name, known) if known else f"add {name}: to {place.at}.networks"
-        elsewhere = [p.at for p in places(lab) if name in p.spec.networks]
-        if elsewhere:
-            rule += f" (one of that name is out of reach, in {listed(elsewhere)})"
-        found.append(Problem(f"{wire.at}.network", f"{name!r} given", rule, remedy))
+        if (place.at, name) not in said:
+            known = list(place.spec.networks)
+            rule = f"{place.title} has {_networks(known)}"
+            if name in elsewhere:
+                rule += f" (one of that name is out of reach, in {listed(elsewhere[name])})"
+            remedy = choose(name, known) if known else f"add {name}: to {place.at}.networks"
+            said[place.at, name] = rule, remedy
+        found.append(Problem(f"{wire.at}.network", f"{name!r} given", *said[place.at, name]))
     return found
 
 
@@ -70,35 +76,93 @@ def _wires(lab: LabSpec) -> Iterator[Wire]:
         yield from wires(machine)
 
 
-def _subnets(place: Place) -> dict[str, IPv4Network]:
-    return {
-        f"{place.at}.networks.{name}": network.subnet
+@dataclass(frozen=True, slots=True)
+class _Subnet:
+    """A subnet that a network of the lab has."""
+
+    at: str
+    """Path of the network."""
+    net: IPv4Network
+
+    @property
+    def first(self) -> int:
+        """Its first address, as a number."""
+        return int(self.net.network_address)
+
+    @property
+    def last(self) -> int:
+        """Its last address, as a number."""
+        return int(self.net.broadcast_address)
+
+
+def _subnets(place: Place) -> list[_Subnet]:
+    return [
+        _Subnet(f"{place.at}.networks.{name}", network.subnet)
         for name, network in place.spec.networks.items()
         if network.subnet is not None
-    }
+    ]
 
 
-def overlaps(lab: LabSpec) -> list[Problem]:
-    """Subnets that one host has to tell apart do not overlap."""
-    taken = [subnet for place in places(lab) for subnet in _subnets(place).values()]
-    found = []
-    for place in places(lab):
-        own = _subnets(place)
-        around = [pair for outer in place.lineage() for pair in _subnets(outer).items()]
-        pairs = [(a, b, "a host can't tell them apart") for a, b in combinations(own.items(), 2)]
-        why = "what is inside could not reach what is around it"
-        pairs += [(outer, inner, why) for inner in own.items() for outer in around]
-        for (other, first), (at, second), reason in pairs:
-            if first.overlaps(second):
-                rule = f"it overlaps {first} of {other}, and {reason}"
-                remedy = f"take a free one, such as {_free(second.prefixlen, taken)}"
-                found.append(Problem(f"{at}.subnet", f"{str(second)!r} given", rule, remedy))
+def _outermost(subnets: Iterable[_Subnet]) -> list[_Subnet]:
+    """Return those that lie in no other one, by address. Two subnets are apart, or one is in the other."""
+    found: list[_Subnet] = []
+    for each in sorted(subnets, key=lambda each: (each.first, -each.last, each.at)):
+        if not found or each.first > found[-1].last:
+            found.append(each)
     return found
 
 
-def _free(prefix: int, taken: list[IPv4Network]) -> IPv4Network:
-    candidates = SUGGESTED_FROM.subnets(new_prefix=prefix)
-    return next(c for c in candidates if not any(c.overlaps(subnet) for subnet in taken))
+def _overlapped(apart: Sequence[_Subnet], net: _Subnet) -> _Subnet | None:
+    """Return which of ``apart``, by address and no two overlapping, ``net`` overlaps."""
+    at = bisect_right(apart, net.last, key=lambda each: each.first) - 1
+    return apart[at] if at >= 0 and apart[at].last >= net.first else None
+
+
+def overlaps(lab: LabSpec) -> list[Problem]:
+    """Subnets that one host has to tell apart do not overlap; told of each once."""
+    inside = {place.path: _subnets(place) for place in places(lab)}
+    free = _Free(each for subnets in inside.values() for each in subnets)
+    found = []
+
+    def wrong(it: _Subnet, other: _Subnet, reason: str) -> None:
+        rule = f"it overlaps {other.net} of {other.at}, and {reason}"
+        given = f"{str(it.net)!r} given"
+        found.append(Problem(f"{it.at}.subnet", given, rule, free.remedy(it.net.prefixlen)))
+
+    for place in places(lab):
+        own = inside[place.path]
+        if not own:
+            continue
+        order = {each.at: number for number, each in enumerate(own)}
+        apart: list[_Subnet] = []
+        for each in sorted(own, key=lambda each: (each.first, -each.last, each.at)):
+            if apart and each.first <= apart[-1].last:
+                earlier, later = sorted((apart[-1], each), key=lambda each: order[each.at])
+                wrong(later, earlier, "a host can't tell them apart")
+            else:
+                apart.append(each)
+        around = _outermost(each for outer in place.lineage() for each in inside[outer.path])
+        for each in own:
+            if other := _overlapped(around, each):
+                wrong(each, other, "what is inside could not reach what is around it")
+    return found
+
+
+class _Free:
+    """Which subnets no network of the lab has."""
+
+    def __init__(self, taken: Iterable[_Subnet]) -> None:
+        self._taken = _outermost(taken)
+        self._remedies: dict[int, str] = {}
+
+    def remedy(self, prefix: int) -> str:
+        """Return the advice to take one that is free and as large as ``prefix`` says."""
+        if prefix not in self._remedies:
+            candidates = (_Subnet("", net) for net in SUGGESTED_FROM.subnets(new_prefix=prefix))
+            found = next((c for c in candidates if not _overlapped(self._taken, c)), None)
+            such = f", such as {found.net}" if found else ", or make others smaller"
+            self._remedies[prefix] = f"take a free one{such}"
+        return self._remedies[prefix]
 
 
 def room(lab: LabSpec) -> list[Problem]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from components.spec.problems import Problem, refuse
-from components.spec.values import Cores, Flag, Gib, Mib, SpecModel, Whole, matches, text_schema
+from components.spec.values import Cores, Flag, Gib, Many, Mib, SpecModel, matches, text_schema
 
 if TYPE_CHECKING:
     from components.spec.places import Offers
@@ -43,9 +43,8 @@ class HostSpec(SpecModel):
         None,
         description="Budget for the disks of the first layer altogether, GiB; default: no limit",
     )
-    cores: Whole | None = Field(
+    cores: Many | None = Field(
         None,
-        ge=1,
         description="Budget for the virtual cores of the first layer altogether, which may exceed the "
         "host's real ones; default: no limit",
     )
