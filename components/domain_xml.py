@@ -21,7 +21,7 @@ HEAD = """\
 """
 TAIL = "</xsl:stylesheet>\n"
 
-DISK_NAMES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
+DISK_NAMES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd", "usb": "sd"}
 """Device name by bus, libvirt's rule for ``target dev``."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ENLIGHTENMENTS = """\
@@ -38,7 +38,7 @@ class DiskProfile:
     """One disk, in the order of the provider's ``disks``."""
 
     bus: str
-    """virtio, scsi, sata or ide."""
+    """virtio, scsi, sata, ide or usb."""
     device: str = "disk"
     """disk or cdrom."""
     readonly: bool = False
@@ -104,6 +104,7 @@ def domain(profile: DomainProfile) -> str:
     parts = [
         *_nics(profile.nic_models),
         *_disks(profile.disks),
+        *_usb(profile.disks),
         *_serial(profile.console_log),
         *_screen(profile),
         *_cpu(profile),
@@ -177,6 +178,13 @@ def _disks(disks: tuple[DiskProfile, ...]) -> list[str]:
         if disk.readonly:
             templates.append(_insert(at, "<readonly/>"))
     return templates
+
+
+def _usb(disks: tuple[DiskProfile, ...]) -> list[str]:
+    # Of all controllers the one that packer-maas installs ESXi 7.0 to 9.0 with (QEMU's -usb on q35).
+    controller = '<controller type="usb" index="0" model="ich9-ehci1"/>'
+    used = any(disk.bus == "usb" for disk in disks)
+    return [_insert("/domain/devices", controller)] if used else []
 
 
 def _serial(log: str) -> list[str]:

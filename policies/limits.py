@@ -26,7 +26,7 @@ class Limits:
 LIMITS = {
     "kvm": Limits(2, 2048, 8, 512, 2, "nestlab's settings for Debian with KVM"),
     "proxmox": Limits(2, 2048, 20, 1024, 8, "Proxmox VE's system requirements, for evaluation"),
-    "esxi": Limits(2, 4096, 36, 2048, 32, "VMware: 4 GB memory; 32 GB disk, 4 for a datastore"),
+    "esxi": Limits(2, 8192, 37, 2048, 33, "VMware: 8 GB memory; 33 GB disk, 4 for a datastore"),
     "xenserver": Limits(2, 4096, 46, 1536, 42, "host-installer: min_primary_disk_size = 46"),
     "hyperv": Limits(2, 4096, 32, 2048, 20, "Windows Server: 4 GB for nesting, 32 GB disk"),
     "xen": Limits(2, 3072, 8, 1664, 3, "nestlab's settings for Debian with Xen"),

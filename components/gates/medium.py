@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from components.gates.base import BorderResource, Gate, Props
 from components.gates.codec import has_unknown
-from components.media import installer, iso
+from components.media import fat, installer, iso
 from components.media.answers import Answers
 from components.remote.waiting import Seen, say
 from components.spec import sums
@@ -102,8 +102,13 @@ class InstallMediumProvider(Gate):
         folder = Path(news["private"])
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Another content has another name, so that whoever has a copy takes a new one.
-        disc = folder / f"answers-{told.hexdigest()[:12]}.iso"
-        iso.make(files, _recipe(news).LABEL, disc)
+        made = folder / f"answers-{told.hexdigest()[:12]}"
+        if news["kind"] in installer.RECIPES and installer.RECIPES[news["kind"]].stick:
+            disc = made.with_suffix(".img")
+            fat.make(files, _recipe(news).LABEL, disc)
+        else:
+            disc = made.with_suffix(".iso")
+            iso.make(files, _recipe(news).LABEL, disc)
         if olds.get("disc") and olds["disc"] != str(disc):
             Path(olds["disc"]).unlink(missing_ok=True)
         return {**news, "installer": first, "tools_disc": _tools_disc(news), "disc": str(disc)}
@@ -150,14 +155,18 @@ def _recipe(props: Props) -> Any:
 
 
 class InstallMedium(BorderResource, module="nestlab", name="InstallMedium"):
-    """The discs of one machine, files of this machine."""
+    """The discs of one machine, files of this machine.
+
+    ``kind`` is one of `installer.RECIPES`, or a kind that is cloned; ``recipe`` the module of
+    `components.media` that says what the answers are.
+    """
 
     installer: pulumi.Output[str]
     """The installer's disc; empty for a machine that is cloned from an image."""
     tools_disc: pulumi.Output[str]
     """The disc with the user's own files; empty without any."""
     disc: pulumi.Output[str]
-    """The disc with its answers; another content has another path."""
+    """The disc with its answers, or the USB stick's image; another content has another path."""
 
     def __init__(
         self,

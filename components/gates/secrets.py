@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import string
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult
@@ -27,21 +27,27 @@ READABLE = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI
 KINDS = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
 """What every password has some of."""
 
+SshAlgorithm = Literal["ed25519", "ecdsa"]
+"""Ed25519, or ECDSA with the curve P-256 for those whose SSH knows FIPS 140-2's keys only."""
+LAB_KEY: SshAlgorithm = "ed25519"
+"""What a lab's own key is, and every machine's that says nothing else."""
+
 
 class _KeyPair(TypedDict):
     comment: str
+    algorithm: NotRequired[SshAlgorithm]
     private: str | None
     public: str | None
 
 
 class SshKeyProvider(BorderProvider):
-    """Makes Ed25519 key pairs."""
+    """Makes key pairs."""
 
     shape = _KeyPair
 
     @override
     def create(self, props: Props) -> CreateResult:
-        from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519  # noqa: PLC0415
         from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
             Encoding,
             NoEncryption,
@@ -49,7 +55,11 @@ class SshKeyProvider(BorderProvider):
             PublicFormat,
         )
 
-        key = ed25519.Ed25519PrivateKey.generate()
+        key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+        if props.get("algorithm", LAB_KEY) == "ecdsa":
+            key = ec.generate_private_key(ec.SECP256R1())
+        else:
+            key = ed25519.Ed25519PrivateKey.generate()
         private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
         public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         outs = {**props, "private": private, "public": f"{public} {props['comment']}"}
@@ -57,24 +67,32 @@ class SshKeyProvider(BorderProvider):
 
     @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        return DiffResult(changes=False)
+        differs = _olds.get("algorithm", LAB_KEY) != _news.get("algorithm", LAB_KEY)
+        return DiffResult(changes=differs, replaces=["algorithm"] if differs else [])
 
 
 class SshKey(BorderResource, module="nestlab", name="SshKey"):
-    """An Ed25519 key pair in OpenSSH's formats."""
+    """A key pair in OpenSSH's formats."""
 
     private: pulumi.Output[str]
     """Private key, secret."""
     public: pulumi.Output[str]
     """Public key, one line."""
 
-    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        algorithm: SshAlgorithm = LAB_KEY,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
         opts = pulumi.ResourceOptions.merge(
             opts, pulumi.ResourceOptions(additional_secret_outputs=["private"])
         )
-        super().__init__(
-            SshKeyProvider(), name, {"comment": name, "private": None, "public": None}, opts
-        )
+        props: Props = {"comment": name, "private": None, "public": None}
+        if algorithm != LAB_KEY:
+            props["algorithm"] = algorithm
+        super().__init__(SshKeyProvider(), name, props, opts)
 
 
 class _Password(TypedDict):

@@ -34,10 +34,12 @@ def recipe(spec: EsxiSpec) -> Recipe:
                 },
                 {"argv": ["esxcli", "system", "version", "get"], "holds": "VMware ESXi"},
             ],
-            # Its first boot restarts SSH, with the planned host key.
+            # Each boot restarts SSH, with the planned host key.
             "steady": 2,
         },
         api=API,
+        stick=True,
+        key="ecdsa",
         options={"licence": spec.licence} if spec.licence else {},
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pulumi
 from pulumi.resource import DependencyResource
@@ -125,12 +125,13 @@ class MachineMade:
 
 @dataclass(frozen=True)
 class Disc:
-    """A CD in the drive of a nested hypervisor."""
+    """A CD in the drive of a nested hypervisor, or a USB stick in it."""
 
     name: str
     """Tells it from others of the same place; a slug."""
     path: pulumi.Input[str]
-    """The ISO, a file of this machine; another content has another path."""
+    """The ISO, or the stick's image, a file of this machine; another content has another path."""
+    stick: bool = False
     shared: bool = False
     """Whether it is the same for all of its place, and so is uploaded once."""
 
@@ -279,6 +280,9 @@ class Hypervisor(Protocol):
 
 class Host(Hypervisor, Protocol):
     """A place that nested hypervisors can stand on."""
+
+    sticks: ClassVar[bool]
+    """Whether it can plug a USB stick, made of an image, into a machine."""
 
     def bound(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:
         """Options of what belongs to a machine of this place: it goes and is lost with the place."""

@@ -21,6 +21,7 @@ from components.spec.facts import FOLDER
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from components.gates.secrets import SshAlgorithm
     from components.hypervisors.access import Access
     from components.hypervisors.handle import Host, JsonMap, Lab, NetworkMade, Opened
     from components.spec import HypervisorSpec, MachinePlan
@@ -39,7 +40,7 @@ class Recipe:
     media: str
     """Module of `components.media` that makes its discs."""
     user: str
-    """Who logs in over SSH, with the lab's key."""
+    """Who logs in over SSH, with the lab's key, or one of its own where ``key`` is of another kind."""
     probe: JsonMap
     """What `components.gates.probes` asks of it; where it is reached is added."""
     api: int = 0
@@ -47,6 +48,10 @@ class Recipe:
     added to the probe as ``url``."""
     disk: str = "sda"
     """What its installer calls the system disk."""
+    stick: bool = False
+    """Whether its answers go onto a USB stick wherever the host has such."""
+    key: SshAlgorithm = "ed25519"
+    """Of both SSH keys, its own and the one that opens it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """`Answers.options`: what the stack says of this kind alone."""
     discs: Sequence[str] = ()
@@ -81,13 +86,14 @@ def install(
     """Make the discs and the machine, and wait until it takes orders."""
     parent = opts.parent
     ports = (SSH_PORT, recipe.api) if recipe.api else (SSH_PORT,)
-    way = access(name, lab, host, plan, parent, user=recipe.user, ports=ports)
+    way = access(name, lab, host, plan, parent, user=recipe.user, ports=ports, key=recipe.key)
     url = f"https://{way.doors.address}:{way.doors.ports[recipe.api]}" if recipe.api else ""
     password = Password(f"{name}-login", length=PASSWORD_LENGTH, opts=host.bound(parent)).value
     media = spec.media()
+    stick = recipe.stick and host.sticks
     medium = InstallMedium(
         f"{name}-discs",
-        kind=spec.kind,
+        kind=f"{spec.kind}-usb" if stick else spec.kind,
         recipe=recipe.media,
         iso=str(lab.medium(media["iso"])) if "iso" in media else "",
         answers=_answers(lab, plan, recipe, way, password),
@@ -96,7 +102,7 @@ def install(
         tools={name: str(lab.medium(each)) for name, each in recipe.tools.items()},
         opts=host.bound(parent),
     )
-    discs = [Disc(f"{plan.name}-answers", medium.disc)]
+    discs = [Disc(f"{plan.name}-answers", medium.disc, stick=stick)]
     if "iso" in media:
         discs.insert(0, Disc(f"installer-{media['iso']}", medium.installer, shared=True))
     discs += [Disc(f"medium-{each}", str(lab.medium(each)), shared=True) for each in recipe.discs]
@@ -147,7 +153,7 @@ def _answers(
 
     return pulumi.Output.all(
         password=password,
-        authorized_key=lab.key.public,
+        authorized_key=way.login.public,
         host_private=way.host_key.private,
         host_public=way.host_key.public,
     ).apply(told)

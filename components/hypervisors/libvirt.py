@@ -7,7 +7,7 @@ what, and what goes away with what.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pulumi
 import pulumi_libvirt as libvirt
@@ -74,6 +74,7 @@ FORWARDS_OTHERS = 9000
 class LibvirtPlace:
     """One libvirt, and what a lab puts into it."""
 
+    sticks: ClassVar[bool] = True
     lab: Lab
     plan: PlacePlan
     name: str
@@ -276,7 +277,10 @@ class LibvirtPlace:
         drives = [
             Drive(disk, DiskProfile(plan.disk_bus or "virtio")),
             *(
-                Drive(self._disc(disc, opts.parent), DiskProfile(bus, "cdrom"))
+                Drive(
+                    self._disc(disc, opts.parent),
+                    DiskProfile("usb") if disc.stick else DiskProfile(bus, "cdrom"),
+                )
                 for disc in build.discs
             ),
         ]
@@ -298,10 +302,10 @@ class LibvirtPlace:
             return self._media[disc.name]
         made = libvirt.Volume(
             f"{self.name}-disc-{disc.name}",
-            name=f"disc-{disc.name}.iso",
+            name=f"disc-{disc.name}.{'img' if disc.stick else 'iso'}",
             pool=self.pool.name,
             source=disc.path,
-            format="iso",
+            format="raw" if disc.stick else "iso",
             opts=self.options(
                 self.owner if disc.shared else parent, delete_before_replace=not disc.shared
             ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pulumi
 import pulumi_proxmoxve as px
@@ -88,6 +88,7 @@ class _Template:
 class ProxmoxPlace:
     """One node, and what a lab puts onto it."""
 
+    sticks: ClassVar[bool] = False
     lab: Lab
     plan: PlacePlan
     name: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pulumi
 import pulumi_vsphere as vs
@@ -72,6 +72,7 @@ DIGITS = 8
 class VspherePlace:
     """One host, and what a lab puts onto it."""
 
+    sticks: ClassVar[bool] = False
     lab: Lab
     plan: PlacePlan
     owner: pulumi.Resource

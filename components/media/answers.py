@@ -36,8 +36,8 @@ _FORMS = {
         "one line of OpenSSH's, of type, key and at most one word",
     ),
     "host_public": (
-        r"ssh-ed25519 [A-Za-z0-9+/]+=*( [\w.@:+-]+)?",
-        "an Ed25519 key in OpenSSH's one line",
+        r"(ssh-ed25519|ecdsa-sha2-nistp256) [A-Za-z0-9+/]+=*( [\w.@:+-]+)?",
+        "an Ed25519 or ECDSA P-256 key in OpenSSH's one line",
     ),
     "host_private": (
         _PRIVATE_KEY,

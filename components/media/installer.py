@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 RECIPES: Mapping[str, Recipe] = {
     "esxi": esxi.RECIPE,
+    "esxi-usb": esxi.STICK,
     "hyperv": windows.RECIPE,
     "proxmox": proxmox.RECIPE,
     "xenserver": xenserver.RECIPE,
 }
-"""By kind of hypervisor; the others have no installer of their own."""
+"""By kind of hypervisor, and by what its answers come on where that is no CD; the others have no
+installer of their own."""
 
 
 def installer(kind: str, iso: Path, cache: Path) -> Path:

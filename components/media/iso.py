@@ -221,7 +221,7 @@ def make(files: Mapping[str, bytes | Path], label: str, to: Path) -> None:
     """
     if not label.isascii() or not 0 < len(label) <= LABEL_LENGTH:
         raise ValueError(f"a CD's label has 1 to {LABEL_LENGTH} ASCII letters, not {label!r}")
-    with _fresh(to, PRIVATE) as (folder, image):
+    with fresh(to, PRIVATE) as (folder, image):
         tree = folder / "tree"
         tree.mkdir()
         for name in sorted(files):
@@ -274,7 +274,7 @@ def remaster(
             "its other boot image can only take that one's place",
             "give an ISO for 64-bit x86 machines",
         )
-    with _fresh(to, SHARED) as (folder, image):
+    with fresh(to, SHARED) as (folder, image):
         _copy(source, image, iso.size)
         if iso.udf:
             if changes:
@@ -353,8 +353,11 @@ def _copy(source: Path, to: Path, size: int) -> None:
 
 
 @contextmanager
-def _fresh(to: Path, mode: int) -> Iterator[tuple[Path, Path]]:
-    """Give a private folder and, in it, the path of the new file, which then becomes ``to``."""
+def fresh(to: Path, mode: int) -> Iterator[tuple[Path, Path]]:
+    """Give a private folder and, in it, the path of the new file, which then becomes ``to``.
+
+    It gets ``mode``, and is on the disk before it has its name.
+    """
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as name:
         folder = Path(name)

@@ -31,6 +31,8 @@ class Recipe:
     """Raises `WrongMedium` for another medium."""
     edits: Callable[[Iso], Edits]
     """Of a medium that passed `check`."""
+    stick: bool = False
+    """Whether it reads its answers from a USB stick instead of a CD."""
 
 
 def other(iso: Iso, wanted: str, remedy: str) -> WrongMedium:

@@ -273,15 +273,15 @@ class SshShell:
     def _connect(self, patience: float) -> paramiko.Transport:
         import paramiko  # noqa: PLC0415
 
-        key = paramiko.Ed25519Key.from_private_key(io.StringIO(self.private_key))
-        wanted = paramiko.Ed25519Key(data=_blob(self.host_key))
+        key = _login(self.private_key)
+        kind, wanted = _public(self.host_key)
         link = socket.create_connection((self.host, self.port), CONNECT_S)
         transport = paramiko.Transport(link)
         try:
             transport.banner_timeout = transport.handshake_timeout = patience
             transport.auth_timeout = patience
             # Otherwise a server with several host keys may show one we do not know.
-            transport.get_security_options().key_types = ("ssh-ed25519",)
+            transport.get_security_options().key_types = (kind,)
             transport.start_client(timeout=patience)
             _insist(transport, wanted)
             transport.auth_publickey(self.user, key)
@@ -346,11 +346,24 @@ def _cut_after(link: paramiko.Transport, seconds: float) -> Iterator[None]:
         guard.cancel()
 
 
-def _blob(public: str) -> bytes:
-    """Return the key itself of an OpenSSH public key line."""
+def _public(line: str) -> tuple[str, paramiko.PKey]:
+    """Return the type, OpenSSH's name, and the key of an OpenSSH public key line."""
     import base64  # noqa: PLC0415
 
-    return base64.b64decode(public.split()[1])
+    import paramiko  # noqa: PLC0415
+
+    kind, data = line.split()[:2]
+    return kind, paramiko.PKey.from_type_string(kind, base64.b64decode(data))
+
+
+def _login(private: str) -> paramiko.PKey:
+    """Return a private key in OpenSSH's format, which does not say of what kind it is outside."""
+    import paramiko  # noqa: PLC0415
+
+    try:
+        return paramiko.Ed25519Key.from_private_key(io.StringIO(private))
+    except paramiko.SSHException:
+        return paramiko.ECDSAKey.from_private_key(io.StringIO(private))
 
 
 def _words(broken: BaseException) -> str:

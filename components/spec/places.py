@@ -197,6 +197,9 @@ class Kind:
     golden: str = ""
     """The golden image it is a clone of, as ``make image`` calls it; empty: of none."""
     hardware: Hardware = field(default_factory=Hardware)
+    reads_ahci: bool = True
+    """Whether its installer reads its answers from a CD on QEMU's AHCI, where CDs of q35 are; where it
+    does not, they come on a USB stick, which Proxmox VE can't make of an image."""
     longest_name: int = 20
     """How long its own name may be, characters."""
     ready_s: int = 0

@@ -287,6 +287,19 @@ def test_a_machine_that_hangs_between_two_messages_is_given_up_too(
     assert took(began) < 6
 
 
+@pytest.mark.parametrize("keys", [("ecdsa", "ecdsa"), ("ecdsa", "ed25519"), ("ed25519", "ecdsa")])
+def test_keys_of_either_kind_open_and_are_insisted_on(
+    keys: tuple[str, str], tmp_path: Path
+) -> None:
+    with serving(tmp_path, keys=keys) as server:
+        with closing(server.shell()) as shell:
+            assert shell.run(["echo", "in"]).out == "in\n"
+        _, other = key_pair(keys[0])
+        planned = pytest.raises(Unreachable, match="its host key is not the one planned for it")
+        with closing(server.shell(host_key=other)) as shell, planned:
+            shell.run(["true"])
+
+
 def test_a_machine_with_another_host_key_gets_no_command(server: Server, tmp_path: Path) -> None:
     bait = tmp_path / "bait"
     impostor = server.shell(host_key=key_pair()[1])

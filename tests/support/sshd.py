@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -41,9 +41,13 @@ USER = getpass.getuser()
 VIEW = Path(__file__).with_name("view.py")
 
 
-def key_pair() -> tuple[str, str]:
+def key_pair(algorithm: str = "ed25519") -> tuple[str, str]:
     """Return a new private key and its public half, as OpenSSH writes them."""
-    key = ed25519.Ed25519PrivateKey.generate()
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+    if algorithm == "ecdsa":
+        key = ec.generate_private_key(ec.SECP256R1())
+    else:
+        key = ed25519.Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     return private, f"{public} test"
@@ -66,11 +70,13 @@ class Server:
     mounts: Mapping[str, Path] = field(default_factory=dict)
     """What clients see under an absolute path: a folder of the tests. Needs root."""
     sftp: bool = True
+    keys: tuple[str, ...] = ("ed25519", "ed25519")
+    """Algorithm of its own key, and of the one that it lets in."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        self.private, public = key_pair()
-        host, self.host_key = key_pair()
+        self.private, public = key_pair(self.keys[1])
+        host, self.host_key = key_pair(self.keys[0])
         (self.folder / "authorized").write_text(public + "\n")
         (self.folder / "host").touch(0o600)
         (self.folder / "host").write_text(host)
@@ -173,13 +179,14 @@ def serving(
     path: Path | None = None,
     mounts: Mapping[str, Path] | None = None,
     sftp: bool = True,
+    keys: tuple[str, ...] = ("ed25519", "ed25519"),
 ) -> Iterator[Server]:
     """Run a `Server` with its files in ``folder``; skip the test where that can't be."""
     if SSHD is None:
         pytest.skip("sshd of openssh-server is not installed")
     if mounts and os.geteuid() != 0:
         pytest.skip("only root can show sshd's clients a file system of their own")
-    server = Server(folder, path=path, mounts=mounts or {}, sftp=sftp)
+    server = Server(folder, path=path, mounts=mounts or {}, sftp=sftp, keys=keys)
     server.start()
     try:
         yield server

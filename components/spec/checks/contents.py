@@ -107,6 +107,10 @@ def nesting(lab: LabSpec) -> list[Problem]:
                 found.append(
                     Problem(f"{at}.kind", f"{spec.kind!r} given", rule, "move it, or change kind:")
                 )
+            elif not kind.reads_ahci and (place.offers.engine, spec.machine) == ("proxmox", "q35"):
+                given = f"{spec.machine!r} given, or left as it is"
+                rule = f"{kind.title}'s installer reads no CD of q35 on Proxmox VE"
+                found.append(Problem(f"{at}.machine", given, rule, "write machine: pc"))
     return found
 
 

@@ -28,12 +28,13 @@ class EsxiSpec(InstalledSpec):
     """ESXi 7.0, 8.0 or 9.0, managed on its own, without a vCenter."""
 
     kind: Literal["esxi"] = Field(description="What hypervisor it is: VMware ESXi, stand-alone")
-    memory_mib: Mib = Field(8192, description="Memory, MiB: its own 2048 and that of all it holds")
+    memory_mib: Mib = Field(12288, description="Memory, MiB: its own 2048 and that of all it holds")
     cores: Cores = Field(4, description="Virtual cores")
-    disk_gib: Gib = Field(50, description="System disk, GiB: its own 32 and those of all it holds")
+    disk_gib: Gib = Field(50, description="System disk, GiB: its own 33 and those of all it holds")
     machine: Literal["q35", "pc"] = Field(
         "q35",
-        description="Chipset; pc to ESXi 8.0 only: the CD is on IDE there, which 9.0 can't read",
+        description="Chipset; pc to ESXi 8.0 only: the CD is on IDE there, which 9.0 can't read. On "
+        "Proxmox VE it has to be pc",
     )
     disk_bus: Literal["sata"] | None = Field(
         "sata", description="Bus of the system disk: the only one that every ESXi from 7.0 on sees"
@@ -68,14 +69,16 @@ KIND = Kind(
     name="esxi",
     title="VMware ESXi",
     model=EsxiSpec,
-    memory_mib=Minimum(4096, "VMware: with less it does not install; 8192 recommended"),
+    memory_mib=Minimum(8192, "VMware's requirements for 7.0 and 8.0; 12288 to run guests"),
     cores=Minimum(2, "VMware: with less it does not install; 4 recommended"),
+    # systemMediaSize=min leaves it 32.25 GiB.
     disk_gib=Minimum(
-        36, "VMware: 32 for its system, and a datastore is made of 4 more or not at all"
+        37, "VMware: 33 for its system, and a datastore is made of 4 more or not at all"
     ),
     reserve_mib=2048,
-    reserve_gib=32,
+    reserve_gib=33,
     needs_dhcp=False,
+    reads_ahci=False,
     ready_s=3600,
     offers=Offers(
         nic_models=("vmxnet3", "e1000", "e1000e"),

@@ -186,6 +186,24 @@ def test_the_domain_gets_the_uuid_of_its_lab(folder: Path) -> None:
     assert [each.text for each in root.findall("uuid")] == [UUID]
 
 
+def test_a_usb_stick_is_a_disk_of_its_own_controller(folder: Path) -> None:
+    disks = (DiskProfile("sata"), DiskProfile("sata", "cdrom"), DiskProfile("usb"))
+    root = rendered(DomainProfile(uuid=UUID, disks=disks), folder)
+    assert attributes(root, "devices/disk/target") == [
+        {"dev": "sda", "bus": "sata"},
+        {"dev": "sdb", "bus": "sata"},
+        {"dev": "sdc", "bus": "usb"},
+    ]
+    assert [disk.get("device") for disk in root.findall("devices/disk")] == [
+        "disk",
+        "cdrom",
+        "disk",
+    ]
+    usb = {"type": "usb", "index": "0", "model": "ich9-ehci1"}
+    assert attributes(root, "devices/controller") == [usb]
+    validate(root, folder, "domain")
+
+
 def test_each_nic_gets_its_own_model_in_the_order_of_the_stack(folder: Path) -> None:
     root = rendered(EVERYTHING, folder)
     models = [each["type"] for each in attributes(root, "devices/interface/model")]

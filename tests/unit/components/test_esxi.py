@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from components.gates.probes import esxi as probe
 from components.gates.probes import ssh
+from components.gates.secrets import SshKeyProvider
 from components.hypervisors.esxi import PLACE, recipe
 from components.remote import waiting
 from components.remote.driver import DriverError
@@ -868,17 +869,42 @@ def test_the_guest_that_becomes_an_esxi_has_hardware_it_has_drivers_for(
     domain = deployed.named("esxi1-domain").inputs
     xslt = domain["xml"]["xslt"]
     assert domain["machine"] == "q35"
-    assert (domain["memory"], domain["vcpu"]) == (8192, 4)
+    assert (domain["memory"], domain["vcpu"]) == (12288, 4)
     assert domain["cpu"]["mode"] == "host-passthrough"
     assert "vmxnet3" in xslt
     assert "virtio" not in xslt.replace("virtio-scsi", "")
     assert "sata" in xslt
     discs = deployed.named("esxi1-discs").inputs
-    assert (discs["kind"], discs["recipe"]) == ("esxi", "esxi")
+    assert (discs["kind"], discs["recipe"]) == ("esxi-usb", "esxi")
     assert discs["iso"].endswith("/media/esxi.iso")
     assert "answers" in deployed.named("esxi1-discs").secret_inputs
     assert discs["answers"]["options"] == {"licence": "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE"}
     assert discs["answers"]["password"] == private(deployed.named("esxi1-login"))
+
+
+def test_its_answers_are_on_a_usb_stick_where_libvirt_plugs_it_in(deployed: Recorder) -> None:
+    stick = deployed.named("host-disc-esxi1-answers").inputs
+    assert (stick["format"], stick["name"]) == ("raw", "disc-esxi1-answers.img")
+    domain = deployed.named("esxi1-domain").inputs
+    assert ["file" in disk for disk in domain["disks"]] == [False, True, False]
+    assert 'dev="sdc" bus="usb"' in domain["xml"]["xslt"]
+    assert "ich9-ehci1" in domain["xml"]["xslt"]
+
+
+def test_its_keys_are_ones_that_its_ssh_takes_in_fips_mode(deployed: Recorder) -> None:
+    answers = deployed.named("esxi1-discs").inputs["answers"]
+    for field, name in (("host_public", "esxi1-hostkey"), ("authorized_key", "esxi1-key")):
+        made = deployed.named(name)
+        assert made.inputs["algorithm"] == "ecdsa"
+        assert f" AAAA-{name} " in answers[field]
+        public = str((SshKeyProvider().create(dict(made.inputs)).outs or {})["public"])
+        assert public.startswith("ecdsa-sha2-nistp256 ")
+    reach = deployed.named("esxi1-gate").inputs["reach"]
+    assert reach["host_key"] == answers["host_public"]
+    made = deployed.named("esxi1-key")
+    assert reach["private_key"] == private(made)
+    assert SshKeyProvider().diff("", {"comment": "esxi1-hostkey"}, made.inputs).replaces
+    assert not SshKeyProvider().diff("", {"comment": "key"}, deployed.named("key").inputs).changes
 
 
 def test_its_gate_asks_its_commands_and_its_sdk(deployed: Recorder) -> None:
@@ -908,9 +934,9 @@ def test_the_answers_are_ones_that_its_installer_takes(deployed: Recorder) -> No
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"memory_mib": 2048}, "VMware ESXi needs at least 4096 MiB (VMware:"),
+        ({"memory_mib": 4096}, "VMware ESXi needs at least 8192 MiB (VMware's"),
         ({"cores": 1}, "needs at least 2 cores (VMware:"),
-        ({"disk_gib": 32}, "needs at least 36 GiB (VMware:"),
+        ({"disk_gib": 36}, "needs at least 37 GiB (VMware:"),
         ({"disk_bus": "virtio"}, "disk_bus"),
         ({"nic_model": "e1000"}, "nic_model"),
         ({"network": [{"network": "lab", "model": "e1000"}]}, "ESXi has drivers for vmxnet3"),

@@ -13,7 +13,7 @@ import pytest
 
 from components import hypervisors, lab
 from components.hypervisors.proxmox import CLUSTER_VMIDS, VMIDS, virtual_gib, vmids
-from components.spec import load, plan
+from components.spec import SpecError, load, plan
 from components.spec.hosts import HOSTS
 from tests.support.engine import deploy
 from tests.unit.components.labs import IDENTITY, PRIVATE, ROOT, answers, up
@@ -192,6 +192,15 @@ def test_a_nested_proxmox_has_its_discs_its_own_cpu_and_is_asked_where_it_answer
     assert deep.provider == engine.named("one-proxmox").urn
     assert deep.deleted_with == gate.urn
     assert deep.inputs["nodeName"] == "one"
+
+
+def test_a_nested_esxi_gets_its_answers_on_an_ide_cd_and_nothing_else() -> None:
+    nested = {"kind": "esxi", "iso": "pve", "network": "out", "address": "192.0.2.9"}
+    with pytest.raises(SpecError, match=r"one\.machine: 'q35' given.*write machine: pc"):
+        outer(hypervisors={"one": nested}, guests={}, containers={})
+    engine = outer(hypervisors={"one": nested | {"machine": "pc"}}, guests={}, containers={})
+    assert engine.named("one-discs").inputs["kind"] == "esxi"
+    assert engine.named("one-gate").inputs["config"]["ide0"].endswith(",media=cdrom")
 
 
 def test_the_same_lab_on_libvirt_asks_nobody_of_a_cluster() -> None:

@@ -11,6 +11,14 @@ from components.media.answers import Answers
 
 HOST = SshKeyProvider().create({"comment": "machine-hostkey"}).outs or {}
 LOGIN = SshKeyProvider().create({"comment": "lab-key"}).outs or {}
+ECDSA_HOST = SshKeyProvider().create({"comment": "esxi-hostkey", "algorithm": "ecdsa"}).outs or {}
+ECDSA_LOGIN = SshKeyProvider().create({"comment": "esxi-key", "algorithm": "ecdsa"}).outs or {}
+ECDSA: dict[str, Any] = {
+    "authorized_key": ECDSA_LOGIN["public"],
+    "host_private": ECDSA_HOST["private"],
+    "host_public": ECDSA_HOST["public"],
+}
+"""Keys of a machine of kind esxi."""
 PASSWORD = "Nested-Lab-1"
 STATIC: dict[str, Any] = {
     "address": "10.77.0.20",

@@ -21,6 +21,8 @@ class Media(dict[str, "Path"]):
         self._folder = folder
 
     def __missing__(self, kind: str) -> Path:
+        if kind.endswith("-usb"):
+            return self[kind.removesuffix("-usb")]
         make = standins.debian_iso if kind == "debian" else standins.MAKERS[kind]
         self[kind] = make(self._folder)
         return self[kind]

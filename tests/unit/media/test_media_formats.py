@@ -16,7 +16,8 @@ import yaml
 
 from components.media import cloud_init, esxi, proxmox, windows, xenserver
 from components.media.iso import LABEL_LENGTH
-from tests.unit.media.answers import HOST, LOGIN, PASSWORD, STATIC, answers
+from tests.support import weasel
+from tests.unit.media.answers import ECDSA, HOST, LOGIN, PASSWORD, STATIC, answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,7 +183,7 @@ def kickstart(text: str) -> tuple[dict[str, list[str]], dict[str, str]]:
 
 
 def ks(**changed: Any) -> tuple[dict[str, list[str]], dict[str, str]]:
-    files = esxi.files(answers(**changed))
+    files = esxi.files(answers(**{**ECDSA, **changed}))
     assert list(files) == ["/KS.CFG"], "upper case is what the installer looks for"
     return kickstart(files["/KS.CFG"].decode())
 
@@ -191,7 +192,7 @@ def test_esxi_is_told_disk_password_and_address() -> None:
     commands, sections = ks(**STATIC)
     assert commands == {
         "vmaccepteula": [],
-        "rootpw": ["--iscrypted", answers().hashed()],
+        "rootpw": ["--iscrypted", answers(**ECDSA).hashed()],
         "install": [
             "--firstdisk",
             "--overwritevmfs",
@@ -228,43 +229,47 @@ def test_esxi_with_a_licence_is_no_evaluation() -> None:
         ks(options={"licence": "AAAAA reboot"})
 
 
-@pytest.mark.parametrize("takes_them", [True, False])
-def test_esxi_has_keys_and_an_open_switch_after_its_first_boot(
-    tmp_path: Path, takes_them: bool
-) -> None:
+def first_booted(tmp_path: Path, release: str) -> weasel.Host:
     _, sections = ks()
-    (script,) = sections.values()
-    for old in ("/etc/ssh", "/tmp/sshd", "/sbin/", "/etc/init.d/", "/usr/lib/vmware"):  # noqa: S108
-        script = script.replace(old, f"{tmp_path}{old}")
-    ssh = tmp_path / "etc" / "ssh"
-    ssh.mkdir(parents=True)
-    (ssh / "sshd_config").write_text("HostKey /etc/ssh/ssh_host_rsa_key\n")
-    for name, code in (
-        ("sbin/auto-backup.sh", 0),
-        ("etc/init.d/SSH", 0),
-        ("usr/lib/vmware/openssh/bin/sshd", 0 if takes_them else 1),
-        ("tmp/x", 0),
-    ):
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"#!/bin/sh\necho '{file.name} '\"$*\" >> {tmp_path}/calls\nexit {code}\n")
-        file.chmod(0o755)
-    calls = run(script, tmp_path, {"esxcli": "", "vim-cmd": ""})
-    assert (ssh / "keys-root" / "authorized_keys").read_text() == KEY + "\n"
-    key = ssh / "ssh_host_ed25519_key"
-    assert key.read_text() == HOST["private"].strip() + "\n"
-    assert key.stat().st_mode & 0o777 == 0o600
-    config = (ssh / "sshd_config").read_text().splitlines()
-    assert (f"HostKey {key}" in config) is takes_them, "taken back where sshd refuses it"
-    assert config[-1] == "HostKey /etc/ssh/ssh_host_rsa_key"
+    host = weasel.Host(tmp_path / "esxi", release)
+    host.first_boot(sections["%firstboot --interpreter=busybox"])
+    return host
+
+
+@pytest.mark.parametrize("release", weasel.SSHD_CONFIG)
+def test_esxi_answers_with_its_planned_key_after_every_boot(tmp_path: Path, release: str) -> None:
+    host = first_booted(tmp_path, release)
+    assert host.reboots == 1
+    kind, key = ECDSA["host_public"].split()[:2]
+    for _ in range(3):
+        assert host.host_keys()[kind] == key
+        assert host.lets_in(ECDSA["authorized_key"])
+        private = host.root / "etc/ssh/ssh_host_ecdsa_key"
+        assert private.read_text() == ECDSA["host_private"]
+        assert private.stat().st_mode & 0o077 == 0
+        host.boot()
+    assert host.reboots == 1, "it boots again once, not for ever"
+    config = (host.root / "etc/ssh/sshd_config").read_text()
+    assert config.count("ssh_host_ecdsa_key") == 1
+
+
+def test_esxi_has_ssh_and_an_open_switch_once_it_has_booted(tmp_path: Path) -> None:
+    calls = [" ".join(call) for call in first_booted(tmp_path, "8.0").calls]
     switch = next(call for call in calls if "vswitch" in call)
     assert "--allow-promiscuous=true" in switch
     assert "--allow-forged-transmits=true" in switch
-    fips = calls.index("esxcli system security fips140 ssh set --enable=false")
-    assert fips < calls.index("vim-cmd hostsvc/enable_ssh") < calls.index("SSH restart")
+    assert "esxcli system hostname set --fqdn=machine.lab.test" in calls
+    assert calls.index("vim-cmd hostsvc/enable_ssh") < calls.index("SSH restart")
     assert "vim-cmd hostsvc/start_ssh" in calls
     assert any("SuppressShellWarning" in call for call in calls)
-    assert calls[-1] == "auto-backup.sh ", "what is not saved is gone at the next boot"
+    assert calls[-1] == "auto-backup.sh", "what is not saved is gone at the next boot"
+
+
+@pytest.mark.parametrize("field", ["host_public", "authorized_key"])
+def test_esxi_is_given_no_key_that_its_ssh_refuses_without_a_word(field: str) -> None:
+    key = HOST["public"] if field == "host_public" else LOGIN["public"]
+    with pytest.raises(ValueError, match=f"{field}: ESXi's SSH takes keys of type ecdsa"):
+        ks(**{field: key})
 
 
 # XCP-ng and XenServer

@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from components.gates.medium import InstallMediumProvider
+from components.media import esxi, fat, proxmox, xenserver
 from components.media import installer as module
-from components.media import proxmox, xenserver
 from components.media.installer import RECIPES, installer
 from components.media.iso import Iso, WrongMedium, make, remaster
 from components.media.xenserver import grub_cfg
 from components.spec import sums
-from tests.support import host_installer, standins
-from tests.unit.media.answers import STATIC, answers
+from tests.support import host_installer, standins, weasel
+from tests.unit.media.answers import ECDSA, STATIC, answers
 
 if TYPE_CHECKING:
     from tests.unit.media.conftest import Media
 
-KINDS = tuple(RECIPES)
+KINDS = tuple(standins.MAKERS)
 ANSWERS = {
     "esxi": "ks=cdrom:/KS.CFG",
+    "esxi-usb": "ks=usb:/KS.CFG",
     "proxmox": "proxmox-ais",
     "xenserver": "answerfile_generator=file:///nestlab/answers.sh",
 }
@@ -49,7 +51,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RECIPES)
 def test_the_right_medium_is_made_once_and_still_boots_by_bios_and_uefi(
     kind: str, tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,12 +214,69 @@ def test_esxi_gets_its_options_in_both_places_and_keeps_its_modules(
         lines = result.read(name).decode().splitlines()
         options = [line for line in lines if line.startswith("kernelopt=")]
         assert options == [
-            "kernelopt=runweasel cdromBoot ks=cdrom:/KS.CFG allowLegacyCPU=true systemMediaSize=min"
+            f"kernelopt=runweasel {' '.join(esxi.BOOT)}",
         ]
         before = standins.BOOT_CFG.splitlines()
         assert [line for line in lines if line not in options] == [
             line for line in before if not line.startswith("kernelopt=")
         ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bus", "release"),
+    [
+        *(("esxi-usb", "ehci", release) for release in weasel.RELEASES),
+        ("esxi", "ide", "7.0"),
+        ("esxi", "ide", "8.0"),
+    ],
+)
+def test_esxi_finds_its_kickstart_on_what_its_host_gives_it(
+    kind: str, bus: str, release: str, tmp_path: Path, media: Media
+) -> None:
+    discs = InstallMediumProvider().create(
+        {
+            "name": "esxi1-discs",
+            "kind": kind,
+            "recipe": "esxi",
+            "iso": str(media["esxi"]),
+            "answers": vars(answers(**STATIC, **ECDSA)),
+            "tools": {},
+            "media": str(tmp_path / "media"),
+            "private": str(tmp_path / "private"),
+        }
+    ).outs  # fmt: skip
+    assert discs is not None
+    disc = Path(discs["disc"])
+    assert disc.stat().st_mode & 0o777 == 0o600
+    devices = [weasel.Device("ide" if bus == "ide" else "ahci", Path(discs["installer"]))]
+    devices.append(weasel.Device(bus, disc))
+    told = weasel.kickstart(Path(discs["installer"]), devices, release)
+    assert "--ip=10.77.0.20" in told
+
+
+def test_a_stick_holds_every_file_whole(tmp_path: Path) -> None:
+    files = {"/KS.CFG": b"k" * 5000, "/EMPTY": b"", "/A.TXT": b"a" * 2048, "/B_1.BIN": b"b"}
+    fat.make(files, "NESTLAB", tmp_path / "stick.img")
+    assert weasel.stick(tmp_path / "stick.img") == files
+    fat.make(dict(reversed(files.items())), "NESTLAB", tmp_path / "again.img")
+    assert (tmp_path / "again.img").read_bytes() == (tmp_path / "stick.img").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"/ks.cfg": b""}, "no name of MS-DOS's"),
+        ({"/folder/KS.CFG": b""}, "no name of MS-DOS's"),
+        ({"/KICKSTART.CFG": b""}, "no name of MS-DOS's"),
+        ({"/KS.CFG": bytes(32 << 20)}, "do not fit"),
+    ],
+)
+def test_what_a_stick_cant_hold_is_refused(
+    files: dict[str, bytes], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fat.make(files, "NESTLAB", tmp_path / "stick.img")
+    assert not (tmp_path / "stick.img").exists()
 
 
 def test_esxi_that_was_told_another_kickstart_gets_ours(tmp_path: Path) -> None:
@@ -226,7 +285,7 @@ def test_esxi_that_was_told_another_kickstart_gets_ours(tmp_path: Path) -> None:
     text = result.read("/BOOT.CFG").decode()
     assert "http" not in text
     assert text.count("systemMediaSize") == 1
-    assert "systemMediaSize=min\r\n" in text, "its line ends stay"
+    assert f"{' '.join(esxi.BOOT)}\r\n" in text, "its line ends stay"
 
 
 def test_xcpng_chooses_its_installation_by_itself_in_bios_and_uefi(
