@@ -48,14 +48,14 @@ def main(argv: list[str]) -> int:
     try:
         entry = importlib.import_module(module).main
         return int(entry(argv if module in SHARED else argv[1:]))
-    except ui.Problem as problem:
-        ui.fail(str(problem))
-        return 1
     except KeyboardInterrupt:
         ui.say("\nstopped; the same command carries on from here")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ui.Problem, OSError) as problem:
+        ui.fail(ui.in_words(problem))
         return 1
 
 

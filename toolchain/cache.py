@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the cache's lock ``name`` while the block runs; says so when it has to wait.
+def locked(name: str, folder: Path | None = None) -> Iterator[None]:
+    """Hold the lock ``name`` while the block runs; says so when it has to wait.
+
+    The lock is the cache's, or one in ``folder``.
 
     The lock belongs to the process: the kernel drops it when the process ends, however it ends.
     """
-    locks = paths.cache() / "locks"
+    locks = folder or paths.cache() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with (locks / name).open("w") as handle:
         try:
@@ -77,15 +79,27 @@ def link(at: Path, target: Path) -> None:
 
 def write(at: Path, text: str, mode: int = 0o644) -> None:
     """Write ``text`` to ``at`` in one step, unless it is there already."""
-    if at.is_file() and at.read_text() == text and at.stat().st_mode & 0o777 == mode:
+    write_bytes(at, text.encode(), mode)
+
+
+def write_bytes(at: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write ``content`` to ``at`` in one step, unless it is there already."""
+    if at.is_file() and at.read_bytes() == content and at.stat().st_mode & 0o777 == mode:
         return
     at.parent.mkdir(parents=True, exist_ok=True)
     fresh = at.with_name(f".{at.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(text)
-    fresh.chmod(mode)
-    fresh.replace(at)
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            # On the disk before it has its name: after a power cut it is the old one or the new one.
+            os.fsync(handle.fileno())
+        fresh.chmod(mode)
+        fresh.replace(at)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def remove(what: Path) -> None:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import re
 from typing import TYPE_CHECKING
 
 from components.remote import ownership
@@ -24,13 +25,19 @@ ASK_S = 60.0
 """How long another backend may take to list its stacks, seconds."""
 HALF_WRITTEN = r"\..+\.\d+"
 """What a kill leaves of a file that was being written (`cache.write`)."""
+FINGERPRINT = re.compile(rb"[0-9a-f]{64}")
+"""All that is in a file that says what a stack was deployed from (`toolchain.lab`)."""
 LOCAL: Mapping[str, tuple[str, ...]] = {
+    "locks": (r"stack .+",),
+    "deployed": (HALF_WRITTEN,),
     "bin": ("pulumi", "pulumi-language-python", "pulumi-resource-pulumi-python", HALF_WRITTEN),
     "home": (
         *("plugins", "workspaces", "logs", "templates", "templates-policy", "bin", "sdks"),
         *(r"credentials\.json", r"config\.json", r"history\.json", r"\.cachedVersionInfo"),
     ),
     "state": (r"\.pulumi",),
+    "config": (r"Pulumi\..+\.yaml", HALF_WRITTEN),
+    "project": (r"Pulumi\.yaml", HALF_WRITTEN),
     "media": (
         r"\..+\.iso\.\w{8}",
         r"[a-z]+-[\w.]+-[0-9a-f]+\.iso",
@@ -83,6 +90,9 @@ def main(argv: list[str]) -> int:
         cache.remove(paths.VENV)
     for stack in _folders(paths.LOCAL / paths.KEYS.name):
         ownership.keys_away(str(stack))
+    for marker in _entries(paths.LOCAL / "deployed"):
+        if marker.is_file() and FINGERPRINT.fullmatch(marker.read_bytes()):
+            marker.unlink()
     _take_away(paths.LOCAL, LOCAL)
     if wanted.cache and paths.cache().exists():
         with contextlib.ExitStack() as held:
@@ -165,4 +175,8 @@ def _elsewhere() -> list[str]:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(each for each in place.iterdir() if each.is_dir()) if place.is_dir() else []
+    return [each for each in _entries(place) if each.is_dir()]
+
+
+def _entries(place: Path) -> list[Path]:
+    return sorted(place.iterdir()) if place.is_dir() else []

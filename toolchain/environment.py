@@ -32,8 +32,10 @@ def ours(*, built_here: bool) -> dict[str, str]:
         OWN_BACKEND: backend(),
         "PULUMI_HOME": str(paths.HOME),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
-        # The salt that the engine writes into a stack's file is not committed; the state has it too.
+        # What the engine reads of a stack holds no salt (`toolchain.before`); the state has it.
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
+        # It keeps 500 MB of them otherwise.
+        "PULUMI_LOG_ROTATION_MAX_TOTAL_MB": "20",
     }
     return variables | ({OFFLINE: "true"} if built_here else {})
 

@@ -29,8 +29,6 @@ STACK = "local"
 CLONES = re.compile(rf"""\bkind: *['"]?({"|".join(image.VARIANTS)})\b""")
 """Names a kind whose machines are clones of a golden image of the same name (the spec is not at hand before the
 Python environment is; a stack that writes it otherwise is told to run `make image`)."""
-SALT = re.compile(r"^encryptionsalt: .*\n", re.MULTILINE)
-SECRET = re.compile(r"^ +secure: ", re.MULTILINE)
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +48,11 @@ def main(argv: list[str]) -> int:
         parser.add_argument("command", nargs=argparse.REMAINDER, help="default: a shell")
     wanted = parser.parse_args(argv[1:])
     state.named(wanted.stack)
-    return {"up": up, "down": down, "show": show, "enter": enter}[argv[0]](wanted)
+    if argv[0] in {"show", "enter"}:
+        return {"show": show, "enter": enter}[argv[0]](wanted)
+    # One at a time: the second of two finds what the first did.
+    with cache.locked(f"stack {wanted.stack}", paths.LOCAL / "locks"):
+        return {"up": up, "down": down}[argv[0]](wanted)
 
 
 def up(wanted: argparse.Namespace) -> int:
@@ -81,8 +83,6 @@ def up(wanted: argparse.Namespace) -> int:
     done("doctor")
     fresh = not _exists(wanted.stack)
     if fresh:
-        # A salt of another machine's state would make the engine refuse this one's passphrase.
-        _strip_salt(wanted.stack)
         # Selected too: plain `pulumi up` in a shell with env.sh is then about this lab.
         _capture("stack", "init", wanted.stack)
     done("stack")
@@ -175,7 +175,6 @@ def down(wanted: argparse.Namespace) -> int:
         ui.say("the lab is not down; see above, and repeat `make down`")
         return 1
     _capture("stack", "rm", "--yes", "--preserve-config", "--stack", wanted.stack)
-    _strip_salt(wanted.stack)
     return 0
 
 
@@ -311,7 +310,8 @@ def _screen(row: dict[str, Any]) -> str:
 
 
 def _exists(stack: str) -> bool:
-    if (folder := state.folder(environment()[BACKEND])) is not None:
+    folder = state.folder(environment()[BACKEND])
+    if folder and not os.environ.get("PULUMI_DIY_BACKEND_LEGACY_LAYOUT"):
         return state.file_of(stack, folder) is not None
     return any(
         each["name"].rpartition("/")[2] == stack
@@ -322,17 +322,6 @@ def _exists(stack: str) -> bool:
 def _stacks() -> list[str]:
     found = (paths.ROOT / "stacks").glob("Pulumi.*.yaml")
     return [path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in found]
-
-
-def _strip_salt(stack: str) -> None:
-    """Take out of the stack file what the engine wrote into it: the salt of a state that is gone.
-
-    Where somebody put a secret into it, such as a cluster's password, that can't be read without it.
-    """
-    settings = paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml"
-    text = settings.read_text()
-    if SALT.search(text) and not SECRET.search(text):
-        settings.write_text(SALT.sub("", text))
 
 
 def _pulumi(*words: str, stack: str) -> int:

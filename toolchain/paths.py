@@ -26,6 +26,8 @@ NETNS = LOCAL / "netns"
 """Name of the network namespace libvirt lives in; absent where libvirt is reached directly."""
 KEYS = LOCAL / "keys"
 """Keys of nested hosts by stack and name, written and removed by their gates, mode 0600."""
+CONFIG = LOCAL / "config"
+"""Copies of the stack files, for the engine to read and to write into (`toolchain.before`)."""
 VENV = ROOT / ".venv"
 """Symbolic link to the Python environment in the cache."""
 

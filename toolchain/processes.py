@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+HIDDEN = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What reading of a process raises that is gone, or that others may not see (mount option hidepid)."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs; a zombie does not."""
-        return identify(self.pid) == self
+        """Whether this very process still runs, as far as can be seen; a zombie does not."""
+        return identify(self.pid) == self or hidden(self.pid)
 
     def stop(self, *, timeout_s: float) -> bool:
         """End it: SIGTERM, after ``timeout_s`` SIGKILL. False when even that did not help."""
@@ -53,7 +55,7 @@ def identify(pid: int) -> Process | None:
     """The process that has ``pid`` now, or None when none runs (zombies count as gone)."""
     try:
         text = (PROC / str(pid) / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    except HIDDEN:
         return None
     # The command's name stands in parentheses and may itself hold blanks and parentheses.
     fields = text[text.rindex(")") + 2 :].split()
@@ -62,11 +64,28 @@ def identify(pid: int) -> Process | None:
     return Process(pid, int(fields[19]), boot_id())
 
 
+def hidden(pid: int) -> bool:
+    """Whether a process has ``pid`` that others may not look at."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's, and there
+    try:
+        (PROC / str(pid) / "stat").read_bytes()
+    except ProcessLookupError:
+        return False
+    except (FileNotFoundError, PermissionError):
+        return True
+    return False
+
+
 def parent(pid: int) -> int:
     """Pid of the parent; 0 when ``pid`` is gone or the kernel's."""
     try:
         text = (PROC / str(pid) / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    except HIDDEN:
         return 0
     return int(text[text.rindex(")") + 2 :].split()[1])
 
@@ -84,7 +103,7 @@ def command_line(pid: int) -> str:
     """The process's command line, separated by blanks; empty when it is gone."""
     try:
         raw = (PROC / str(pid) / "cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except HIDDEN:
         return ""
     return raw.replace(b"\0", b" ").decode(errors="replace").strip()
 
@@ -108,5 +127,5 @@ def name(pid: int) -> str:
     """Short name of the process's program; empty when it is gone."""
     try:
         return (PROC / str(pid) / "comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
+    except HIDDEN:
         return ""

@@ -4,16 +4,17 @@ A killed engine leaves a lock that nobody holds, plugins that are about to end, 
 state that it was about to create something. The next `pulumi up` would stop at the lock, or meet the
 half-made thing by its name. Nothing is touched that is not this lab's by its UUID.
 
-It leaves backends that are not folders of this machine alone: their locks have owners elsewhere.
+While it works it holds the stack's lock, so that no engine works on the same state. It leaves backends
+that are not folders of this machine alone: their locks have owners elsewhere.
 Runs in the Python environment, and only where the wrapper sees a lock or an operation left open.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -54,74 +55,16 @@ State = dict[str, Any]
 def main(argv: list[str]) -> int:
     """Put the stack that ``argv`` (pulumi's own arguments) is about right; return 0."""
     words = argv[1:] if argv[:1] == ["--"] else argv
-    stack = stack_of(words)
-    if stack is None or backend() is None:
+    stack, backend = state.stack_of(words), state.folder()
+    if stack is None or backend is None:
         return 0
-    state.named(stack)
-    if drop_stale_locks(stack):
+    if state.drop_stale(stack, backend):
         wait_for_orphans()
-    if locked(stack):
-        return 0  # somebody is at work; the engine says so
-    if has_pending(stack):
-        finish_pending(stack, for_good=bool(ENDING & set(words)))
+    if has_pending(stack, backend):
+        # Where somebody is at work, the engine says so.
+        with contextlib.suppress(state.Locked), state.held(stack, backend):
+            finish_pending(stack, backend, for_good=bool(ENDING & set(words)))
     return 0
-
-
-def backend() -> Path | None:
-    """Return the folder of the file backend in force; None with another kind of backend."""
-    return state.folder()
-
-
-def stack_of(words: list[str]) -> str | None:
-    """Return the stack pulumi would take: named on the command line, in the environment, selected."""
-    for number, word in enumerate(words):
-        if word in {"-s", "--stack"}:
-            return _bare(words[number + 1]) if number + 1 < len(words) else None
-        if word.startswith(("--stack=", "-s=")):
-            return _bare(word.partition("=")[2])
-    if chosen := os.environ.get("PULUMI_STACK"):
-        return _bare(chosen)
-    for workspace in (paths.HOME / "workspaces").glob("nestlab-*-workspace.json"):
-        try:
-            told = json.loads(workspace.read_text())
-        except (OSError, ValueError):
-            return None
-        # By backend; older engines wrote one for all backends.
-        selected = (told.get("stacks") or {}).get(os.environ.get("PULUMI_BACKEND_URL"))
-        return _bare(selected or told.get("stack") or "") or None
-    return None
-
-
-def _bare(name: str) -> str:
-    """Return a stack's own name: ``organization/nestlab/local`` is ``local``."""
-    return name.rpartition("/")[2]
-
-
-def _locks(stack: str) -> list[Path]:
-    folder = backend()
-    return sorted(folder.glob(f"locks/*/{state.PROJECT}/{stack}/*.json")) if folder else []
-
-
-def locked(stack: str) -> bool:
-    """Whether somebody holds the stack's lock."""
-    return bool(_locks(stack))
-
-
-def drop_stale_locks(stack: str) -> int:
-    """Remove locks whose engine ran on this machine and is gone; return how many."""
-    dropped = 0
-    for lock in _locks(stack):
-        try:
-            holder = json.loads(lock.read_text())
-            mine = holder["hostname"] == socket.gethostname()
-            alive = processes.name(int(holder["pid"])).startswith("pulumi")
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if mine and not alive:
-            lock.unlink(missing_ok=True)
-            lock.with_name(f"{lock.name}.attrs").unlink(missing_ok=True)
-            dropped += 1
-    return dropped
 
 
 def wait_for_orphans() -> None:
@@ -160,44 +103,53 @@ def _runs_for_us(entry: Path, line: str) -> bool:
         return False
 
 
-def _checkpoint(stack: str) -> Path | None:
-    folder = backend()
-    if folder is None:
+def has_pending(stack: str, backend: Path) -> bool:
+    """Whether the stack's state holds operations that never ended; one that is no state does not."""
+    found = _read(stack, backend)
+    return found is not None and bool(found[1].pending)
+
+
+def _read(stack: str, backend: Path) -> tuple[Path, state.Checkpoint] | None:
+    file = state.file_of(stack, backend)
+    if file is None:
         return None
-    return state.file_of(stack, folder)
+    try:
+        if file.suffix == ".zst":  # which Python can't unpack
+            told = json.loads(_pulumi("stack", "export", "--stack", stack))
+            latest = {"stack": f"{state.ORGANIZATION}/{state.PROJECT}/{stack}"}
+            latest |= {"latest": told.pop("deployment")}
+            return file, state.Checkpoint({**told, "checkpoint": latest})
+        return file, state.read(file)
+    except (state.Unreadable, ui.Problem):
+        return None  # the engine says what is wrong with it
 
 
-def has_pending(stack: str) -> bool:
-    """Whether the stack's state holds operations that never ended."""
-    checkpoint = _checkpoint(stack)
-    return checkpoint is not None and '"pending_operations"' in checkpoint.read_text()
-
-
-def finish_pending(stack: str, *, for_good: bool = False) -> None:
+def finish_pending(stack: str, backend: Path, *, for_good: bool = False) -> None:
     """Remove what was being created, forget what was being deleted and is gone, tidy the state.
 
     What can't be reached is left for a later command, unless the lab is going away ``for_good``: then
-    it goes with the host that it is in.
-
-    Raises:
-        Problem: the engine does not take the state back.
+    it goes with the host that it is in. Hold the stack's lock: what counts is the state as it is now.
     """
+    found = _read(stack, backend)
+    if found is None or not found[1].pending:
+        return
     with ui.step("putting right what a killed run left"):
-        told = json.loads(_pulumi("stack", "export", "--stack", stack))
-        deployment = told["deployment"]
-        deployment.setdefault("resources", [])
-        pending = deployment.pop("pending_operations", None) or []
+        file, checkpoint = found
+        deployment = checkpoint.latest
+        deployment["resources"] = deployment.get("resources") or []
+        pending = deployment.pop("pending_operations")
         left = [operation for operation in pending if not _finish(operation, deployment)]
         if left and not for_good:
             deployment["pending_operations"] = left
-        _pulumi("stack", "import", "--stack", stack, stdin=json.dumps(told))
+        # Not by `pulumi stack import`, which wants the lock for itself and drops what is left.
+        state.write(file, checkpoint)
 
 
 def _finish(operation: State, deployment: State) -> bool:
     """Put one operation right; return whether that could be done now."""
     resource = operation["resource"]
     put_right = PUT_RIGHT.get(resource["type"])
-    if put_right is None:
+    if put_right is None or _was_made_since(operation, deployment):
         return True
     try:
         put_right(operation["type"], resource, deployment)
@@ -206,6 +158,19 @@ def _finish(operation: State, deployment: State) -> bool:
         ui.warn(f"{resource['urn'].rpartition('::')[2]}: {beyond}")
         return False
     return True
+
+
+def _was_made_since(operation: State, deployment: State) -> bool:
+    """Whether what was being created is known by now: an earlier command left it, and made it later.
+
+    The engine keeps such an operation, whatever became of it.
+    """
+    resource = operation["resource"]
+    called = (resource.get("inputs") or {}).get("name")
+    return operation["type"] == "creating" and any(
+        one["urn"] == resource["urn"] and (one.get("inputs") or {}).get("name") == called
+        for one in deployment["resources"]
+    )
 
 
 def _libvirts(kind: str, resource: State, deployment: State) -> None:
@@ -391,6 +356,6 @@ def _pulumi(*words: str, stdin: str | None = None) -> str:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except ui.Problem as problem:
-        ui.fail(str(problem))
+    except (ui.Problem, OSError) as problem:
+        ui.fail(ui.in_words(problem))
         sys.exit(1)

@@ -1,25 +1,41 @@
-"""Stacks and what the engine keeps of them: names, files of the file backend, what they hold.
+"""Stacks and what the engine keeps of them: names, files of the file backend, what they hold, locks.
 
 What can't be read is never taken for empty: whoever asks whether a lab stands gets "yes, as far as
-is known". File names and formats are those of Pulumi's own backend (pkg/backend/diy: ``state.go``).
+is known". File names, formats and the way to lock are those of Pulumi's own backend (pkg/backend/diy:
+``state.go``, ``lock.go``), so that neither works on a stack while the other does.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import getpass
 import gzip
+import hashlib
 import json
 import os
 import re
+import shutil
+import socket
+import uuid
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from toolchain import ui
+from toolchain import paths, processes, ui
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 PROJECT = "nestlab"
 """Name in Pulumi.yaml: others may keep stacks in the same backend."""
+ORGANIZATION = "organization"
+"""What the engine calls the owner of every stack in a backend that knows no owners."""
+RECOVERY = "toolchain.recover"
+"""On the command line of the one process of ours that holds stacks' locks."""
+GZIP = b"\x1f\x8b"
 FORMS = ("", ".gz", ".zst")
 """What may follow ``STACK.json``: plain, PULUMI_DIY_BACKEND_GZIP, PULUMI_DIY_BACKEND_ZSTD."""
 BACKUP = ".bak"
@@ -37,6 +53,10 @@ DAMAGE = (
 """What reading a cut or foreign file raises."""
 
 
+class Locked(Exception):
+    """Somebody else works on the stack."""
+
+
 class Unreadable(Exception):
     """A stack's file can't be read, or holds no state; what is there is unknown."""
 
@@ -52,6 +72,71 @@ def named(stack: str) -> str:
             f"{stack!r} is no stack's name: 1 to 100 letters, digits, - _ . and more than dots."
         )
     return stack
+
+
+def project_file(words: Sequence[str] = ()) -> Path | None:
+    """Return the Pulumi.yaml that `pulumi` with these ``words`` is about; None where it finds none."""
+    here = Path.cwd()
+    shell = os.environ.get("PWD", "")
+    if shell and Path(shell).is_absolute() and os.path.realpath(shell) == str(here):
+        # As the engine sees it: a link on the way is part of a project's identity.
+        here = Path(shell)
+    if given := _value_of(words, "-C", "--cwd"):
+        here = Path(os.path.realpath(here / given))
+    return next(
+        (up / "Pulumi.yaml" for up in (here, *here.parents) if (up / "Pulumi.yaml").is_file()), None
+    )
+
+
+def is_this_project(project: Path | None) -> bool:
+    """Whether ``project`` is the Pulumi.yaml of this checkout."""
+    return project is not None and project.resolve() == (paths.ROOT / "Pulumi.yaml").resolve()
+
+
+def stack_of(words: Sequence[str]) -> str | None:
+    """Return the stack of this checkout that `pulumi` with these ``words`` is about.
+
+    That is the one named on the command line, in the environment, or selected. None: there is none
+    of these, or the command is about another project.
+
+    Raises:
+        Problem: what is named is no stack's name.
+    """
+    project = project_file(words)
+    if project is None or not is_this_project(project):
+        return None
+    chosen = _value_of(words, "-s", "--stack")
+    if chosen is None:
+        chosen = os.environ.get("PULUMI_STACK") or _selected(project)
+    return named(chosen.rpartition("/")[2]) if chosen else None
+
+
+def _value_of(words: Sequence[str], short: str, long: str) -> str | None:
+    """Return what an option is given; empty when its value is missing, None without the option."""
+    for number, word in enumerate(words):
+        if word == "--":
+            return None
+        if word in {short, long}:
+            return words[number + 1] if number + 1 < len(words) else ""
+        if word.startswith(f"{long}="):
+            return word.partition("=")[2]
+        if word.startswith(short) and not word.startswith("--"):
+            return word.removeprefix(short).removeprefix("=")
+    return None
+
+
+def _selected(project: Path) -> str:
+    # Not a matter of security, but what the engine calls the file (pkg/workspace: settingsPath).
+    digest = hashlib.sha1(str(project).encode(), usedforsecurity=False).hexdigest()
+    try:
+        told = json.loads(
+            (paths.HOME / "workspaces" / f"{PROJECT}-{digest}-workspace.json").read_text()
+        )
+        # By backend; older engines wrote one for all backends.
+        chosen = (told.get("stacks") or {}).get(os.environ.get("PULUMI_BACKEND_URL"))
+        return str(chosen or told.get("stack") or "")
+    except DAMAGE:
+        return ""  # so it is for the engine, which asks
 
 
 def folder(url: str | None = None) -> Path | None:
@@ -132,7 +217,7 @@ def read(file: Path) -> Checkpoint:
     """
     try:
         raw = file.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
+        if raw[:2] == GZIP:
             raw = gzip.decompress(raw)
         told = json.loads(raw)
         found = Checkpoint(told)
@@ -143,3 +228,106 @@ def read(file: Path) -> Checkpoint:
         reason = str(wrong) if isinstance(wrong, OSError) else "not a state that can be read"
         raise Unreadable(f"{file}: {reason}") from None
     return found
+
+
+def write(file: Path, checkpoint: Checkpoint) -> None:
+    """Replace what ``file`` of a stack holds in one step, and keep what it held as the engine does.
+
+    A compressed one stays gzip's; one in another form becomes plain. Hold the stack's lock.
+    """
+    raw = file.read_bytes()
+    text = json.dumps(checkpoint.wrapped, separators=(",", ":"), ensure_ascii=False).encode()
+    final = file.with_name(f"{stack_in(file)}.json") if file.suffix == ".zst" else file
+    fresh = _fresh(file.parents[2])
+    with fresh.open("wb") as handle:
+        handle.write(gzip.compress(text) if raw[:2] == GZIP else text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    shutil.copy2(file, f"{file}{BACKUP}")
+    fresh.replace(final)
+    if final != file:
+        file.unlink()
+    for stale in {file, final}:
+        # A checksum of what was there before.
+        Path(f"{stale}{ATTRIBUTES}").unlink(missing_ok=True)
+    sync(final.parent)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in ``folder`` on the disk, so that a power cut does not take them back."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fresh(backend: Path) -> Path:
+    """Return where a file of ``backend`` is written first: where the engine looks for none."""
+    fresh = backend / f".nestlab.{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600, exist_ok=False)
+    return fresh
+
+
+# Locks ------------------------------------------------------------------------------------------
+
+
+def locks(stack: str, backend: Path) -> list[Path]:
+    """Return the files by which engines hold ``stack`` in ``backend``."""
+    return sorted(backend.glob(f"locks/*/{PROJECT}/{named(stack)}/*.json"))
+
+
+@contextmanager
+def held(stack: str, backend: Path) -> Iterator[None]:
+    """Hold the lock of ``stack`` while the block runs, as the engine would.
+
+    Raises:
+        Locked: somebody else holds it.
+    """
+    if locks(stack, backend):
+        raise Locked(stack)
+    lock = backend / "locks" / ORGANIZATION / PROJECT / named(stack) / f"{uuid.uuid4()}.json"
+    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = {
+        "pid": os.getpid(),
+        "username": getpass.getuser(),
+        "hostname": socket.gethostname(),
+        "timestamp": dt.datetime.now(dt.UTC).isoformat(),
+    }
+    fresh = _fresh(backend)
+    fresh.write_text(json.dumps(content))
+    fresh.rename(lock)
+    try:
+        # Both of two that come at the same moment see the other's, and both step back.
+        if locks(stack, backend) != [lock]:
+            raise Locked(stack)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def drop_stale(stack: str, backend: Path) -> int:
+    """Remove the locks of ``stack`` whose holder ran on this machine and is gone; return how many."""
+    dropped = 0
+    for lock in locks(stack, backend):
+        try:
+            holder = json.loads(lock.read_text())
+            stale = holder["hostname"] == socket.gethostname() and not _works(int(holder["pid"]))
+        except DAMAGE:
+            continue
+        if stale:
+            lock.unlink(missing_ok=True)
+            Path(f"{lock}{ATTRIBUTES}").unlink(missing_ok=True)
+            dropped += 1
+    return dropped
+
+
+def _works(pid: int) -> bool:
+    """Whether ``pid`` is one who may hold a lock: an engine, ours, or somebody we can't look at."""
+    if processes.hidden(pid):
+        return True
+    if processes.identify(pid) is None:
+        return False
+    line = processes.command_line(pid)
+    return processes.name(pid).startswith("pulumi") or RECOVERY in line.split(" ")

@@ -6,6 +6,7 @@ moving line appear on a terminal only; in a log each long step leaves a few plai
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -27,6 +28,28 @@ class Problem(Exception):
 
     The message says what was found, the rule with its reason, and what to do.
     """
+
+
+HINTS = {
+    errno.ENOSPC: "Free some space there, and run the same command again.",
+    errno.EDQUOT: "Your quota there is used up: free some space, and run the same command again.",
+    errno.EROFS: "It is on a file system that is mounted read-only, and nestlab keeps files in its checkout"
+    " (.nestlab) and in a cache (NESTLAB_CACHE or XDG_CACHE_HOME lead elsewhere).",
+    errno.EACCES: "You may not write or read there: change its owner or mode, or have nestlab keep its"
+    " cache elsewhere (NESTLAB_CACHE or XDG_CACHE_HOME).",
+    errno.EIO: "The disk fails; the kernel's log (`dmesg`) says more.",
+}
+HINTS[errno.EPERM] = HINTS[errno.EACCES]
+
+
+def in_words(trouble: Exception) -> str:
+    """Return what a user reads about a `Problem`, or about what the system refused."""
+    if not isinstance(trouble, OSError):
+        return str(trouble)
+    files = [str(each) for each in (trouble.filename, trouble.filename2) if each]
+    what = f"{' and '.join(files)}: " if files else ""
+    hint = HINTS.get(trouble.errno or 0, "")
+    return f"{what}{trouble.strerror or trouble}" + (f".\n{hint}" if hint else "")
 
 
 def _terminal() -> bool:

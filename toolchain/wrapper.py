@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from toolchain import paths
+from toolchain import before, paths
 
 NAMESPACES = Path("/run/netns")
 """Where ``ip netns`` names network namespaces."""
@@ -27,7 +27,11 @@ namespaces=@NAMESPACES@
 . "$root/@LOCAL@/env.sh"
 
 namespace=
-[ ! -r "$root/@LOCAL@/netns" ] || read -r namespace <"$root/@LOCAL@/netns" || true
+if [ -e "$root/@LOCAL@/netns" ] && ! namespace=$(cat "$root/@LOCAL@/netns" 2>/dev/null); then
+  echo "error: $root/@LOCAL@/netns can't be read, and says in which network libvirt lives." >&2
+  echo "Run \`make host\` as its owner, and the same command again." >&2
+  exit 1
+fi
 if [ -n "$namespace" ] && ! [ /proc/self/ns/net -ef "$namespaces/$namespace" ]; then
   if ! [ -e "$namespaces/$namespace" ]; then
     echo "error: libvirt's network namespace $namespace is gone, as after a restart of the machine." >&2
@@ -46,10 +50,13 @@ if [ -n "$namespace" ] && ! [ /proc/self/ns/net -ef "$namespaces/$namespace" ]; 
   exit 1
 fi
 
-# The first word that is neither an option nor an option's value.
-command= skip= help=
+# The first two words that are neither an option nor an option's value.
+command= second= skip= help= select=yes
 for word in "$@"; do
-  case $word in -h | --help) help=yes ;; esac
+  case $word in
+    -h | --help) help=yes ;;
+    --no-select) select= ;;
+  esac
   if [ -n "$skip" ]; then
     skip=
     continue
@@ -58,20 +65,39 @@ for word in "$@"; do
     -C | --cwd | --color | --memprofilerate | --otel-traces | --profiling | --tracing | -v | --verbose)
       [ -n "$command" ] || skip=yes ;;
     -*) ;;
-    *) command=${command:-$word} ;;
+    *) if [ -z "$command" ]; then command=$word; else second=${second:-$word}; fi ;;
   esac
 done
-case $command in
-  up | update | preview | pre | refresh | destroy | down | dn | import | watch)
-    state=${PULUMI_BACKEND_URL#file://}/.pulumi
-    [ "$PULUMI_BACKEND_URL" != "$NESTLAB_BACKEND" ] || state=$root/@LOCAL@/state/.pulumi
-    # Looked for here, because starting Python for it would cost each command a tenth of a second.
-    if [ -z "$help$NESTLAB_RECOVERING" ] && { [ -n "$(find "$state/locks" -name '*.json' 2>/dev/null)" ] ||
-      grep -qs '"pending_operations"' "$state"/stacks/*/*.json; }; then
-      NESTLAB_RECOVERING=yes "$root/.venv/bin/python3" -P -m toolchain.recover -- "$@" || exit $?
-    fi
-    ;;
-esac
+# Without the environment's packages, which would cost each command a tenth of a second.
+before() { PYTHONPATH=$root "$root/.venv/bin/python3" -S -P -m toolchain.before "$@"; }
+if [ -z "$help$NESTLAB_RECOVERING" ]; then
+  case $command in
+    up | update | preview | pre | refresh | destroy | down | dn | import | watch | logs)
+      file=$(before -- "$@")
+      status=$?
+      case $status in
+        0) ;;
+        @PUT_RIGHT@) NESTLAB_RECOVERING=yes "$root/.venv/bin/python3" -P -m toolchain.recover -- "$@" || exit $? ;;
+        *) exit $status ;;
+      esac
+      [ -z "$file" ] || export PULUMI_OPTION_CONFIG_FILE="$file"
+      ;;
+    stack)
+      case $second in
+        init | new | create | setup)
+          folder=$(before new -- "$@") || exit $?
+          if [ -n "$folder" ]; then
+            "$engine" -C "$folder" "$@" || exit $?
+            [ -n "$select" ] || exit 0
+            exec "$engine" stack select "$("$engine" -C "$folder" stack --show-name)"
+          fi
+          ;;
+        # The stack's file is its owner's work; the engine would remove it with its state.
+        rm | remove | delete) export PULUMI_OPTION_PRESERVE_CONFIG=true ;;
+      esac
+      ;;
+  esac
+fi
 exec "$engine" "$@"
 """
 
@@ -93,6 +119,7 @@ def pulumi(engine: Path) -> str:
         "@ROOT@": shlex.quote(str(paths.ROOT)),
         "@LOCAL@": paths.LOCAL.name,
         "@NAMESPACES@": shlex.quote(str(NAMESPACES)),
+        "@PUT_RIGHT@": str(before.PUT_RIGHT),
     }
     text = _WRAPPER
     for mark, value in filled.items():

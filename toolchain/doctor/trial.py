@@ -55,8 +55,12 @@ def sweep(system: System) -> None:
     """Destroy trial domains whose doctor is gone."""
     for found in system.run([*VIRSH, "list", "--name"]).out.split():
         pid = found.removeprefix(PREFIX)
-        if found.startswith(PREFIX) and pid.isdigit() and processes.identify(int(pid)) is None:
+        if found.startswith(PREFIX) and pid.isdigit() and not _works(int(pid)):
             system.run([*VIRSH, "destroy", found], timeout_s=60)
+
+
+def _works(pid: int) -> bool:
+    return processes.identify(pid) is not None or processes.hidden(pid)
 
 
 def domain(kind: str, folder: Path | None = None) -> str:

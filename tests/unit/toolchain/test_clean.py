@@ -20,6 +20,8 @@ FILES = {
     "home/logs/a.log": "", "state/.pulumi/meta.yaml": "", "state/.pulumi/history/nestlab/local/a.json": "",
     "env.sh": "", "passphrase": "", "host.json": "", "netns": "", "golden.json": "", "golden-xen.json": "",
     "sums.json": "", "official.json": "", "media/esxi-3-0123456789ab.iso": "", ".env.sh.4711": "",
+    "deployed/local": "0a" * 32, "config/Pulumi.local.yaml": "", "project/Pulumi.yaml": "",
+    "locks/stack local": "",
     "keys/local/kvm1/.id_ed25519.4711": "", "keys/local/kvm1/.answers-0123456789ab.iso.ab_cd123/tree/x": "",
 }  # fmt: skip
 CACHE = {
@@ -31,7 +33,7 @@ CACHE = {
 }
 THESES = (
     "thesis.txt", ".nestlab/thesis.txt", ".nestlab/home/thesis.txt", ".nestlab/keys/local/thesis.txt",
-    ".nestlab/keys/local/kvm1/thesis.txt", ".nestlab/media/my.iso", ".nestlab/state/thesis/1.txt",
+    ".nestlab/keys/local/kvm1/thesis.txt", ".nestlab/media/my.iso", ".nestlab/deployed/thesis.txt", ".nestlab/state/thesis/1.txt",
 )  # fmt: skip
 
 

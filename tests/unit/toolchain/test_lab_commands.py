@@ -358,25 +358,6 @@ def test_taking_away_what_is_not_there_is_no_failure(
     assert capsys.readouterr().err == "the stack other is not up\n"
 
 
-def test_the_engines_salt_is_taken_out_of_a_stack_file_and_nothing_else(checkout: Path) -> None:
-    text = "# a comment\nconfig:\n  nestlab:lab: {name: x}\n"
-    file = checkout / "stacks" / "Pulumi.local.yaml"
-    file.write_text(f"encryptionsalt: v1:abc=:v1:def:ghi=\n{text}")
-    lab._strip_salt("local")
-    assert file.read_text() == text
-    before = file.stat().st_mtime_ns
-    lab._strip_salt("local")
-    assert file.stat().st_mtime_ns == before, "a file without it is not written"
-
-
-def test_the_salt_stays_where_a_secret_of_the_stack_needs_it(checkout: Path) -> None:
-    file = checkout / "stacks" / "Pulumi.local.yaml"
-    text = "encryptionsalt: v1:abc\nconfig:\n  nestlab:hostPassword:\n    secure: v1:def\n"
-    file.write_text(text)
-    lab._strip_salt("local")
-    assert file.read_text() == text
-
-
 def test_a_guest_without_a_known_login_is_shown_by_its_screen(
     checkout: Path, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,7 +368,7 @@ def test_a_guest_without_a_known_login_is_shown_by_its_screen(
         entered(ran, "web")
 
 
-def test_a_lab_that_went_leaves_no_stack_and_no_salt(
+def test_a_lab_that_went_leaves_no_stack_and_its_file_as_it_was(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = checkout / "stacks" / "Pulumi.local.yaml"
@@ -406,7 +387,7 @@ def test_a_lab_that_went_leaves_no_stack_and_no_salt(
     monkeypatch.setattr(lab, "_capture", capture)
     assert lab.down(argparse.Namespace(stack="local")) == 0
     assert steps == ["destroy local", "stack rm --yes --preserve-config --stack local"]
-    assert file.read_text() == "config: {}\n"
+    assert file.read_text() == "encryptionsalt: v1:abc\nconfig: {}\n"
 
 
 def test_a_lab_that_did_not_go_keeps_its_stack(

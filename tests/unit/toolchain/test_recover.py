@@ -6,6 +6,8 @@ not this lab's.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,11 +24,10 @@ import pytest
 
 from components.remote.ownership import uuid_of
 from tests.support.libvirtd import FakeLibvirt
-from toolchain import paths, processes, recover, ui
+from toolchain import paths, processes, recover, state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 IDENTITY = "0123456789abcdef"
 OUTER_URI = "qemu:///system"
@@ -37,17 +39,16 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "HOME", tmp_path / "home")
     monkeypatch.setattr(paths, "KEYS", tmp_path / "keys")
     monkeypatch.setattr(recover, "ENDING_S", 0.3)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    (tmp_path / "Pulumi.yaml").touch()
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PULUMI_STACK", raising=False)
-    state = tmp_path / "with space"
-    monkeypatch.setenv("PULUMI_BACKEND_URL", state.as_uri())
-    return state / ".pulumi"
+    folder = tmp_path / "with space"
+    monkeypatch.setenv("PULUMI_BACKEND_URL", folder.as_uri())
+    return folder / ".pulumi"
 
 
 # Which backend, which stack ---------------------------------------------------------------------
-
-
-def test_the_folder_of_a_file_backend_is_found_from_its_url(backend: Path) -> None:
-    assert recover.backend() == backend
 
 
 @pytest.mark.parametrize("url", ["", "s3://bucket", "https://api.example.test", "postgres://db"])
@@ -56,11 +57,8 @@ def test_another_kind_of_backend_is_left_alone(
 ) -> None:
     lock = held(backend, pid=gone())
     monkeypatch.setenv("PULUMI_BACKEND_URL", url)
-    assert recover.backend() is None
     assert recover.main(["--", "up", "-s", "local"]) == 0
     assert lock.exists()
-    assert not recover.locked("local")
-    assert not recover.has_pending("local")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +69,10 @@ def test_another_kind_of_backend_is_left_alone(
         (["--stack=a", "up"], "a"),
         (["up", "-s=organization/nestlab/a"], "a"),
         (["up", "--stack"], None),
+        (["up", "-sa"], "a"),
+        (["--cwd", ".", "up", "-s", "a"], "a"),
+        (["up", "--", "--stack", "a"], "other"),
+        (["-C", "/", "up", "-s", "a"], None),
     ],
 )
 def test_the_stack_on_the_command_line_is_the_one(
@@ -78,36 +80,57 @@ def test_the_stack_on_the_command_line_is_the_one(
 ) -> None:
     del backend
     monkeypatch.setenv("PULUMI_STACK", "other")
-    assert recover.stack_of(words) == stack
+    assert state.stack_of(words) == stack
+
+
+def selection(project: Path) -> Path:
+    """Where the engine writes which stack of ``project`` is selected (pkg/workspace/workspace.go)."""
+    digest = hashlib.sha1(str(project / "Pulumi.yaml").encode()).hexdigest()  # noqa: S324 - its name
+    file = paths.HOME / "workspaces" / f"nestlab-{digest}-workspace.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def test_else_the_environment_says_which_and_else_what_is_selected(
-    backend: Path, monkeypatch: pytest.MonkeyPatch
+    backend: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del backend
-    assert recover.stack_of(["up"]) is None
-    workspaces = paths.HOME / "workspaces"
-    workspaces.mkdir(parents=True)
-    (workspaces / "other-12ab-workspace.json").write_text('{"stack": "not-ours"}')
-    assert recover.stack_of(["up"]) is None
-    selection = workspaces / "nestlab-12ab-workspace.json"
-    selection.write_text('{"stack": "organization/nestlab/a"}')
-    assert recover.stack_of(["up"]) == "a"
+    assert state.stack_of(["up"]) is None
+    selection(tmp_path / "another").write_text('{"stack": "not-ours"}')
+    assert state.stack_of(["up"]) is None, "a checkout that was moved, or another project"
+    selected = selection(tmp_path)
+    selected.write_text('{"stack": "organization/nestlab/a"}')
+    assert state.stack_of(["up"]) == "a"
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    assert state.stack_of(["up"]) == "a"
+    assert state.stack_of(["-C", "..", "up"]) == "a"
     url = os.environ["PULUMI_BACKEND_URL"]
-    selection.write_text(
+    selected.write_text(
         json.dumps({"stacks": {"file:///other": "x", url: "organization/nestlab/c"}})
     )
-    assert recover.stack_of(["up"]) == "c", "each backend has its own selection"
+    assert state.stack_of(["up"]) == "c", "each backend has its own selection"
     monkeypatch.setenv("PULUMI_STACK", "b")
-    assert recover.stack_of(["up"]) == "b"
+    assert state.stack_of(["up"]) == "b"
 
 
-@pytest.mark.parametrize("broken", ["", "{", '{"stack": ""}', "{}"])
-def test_a_broken_selection_is_no_selection(broken: str, backend: Path) -> None:
+def test_a_project_is_known_by_the_way_that_led_to_it(
+    backend: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del backend
-    (paths.HOME / "workspaces").mkdir(parents=True)
-    (paths.HOME / "workspaces" / "nestlab-1-workspace.json").write_text(broken)
-    assert recover.stack_of(["up"]) is None
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setenv("PWD", f"{tmp_path}/link")
+    selection(tmp_path / "link").write_text('{"stack": "a"}')
+    assert state.stack_of(["up"]) == "a"
+    monkeypatch.setenv("PWD", "/")
+    assert state.stack_of(["up"]) is None
+
+
+@pytest.mark.parametrize("broken", ["", "{", '{"stack": ""}', "{}", "[]", '{"stacks": 3}'])
+def test_a_broken_selection_is_no_selection(broken: str, backend: Path, tmp_path: Path) -> None:
+    del backend
+    selection(tmp_path).write_text(broken)
+    assert state.stack_of(["up"]) is None
 
 
 # Locks ------------------------------------------------------------------------------------------
@@ -148,21 +171,21 @@ def program(path: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_lock_of_an_engine_that_is_gone_is_dropped(backend: Path) -> None:
     lock = held(backend, pid=gone())
-    assert recover.drop_stale_locks("local") == 1
+    assert state.drop_stale("local", backend) == 1
     assert not list(lock.parent.iterdir())
 
 
 def test_a_lock_of_an_engine_that_works_stays(backend: Path, tmp_path: Path) -> None:
     with program(tmp_path / "bin" / "pulumi") as engine:
         lock = held(backend, pid=engine.pid)
-        assert recover.drop_stale_locks("local") == 0
-        assert recover.locked("local")
+        assert state.drop_stale("local", backend) == 0
+        assert state.locks("local", backend) == [lock]
     assert lock.exists()
 
 
 def test_a_pid_that_another_program_has_by_now_holds_nothing(backend: Path) -> None:
     held(backend, pid=os.getpid())
-    assert recover.drop_stale_locks("local") == 1
+    assert state.drop_stale("local", backend) == 1
 
 
 @pytest.mark.parametrize(
@@ -176,7 +199,7 @@ def test_a_pid_that_another_program_has_by_now_holds_nothing(backend: Path) -> N
 )
 def test_a_lock_that_is_not_ours_to_judge_stays(other: dict[str, Any], backend: Path) -> None:
     lock = held(backend, pid=gone(), **other)
-    assert recover.drop_stale_locks("local") == 0
+    assert state.drop_stale("local", backend) == 0
     assert lock.exists()
 
 
@@ -184,7 +207,7 @@ def test_a_lock_that_is_not_ours_to_judge_stays(other: dict[str, Any], backend: 
 def test_a_lock_that_can_not_be_read_stays(broken: str, backend: Path) -> None:
     lock = held(backend)
     lock.write_text(broken)
-    assert recover.drop_stale_locks("local") == 0
+    assert state.drop_stale("local", backend) == 0
     assert lock.exists()
 
 
@@ -261,7 +284,7 @@ def resource(
 
 
 class Engine:
-    """`pulumi stack export` and `import` of one stack."""
+    """A stack's file as the engine writes it."""
 
     def __init__(self, backend: Path, where: str) -> None:
         inner = (
@@ -286,29 +309,24 @@ class Engine:
             },
         ]
         self.pending: list[dict[str, Any]] = []
-        self.imported: dict[str, Any] | None = None
+        self.backend = backend
+        self.form: Callable[[bytes], bytes] = bytes
         self.file = backend / "stacks" / "nestlab" / "local.json"
         self.save()
 
     def save(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(self.export()))
-
-    def export(self) -> dict[str, Any]:
-        deployment: dict[str, Any] = {"resources": self.resources}
+        latest: dict[str, Any] = {"resources": self.resources, "metadata": {"kept": 1}}
         if self.pending:
-            deployment["pending_operations"] = self.pending
-        return {"version": 3, "deployment": deployment}
+            latest["pending_operations"] = self.pending
+        checkpoint = {"stack": "organization/nestlab/local", "latest": latest}
+        self.written = self.form(json.dumps({"version": 3, "checkpoint": checkpoint}).encode())
+        self.file.write_bytes(self.written)
+        self.file.with_name(f"{self.file.name}.attrs").write_text('{"md5": "of this text"}')
 
-    def pulumi(self, *words: str, stdin: str | None = None) -> str:
-        assert words[-2:] == ("--stack", "local")
-        if words[:2] == ("stack", "export"):
-            assert "--show-secrets" not in words, "secrets stay encrypted on their way"
-            return json.dumps(self.export())
-        assert words[:2] == ("stack", "import")
-        assert stdin
-        self.imported = json.loads(stdin)
-        return ""
+    @property
+    def touched(self) -> bool:
+        return self.file.read_bytes() != self.written
 
     def recovered(
         self, *pending: tuple[str, dict[str, Any]], command: str = "up", whole: bool = True
@@ -316,10 +334,11 @@ class Engine:
         """Put the stack with these pending operations right; return the deployment after it."""
         self.pending = [{"resource": one, "type": kind} for kind, one in pending]
         self.save()
-        assert recover.has_pending("local")
         assert recover.main(["--", command, "--stack", "local"]) == 0
-        assert self.imported
-        deployment: dict[str, Any] = self.imported["deployment"]
+        assert self.touched
+        assert not state.locks("local", self.backend)
+        deployment = state.read(self.file).latest
+        assert deployment["metadata"] == {"kept": 1}
         assert not whole or "pending_operations" not in deployment
         return deployment
 
@@ -340,16 +359,16 @@ def inner(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
 
 @pytest.fixture
 def engine(backend: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    made = Engine(backend, "$NESTLAB_KEYS")
-    monkeypatch.setattr(recover, "_pulumi", made.pulumi)
-    return made
+    monkeypatch.setattr(recover, "_pulumi", lambda *_, **__: pytest.fail("asked the engine"))
+    return Engine(backend, "$NESTLAB_KEYS")
 
 
-def test_a_stack_with_nothing_pending_is_not_even_exported(
-    engine: Engine, outer: FakeLibvirt
+def test_a_stack_with_nothing_pending_is_not_even_locked(
+    engine: Engine, outer: FakeLibvirt, backend: Path
 ) -> None:
     assert recover.main(["--", "up", "--stack", "local"]) == 0
-    assert engine.imported is None
+    assert not engine.touched
+    assert not (backend / "locks").exists()
     assert not outer.said
 
 
@@ -361,7 +380,7 @@ def test_a_stack_that_somebody_works_on_is_not_touched(
     with program(tmp_path / "pulumi") as running:
         held(backend, pid=running.pid)
         assert recover.main(["--", "up", "--stack", "local"]) == 0
-    assert engine.imported is None
+    assert not engine.touched
 
 
 @pytest.mark.parametrize("ours", [True, False])
@@ -390,6 +409,7 @@ def test_a_pool_that_was_being_made_goes_with_its_volumes_if_it_is_ours(
 ) -> None:
     outer.pools["nestlab-lab"] = uuid_of(IDENTITY, "pool", "nestlab-lab") if ours else str(uuid4())
     outer.volumes["nestlab-lab"] = ["a.qcow2"]
+    engine.resources = engine.resources[:-1]
     engine.recovered(("creating", resource("pool", "host-pool", name="nestlab-lab")))
     assert ("nestlab-lab" in outer.pools) is not ours
     assert outer.volumes["nestlab-lab"] == ([] if ours else ["a.qcow2"])
@@ -524,16 +544,190 @@ def test_a_state_without_an_identity_or_any_resource_can_be_put_right(
     assert outer.domains, "without the identity nothing is known to be ours"
 
 
-def test_a_state_that_the_engine_does_not_take_back_is_a_problem(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("kind", ["creating", "deleting"])
+def test_what_can_not_be_reached_stays_pending_until_it_can(
+    kind: str, engine: Engine, inner: FakeLibvirt
 ) -> None:
-    del engine
-    monkeypatch.undo()
-    monkeypatch.setattr(paths, "BIN", tmp_path)
-    (tmp_path / "pulumi").write_text("#!/bin/sh\necho 'error: no' >&2; exit 1\n")
-    (tmp_path / "pulumi").chmod(0o755)
-    with pytest.raises(ui.Problem, match="`pulumi stack export --stack local` failed: error: no"):
-        recover.finish_pending("local")
+    made = resource("domain", "web", INNER_PROVIDER, name="web")
+    engine.resources += [made] if kind == "deleting" else []
+    after = engine.recovered((kind, made), whole=False)
+    assert [one["type"] for one in after["pending_operations"]] == [kind], "its keys are not there"
+    folder = paths.KEYS / "local" / "one"
+    folder.mkdir(parents=True)
+    (folder / "id_ed25519").write_text("key")
+    (folder / "known_hosts").write_text("10.77.0.5 ssh-ed25519 AAAA")
+    uuid = uuid_of(IDENTITY, "domain", "web")
+    inner.domain("web", uuid=uuid) if kind == "creating" else None
+    assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert not inner.domains
+    assert not state.read(engine.file).pending
+
+
+def test_what_was_made_since_is_left_alone(engine: Engine, outer: FakeLibvirt) -> None:
+    """The engine keeps a creation that was never put right, and has made the thing since then."""
+    web = resource("domain", "web-domain", name="lab-web")
+    engine.resources += [web]
+    outer.domain("lab-web", uuid=uuid_of(IDENTITY, "domain", "lab-web"))
+    engine.recovered(("creating", web))
+    assert "lab-web" in outer.domains, "somebody's guest was thrown away"
+    newer = resource("domain", "web-domain", name="lab-web-2")
+    outer.domain("lab-web-2", uuid=uuid_of(IDENTITY, "domain", "lab-web-2"))
+    engine.recovered(("creating", newer))
+    assert set(outer.domains) == {"lab-web"}, "what was to replace it is half-made"
+
+
+# The file ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("outer")
+@pytest.mark.parametrize("form", [bytes, gzip.compress])
+def test_the_state_keeps_its_form_and_what_it_was_is_kept(
+    form: Callable[[bytes], bytes], engine: Engine
+) -> None:
+    engine.form = form
+    if form is gzip.compress:
+        engine.file.unlink()
+        engine.file = engine.file.with_name("local.json.gz")
+    engine.recovered(("creating", resource("domain", "web-domain", name="lab-web")))
+    raw = engine.file.read_bytes()
+    assert json.loads(gzip.decompress(raw) if form is gzip.compress else raw)["version"] == 3
+    assert Path(f"{engine.file}.bak").read_bytes() == engine.written
+    assert not Path(f"{engine.file}.attrs").exists(), "the checksum in it is another text's"
+    assert engine.file.stat().st_mode & 0o077 == 0 or engine.file.stat().st_mode & 0o777 == 0o600
+    names = {each.name for each in engine.backend.iterdir()}
+    assert names == {"stacks", "locks"}, "half-written files are left"
+
+
+@pytest.mark.usefixtures("outer")
+def test_a_state_that_python_can_not_unpack_is_read_by_the_engine_and_becomes_plain(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = resource("domain", "web-domain", name="lab-web")
+    deployment = {
+        "resources": engine.resources,
+        "pending_operations": [{"resource": half, "type": "creating"}],
+    }
+    told = {"version": 4, "features": ["x"], "deployment": deployment}
+    monkeypatch.setattr(recover, "_pulumi", lambda *_: json.dumps(told))
+    packed = engine.file.with_name("local.json.zst")
+    engine.file.rename(packed)
+    assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert not packed.exists()
+    assert Path(f"{packed}.bak").exists()
+    found = state.read(engine.file)
+    assert found.wrapped["version"] == 4
+    assert found.wrapped["features"] == ["x"]
+    assert found.wrapped["checkpoint"]["stack"] == "organization/nestlab/local"
+    assert found.latest["resources"] == engine.resources
+    assert not found.pending
+
+
+@pytest.mark.usefixtures("outer")
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", gzip.compress(b"{}")[:-4]])
+def test_a_state_that_is_none_is_left_to_the_engine(content: bytes, engine: Engine) -> None:
+    engine.file.write_bytes(content)
+    assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert engine.file.read_bytes() == content
+
+
+# Under the lock ---------------------------------------------------------------------------------
+
+
+def test_while_it_works_the_stack_is_locked_as_an_engine_locks_it(
+    engine: Engine, backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def look(*_: Any) -> bool:
+        [lock] = state.locks("local", backend)
+        assert lock.parent == backend / "locks" / "organization" / "nestlab" / "local"
+        seen.append(json.loads(lock.read_text()))
+        assert [each.name for each in lock.parent.iterdir()] == [lock.name], (
+            "engines read each file"
+        )
+        return True
+
+    monkeypatch.setattr(recover, "_finish", look)
+    engine.recovered(("creating", resource("domain", "web-domain", name="lab-web")))
+    [content] = seen
+    assert content["pid"] == os.getpid()
+    assert content["hostname"] == socket.gethostname()
+    assert set(content) == {"pid", "username", "hostname", "timestamp"}, "lock.go: lockContent"
+
+
+def test_a_recovery_that_fails_leaves_no_lock(
+    engine: Engine, backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recover, "_finish", fail)
+    engine.pending = [{"resource": resource("domain", "web", name="lab-web"), "type": "creating"}]
+    engine.save()
+    with pytest.raises(KeyboardInterrupt):
+        recover.main(["--", "up", "--stack", "local"])
+    assert not state.locks("local", backend)
+    assert not engine.touched
+
+
+def test_what_an_engine_did_meanwhile_counts(
+    engine: Engine, outer: FakeLibvirt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = resource("domain", "web-domain", name="lab-web")
+    outer.domain("lab-web", uuid=uuid_of(IDENTITY, "domain", "lab-web"))
+    engine.pending = [{"resource": half, "type": "creating"}]
+    engine.save()
+    real = state.held
+
+    @contextmanager
+    def late(stack: str, folder: Path) -> Iterator[None]:
+        engine.resources, engine.pending = [], []
+        engine.save()  # a destroy came and went since the state was looked at
+        with real(stack, folder):
+            yield
+
+    monkeypatch.setattr(state, "held", late)
+    assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert not engine.touched
+    assert "lab-web" in outer.domains
+
+
+def test_two_that_come_at_the_same_moment_both_step_back(
+    backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+    came: list[Path] = []
+
+    def rename(self: Path, target: Path) -> Path:
+        if not came:
+            came.append(held(backend))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(state.Locked), state.held("local", backend):
+        pytest.fail("two hold it")
+    assert state.locks("local", backend) == came
+
+
+@pytest.mark.parametrize("who", ["another recovery", "a hidden process"])
+def test_a_lock_whose_holder_may_be_at_work_stays(
+    who: str, backend: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with program(tmp_path / "python3", "-m", "toolchain.recover") as working:
+        held(backend, pid=working.pid)
+        if who == "a hidden process":
+            # As /proc looks to others under the mount option hidepid=2.
+            monkeypatch.setattr(processes, "PROC", tmp_path / "nothing")
+        assert state.drop_stale("local", backend) == 0
+
+
+def test_a_holder_that_nobody_reaps_holds_nothing(backend: Path, tmp_path: Path) -> None:
+    with program(tmp_path / "pulumi") as engine:
+        held(backend, pid=engine.pid)
+        engine.kill()
+        while processes.identify(engine.pid):
+            time.sleep(0.001)
+        assert state.drop_stale("local", backend) == 1
 
 
 # Guests of Proxmox VE ---------------------------------------------------------------------------

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import shutil
 import subprocess
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.unit.toolchain.test_environment import place
-from toolchain import environment, paths, wrapper
+from toolchain import before, environment, paths, wrapper
 
-if TYPE_CHECKING:
-    from pathlib import Path
+STACK = b"""\
+# My lab.
 
-ENGINE = '#!/bin/sh\necho "engine $$ $*"\n'
-RECOVER = '#!/bin/sh\necho "recover $NESTLAB_RECOVERING $*"; exit "${RECOVERED:-0}"\n'
+config:
+  nestlab:lab: {name: x}   # two blanks before\r
+"""
+ENGINE = """#!/bin/sh
+case "$*" in *--show-name) echo made; exit ;; esac
+echo "engine $$ $*"
+[ -z "$READ" ] || cat "$PULUMI_OPTION_CONFIG_FILE"
+"""
+RECOVER = f"""#!/bin/sh
+case "$*" in *toolchain.before*) exec {sys.executable} "$@" ;; esac
+echo "recover $NESTLAB_RECOVERING $*"; exit "${{RECOVERED:-0}}"
+"""
 STUBS = {
     "ip": '#!/bin/sh\necho "ip $*"\n',
     "id": '#!/bin/sh\necho "${AS:-0}"\n',
@@ -29,8 +42,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "a lab"
     place(root, monkeypatch)
     monkeypatch.setattr(wrapper, "NAMESPACES", tmp_path / "netns")
-    for folder in (paths.BIN, paths.VENV / "bin", root / "toolchain", tmp_path / "stubs"):
+    for folder in (paths.BIN, paths.VENV / "bin", root / "folder", tmp_path / "stubs"):
         folder.mkdir(parents=True)
+    (root / "Pulumi.yaml").touch()
+    (root / "stacks").mkdir()
+    (root / "stacks" / "Pulumi.local.yaml").write_bytes(STACK)
+    source = Path(wrapper.__file__).parent
+    shutil.copytree(source, root / "toolchain", ignore=lambda *_: ["go", "image", "__pycache__"])
     (tmp_path / "netns").mkdir()
     scripts = {tmp_path / "stubs" / name: text for name, text in STUBS.items()}
     scripts[tmp_path / "engine"] = ENGINE
@@ -47,7 +65,8 @@ def pulumi(checkout: Path, *words: str, **given: str) -> subprocess.CompletedPro
     search = f"{checkout.parent / 'stubs'}:{os.environ['PATH']}"
     return subprocess.run(
         [paths.BIN / "pulumi", *words],
-        env={"PATH": search, **given},
+        cwd=checkout,
+        env={"PATH": search, "PULUMI_STACK": "local", **given},
         capture_output=True,
         text=True,
         check=False,
@@ -112,9 +131,12 @@ def killed(checkout: Path, *, left: str = "lock") -> None:
     file = {
         "lock": state / "locks" / "organization" / "nestlab" / "local" / "0f.json",
         "pending": state / "stacks" / "nestlab" / "local.json",
+        "packed": state / "stacks" / "nestlab" / "local.json.gz",
     }[left]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text('{"pending_operations": []}' if left == "pending" else "{}")
+    pending = b'{"pending_operations": []}'
+    content = {"lock": b"{}", "pending": pending, "packed": gzip.compress(pending)}
+    file.write_bytes(content[left])
 
 
 def asks(checkout: Path, *words: str, **given: str) -> bool:
@@ -156,9 +178,110 @@ def test_recovering_does_not_recover(checkout: Path) -> None:
     assert not asks(checkout, "refresh", NESTLAB_RECOVERING="yes")
 
 
-def test_an_operation_that_never_ended_is_put_right_too(checkout: Path) -> None:
-    killed(checkout, left="pending")
+@pytest.mark.parametrize("left", ["pending", "packed"])
+def test_an_operation_that_never_ended_is_put_right_too(left: str, checkout: Path) -> None:
+    killed(checkout, left=left)
     assert pulumi(checkout, "up").stdout.startswith("recover yes")
+    assert pulumi(checkout, "up", PULUMI_STACK="other").stdout.startswith("engine")
+
+
+@pytest.mark.parametrize("where", ["/", ".."])
+def test_a_command_about_another_project_is_that_projects(where: str, checkout: Path) -> None:
+    killed(checkout)
+    done = pulumi(checkout, "-C", where, "up")
+    assert done.stdout.startswith("engine"), done.stderr
+    assert not paths.LOCAL.joinpath("config").exists()
+
+
+# What the engine reads --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["up", "preview", "refresh", "destroy", "import", "watch"])
+def test_the_engine_reads_a_copy_of_the_stack_file(word: str, checkout: Path) -> None:
+    done = pulumi(checkout, word, READ="1")
+    copied = done.stdout.partition("\n")[2]
+    assert copied.startswith(STACK.decode().replace("\r", "")), done
+    assert "stacks/Pulumi.local.yaml" in copied, "it says whose copy it is"
+    file = paths.LOCAL / "config" / "Pulumi.local.yaml"
+    assert file.read_bytes().startswith(STACK)
+    assert file.stat().st_mode & 0o777 == 0o600
+    (checkout / "stacks" / "Pulumi.local.yaml").write_text("config: {}\n")
+    assert pulumi(checkout, word, READ="1").stdout.splitlines()[1] == "config: {}"
+
+
+@pytest.mark.parametrize("word", ["config", "version", "stack"])
+def test_what_is_meant_to_write_the_stack_file_gets_it(word: str, checkout: Path) -> None:
+    assert pulumi(checkout, word, "set", "a", "b", READ="1").stdout.splitlines()[1:] == []
+
+
+def test_a_file_that_the_user_names_is_read(checkout: Path) -> None:
+    done = pulumi(checkout, "up", "--config-file", "mine.yaml", READ="1")
+    assert done.stdout.splitlines()[1:] == []
+    (checkout / "mine.yaml").write_text("mine")
+    done = pulumi(checkout, "up", PULUMI_OPTION_CONFIG_FILE="mine.yaml", READ="1")
+    assert done.stdout.splitlines()[1:] == ["mine"]
+
+
+SALT = b"encryptionsalt: v1:abc=:v1:def:ghi=\n"
+
+
+def test_a_salt_of_another_state_is_left_out_unless_a_secret_needs_it(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    file = checkout / "stacks" / "Pulumi.local.yaml"
+    file.write_bytes(SALT + STACK)
+    assert before.copy("local").read_bytes().startswith(STACK)
+    secret = SALT + STACK + b"  nestlab:hostPassword:\n    secure: v1:def\n"
+    file.write_bytes(secret)
+    assert before.copy("local").read_bytes().startswith(secret)
+    assert file.read_bytes() == secret
+    file.unlink()
+    assert not before.copy("local").exists(), "the one of before would be read"
+
+
+def test_a_new_stack_is_made_where_the_engine_may_write(checkout: Path) -> None:
+    done = pulumi(checkout, "stack", "init", "made")
+    lines = [line.split(maxsplit=2)[2] for line in done.stdout.splitlines()]
+    folder = paths.LOCAL / "project"
+    assert lines == [f"-C {folder} stack init made", "stack select made"]
+    assert (folder / "Pulumi.yaml").is_file()
+    assert (paths.LOCAL / "config" / "Pulumi.local.yaml").is_file()
+    assert len(pulumi(checkout, "stack", "init", "made", "--no-select").stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--copy-config-from", "dev"), ("--copy-config-from=dev",), ("--cwd", "folder"), ("--help",)],
+)
+def test_a_new_stack_that_takes_from_others_is_the_engines(
+    words: tuple[str, ...], checkout: Path
+) -> None:
+    done = pulumi(checkout, "stack", "init", "x", *words)
+    assert done.stdout.split(maxsplit=2)[2] == f"stack init x {' '.join(words)}\n"
+
+
+# What can't be looked at ------------------------------------------------------------------------
+
+
+def test_a_network_that_can_not_be_known_is_not_this_machines(checkout: Path) -> None:
+    paths.NETNS.mkdir()  # which not even root reads
+    done = pulumi(checkout, "up")
+    assert done.returncode == 1
+    assert "netns can't be read" in done.stderr
+    assert not done.stdout
+
+
+def test_what_can_not_be_read_or_written_is_told_in_words(checkout: Path) -> None:
+    (checkout / "stacks" / "Pulumi.local.yaml").unlink()
+    (checkout / "stacks" / "Pulumi.local.yaml").mkdir()
+    done = pulumi(checkout, "up")
+    assert done.returncode == 1
+    assert done.stderr == f"error: {checkout}/stacks/Pulumi.local.yaml: Is a directory\n"
+    done = pulumi(checkout, "up", "--stack", "..")
+    assert done.returncode == 1
+    assert "'..' is no stack's name" in done.stderr
+    assert not done.stdout
 
 
 def test_a_recovery_that_fails_stops_the_command(checkout: Path) -> None:
@@ -189,7 +312,5 @@ def test_a_run_that_was_killed_is_seen_in_a_checkout_of_any_name(
     place(odd, monkeypatch)
     paths.ENV_SH.write_text(environment.env_sh(built_here=False))
     (paths.BIN / "pulumi").write_text(wrapper.pulumi(tmp_path / "engine"))
-    lock = paths.STATE / ".pulumi" / "locks" / "organization" / "one.json"
-    lock.parent.mkdir(parents=True)
-    lock.touch()
+    killed(odd)
     assert pulumi(odd, "up").stdout.startswith("recover yes ")

@@ -1,0 +1,218 @@
+"""States, locks and stack files of a checkout, with the real engine.
+
+A failure here means that a stack file changes under its owner's hands, that a compressed state counts as
+none, or that what puts a killed run right undoes on paper what an engine did meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.double.conftest import eventually
+from tests.support.checkout import Checkout
+from toolchain import environment, paths, recover, state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.double
+
+PROGRAM = """
+import pulumi
+import waits
+lab = pulumi.Config().require_object("lab")
+for name in lab["things"]:
+    waits.Wait(name, lab["folder"])
+pulumi.export("token", pulumi.Output.secret("hidden"))
+pulumi.export("sheet", [])
+"""
+WAITS = """
+import pathlib, time
+from pulumi import dynamic
+
+class Waits(dynamic.ResourceProvider):
+    def create(self, props):
+        folder = pathlib.Path(props["folder"])
+        (folder / f"{props['name']}-begun").touch()
+        while (folder / f"{props['name']}-waits").exists():
+            time.sleep(0.05)
+        return dynamic.CreateResult(props["name"], props)
+
+class Wait(dynamic.Resource):
+    def __init__(self, name, folder):
+        super().__init__(Waits(), name, {"name": name, "folder": folder})
+"""
+HOLDS = """
+import pathlib, sys
+from toolchain import state
+with state.held("local", pathlib.Path(sys.argv[1])):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+STACK = """\
+# A comment,   with blanks   in it.
+
+config:
+
+  nestlab:lab: {{name: "x",   things: [{}], folder: {}}}  # at its end\r
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    """A checkout whose program makes things that may take long; its stack ``local`` is there."""
+    if not environment.built_here():
+        pytest.skip("needs the engine: run `make toolchain`")
+    made = Checkout.make(tmp_path / "lab")
+    done = made.run(sys.executable, "-m", "toolchain", "toolchain")
+    assert done.code == 0, done.said
+    (made.root / "__main__.py").write_text(PROGRAM)
+    signs(made).mkdir()
+    (made.root / "waits.py").write_text(WAITS)
+    things(made, "one")
+    yield made
+    for waiting in signs(made).glob("*-waits"):
+        waiting.unlink()
+
+
+def signs(checkout: Checkout) -> Path:
+    """Where what is being made says so, and is told to wait."""
+    return checkout.root.parent / "signs"
+
+
+def things(checkout: Checkout, *names: str) -> None:
+    text = STACK.format(", ".join(names), json.dumps(str(signs(checkout))))
+    checkout.settings.write_bytes(text.encode())
+
+
+def backend(checkout: Checkout) -> Path:
+    return checkout.root / ".nestlab" / "state" / ".pulumi"
+
+
+def written(checkout: Checkout) -> dict[str, bytes]:
+    """Every file that is not nestlab's own."""
+    return {
+        str(file.relative_to(checkout.root)): file.read_bytes()
+        for file in checkout.root.rglob("*")
+        if file.is_file()
+        and not {".nestlab", ".venv", "__pycache__"} & set(file.relative_to(checkout.root).parts)
+    }
+
+
+FORMS = {"PULUMI_DIY_BACKEND_GZIP": ".gz", "": ""}
+
+
+@pytest.mark.parametrize("variable", FORMS)
+def test_no_command_changes_the_checkout_and_every_form_of_a_state_counts(
+    variable: str, checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        plain = checkout.environment()
+        monkeypatch.setattr(Checkout, "environment", lambda _: plain | {variable: "true"})
+    before = written(checkout)
+    commands = [
+        ("stack", "init", "local"), ("preview",), ("up", "--yes"), ("refresh", "--yes"),
+        ("stack", "output", "--show-secrets"), ("config",),
+    ]  # fmt: skip
+    for words in commands:
+        done = checkout.pulumi(*words)
+        assert done.code == 0, f"{words}\n{done.said}"
+        assert written(checkout) == before, f"{words} wrote into the checkout"
+    file = state.file_of("local", backend(checkout))
+    assert file
+    assert b"hidden" not in file.read_bytes()
+    assert file.name == f"local.json{FORMS[variable]}"
+    toolchain = (sys.executable, "-m", "toolchain")
+    shown = checkout.run(*toolchain, "show")
+    assert shown.code == 0, shown.said
+    refused = checkout.run(*toolchain, "clean")
+    assert refused.code == 1, refused.said
+    assert "stack local (" in refused.said
+    assert "Traceback" not in refused.said
+    down = checkout.run(*toolchain, "down")
+    assert down.code == 0, down.said
+    assert "not up" not in down.said
+    assert not state.file_of("local", backend(checkout))
+    again = checkout.run(*toolchain, "down")
+    assert "the stack local is not up" in again.said
+    checkout.pulumi("stack", "init", "local")
+    gone = checkout.pulumi("stack", "rm", "--yes")
+    assert gone.code == 0, gone.said
+    assert written(checkout) == before, "the stack's file went with its state"
+
+
+def start(checkout: Checkout, *words: str) -> subprocess.Popen[bytes]:
+    script = '. .nestlab/env.sh && exec pulumi "$@" --non-interactive --color never'
+    return checkout.start(["bash", "-c", script, "pulumi", *words], checkout.root / ".output")
+
+
+def killed(checkout: Checkout) -> dict[str, Any]:
+    """Kill an engine while it makes ``one``; return what it left in the state."""
+    assert checkout.pulumi("stack", "init", "local").code == 0
+    (signs(checkout) / "one-waits").touch()
+    run = start(checkout, "up", "--yes", "--skip-preview")
+    assert eventually((signs(checkout) / "one-begun").exists, 60)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    (signs(checkout) / "one-waits").unlink()
+    found = state.read(backend(checkout) / "stacks" / "nestlab" / "local.json")
+    assert [each["type"] for each in found.pending] == ["creating"]
+    assert state.locks("local", backend(checkout)), "the engine's lock is left"
+    return found.latest
+
+
+def exported(checkout: Checkout) -> dict[str, Any]:
+    done = checkout.run("bash", "-c", ". .nestlab/env.sh && exec pulumi stack export")
+    deployment: dict[str, Any] = json.loads(done.said)["deployment"]
+    return deployment
+
+
+def test_two_engines_and_a_recovery_never_work_on_one_stack(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = killed(checkout)
+    monkeypatch.setattr(paths, "ROOT", checkout.root)
+    monkeypatch.chdir(checkout.root)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{checkout.root}/.nestlab/state")
+    folder = backend(checkout)
+    assert state.drop_stale("local", folder) == 1
+    # What can't be put right now is still the engine's to know, and it carries on beside it.
+    monkeypatch.setattr(recover, "_finish", lambda *_: False)
+    assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert exported(checkout)["pending_operations"] == before["pending_operations"]
+    # While the stack is held an engine refuses, and what it was to undo is untouched.
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, folder, "toolchain.recover"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as recovering:
+        assert recovering.stdin
+        assert recovering.stdout
+        assert recovering.stdout.readline() == b"holds\n"
+        refused = start(checkout, "destroy", "--yes", "--skip-preview", "--stack", "local")
+        assert refused.wait(60) != 0
+        assert "locked by 1 lock" in (checkout.root / ".output").read_text()
+        recovering.stdin.close()
+    # While an engine works the recovery steps back.
+    things(checkout, "two")
+    (signs(checkout) / "two-waits").touch()
+    working = start(checkout, "up", "--yes", "--skip-preview")
+    assert eventually((signs(checkout) / "two-begun").exists, 60)
+    file = folder / "stacks" / "nestlab" / "local.json"
+    held = file.read_bytes()
+    monkeypatch.setattr(recover, "_finish", lambda *_: pytest.fail("worked beside an engine"))
+    assert recover.main(["--", "destroy", "--stack", "local"]) == 0
+    assert file.read_bytes() == held
+    (signs(checkout) / "two-waits").unlink()
+    assert working.wait(60) == 0, (checkout.root / ".output").read_text()
+    monkeypatch.undo()
+    checkout.down()
+    assert not state.file_of("local", folder)

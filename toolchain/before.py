@@ -1,0 +1,113 @@
+"""What the ``pulumi`` wrapper asks before a command: is there something to put right, and what is read.
+
+The engine writes into the stack file that it reads: the salt of its secrets, and all lines anew. So it
+is given a copy, and the file in ``stacks/`` stays byte for byte what its owner wrote; the salt is in the
+state too, where the engine finds it. ``pulumi config`` alone is meant to write, and gets the file itself.
+
+Started for each deployment, without the packages of the environment: what it imports is what it costs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from toolchain import cache, paths, state, ui
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+STACKS = "stacks"
+"""The folder of the stack files, as Pulumi.yaml says."""
+PUT_RIGHT = 10
+"""Exit status: `toolchain.recover` has to run first."""
+SALT = re.compile(rb"^encryptionsalt: .*\n?", re.MULTILINE)
+SECRET = re.compile(rb"^ +secure: ", re.MULTILINE)
+NOTE = b"""
+# A copy of %s, written anew by each command: edit that one.
+"""
+SHADOW = f"""\
+# `pulumi stack init` writes the stack file of the project that it runs in: here it runs in this one.
+name: {state.PROJECT}
+runtime: python
+stackConfigDir: ../{paths.CONFIG.name}
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Print what the engine shall read, for pulumi's words after ``--``; nothing: what it finds itself.
+
+    With ``new`` as the first word that is the folder of a project in which `pulumi stack init` does no
+    harm, else the stack's file. Returns `PUT_RIGHT` when a killed run left something.
+    """
+    cut = argv.index("--")
+    words = argv[cut + 1 :]
+    if argv[:cut] == ["new"]:
+        if folder := _project(words):
+            print(folder)
+        return 0
+    stack = state.stack_of(words)
+    if stack is None:
+        return 0
+    if not _has(words, "--config-file") and "PULUMI_OPTION_CONFIG_FILE" not in os.environ:
+        print(copy(stack))
+    backend = state.folder()
+    return PUT_RIGHT if backend and left_behind(stack, backend) else 0
+
+
+def _has(words: Sequence[str], *options: str) -> bool:
+    return any(word.partition("=")[0] in options for word in words)
+
+
+def _project(words: Sequence[str]) -> Path | None:
+    if not state.is_this_project(state.project_file(words)):
+        return None
+    # These name other files, which the words are meant to be about.
+    if _has(words, "-C", "--cwd", "--copy-config-from", "--remote-config"):
+        return None
+    for file in (paths.ROOT / STACKS).glob("Pulumi.*.yaml"):
+        copy(file.name.removeprefix("Pulumi.").removesuffix(".yaml"))
+    folder = paths.LOCAL / "project"
+    cache.write(folder / "Pulumi.yaml", SHADOW)
+    return folder
+
+
+def copy(stack: str) -> Path:
+    """Copy the file of ``stack`` for the engine, and return where it is; none, where there is none.
+
+    A salt in it is left out: it is that of a state, here or elsewhere, and the state here knows its own.
+    It stays where somebody put a secret into the file, which can't be read without it.
+    """
+    name = f"Pulumi.{state.named(stack)}.yaml"
+    to = paths.LOCAL / paths.CONFIG.name / name
+    try:
+        told = (paths.ROOT / STACKS / name).read_bytes()
+    except FileNotFoundError:
+        to.unlink(missing_ok=True)
+        return to
+    if not SECRET.search(told):
+        told = SALT.sub(b"", told)
+    cache.write_bytes(to, told + NOTE % f"{STACKS}/{name}".encode(), 0o600)
+    return to
+
+
+def left_behind(stack: str, backend: Path) -> bool:
+    """Whether a lock or an operation that never ended may be there; a cheap look, which errs to yes."""
+    if state.locks(stack, backend):
+        return True
+    file = state.file_of(stack, backend)
+    if file is None:
+        return False
+    raw = file.read_bytes()
+    return raw[:1] != b"{" or b'"pending_operations"' in raw
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (ui.Problem, OSError) as problem:
+        ui.fail(ui.in_words(problem))
+        sys.exit(1)
