@@ -20,6 +20,7 @@ from components.spec import (
 from components.spec import (
     load as load_spec,
 )
+from components.spec.allow import Allowed
 from components.spec.facts import FOLDER, LOCAL_URI
 from components.spec.hosts.base import PASSWORD, SET_PASSWORD, ClusterSpec
 from components.spec.hosts.libvirt import LibvirtHost
@@ -66,11 +67,13 @@ def load(
     *,
     preview: bool = False,
     password: pulumi.Output[str] | None = None,
+    allowed: Allowed | None = None,
 ) -> Given:
     """Return what the stack says, checked as a whole.
 
     In a ``preview`` media and the password of a remote host need not be there, which it warns of:
-    neither can be handed to whoever looks at a pull request. ``password`` is `host_password`.
+    neither can be handed to whoever looks at a pull request. ``password`` is `host_password`,
+    ``allowed`` what a stack may name: by default what the user's own file and environment say.
 
     Raises:
         pulumi.RunError: something in it, or in the set-up, is wrong; one line for each problem.
@@ -83,13 +86,14 @@ def load(
     absent: list[str] = []
 
     def there(path: str) -> bool:
-        if os.path.exists(path):  # noqa: PTH110 - `load` hands over texts
+        if os.path.lexists(os.path.realpath(path)):
             return True
         absent.append(path)
         return preview
 
     try:
-        spec = load_spec(data, root=root, exists=there)
+        may = allowed or Allowed.read(root, os.environ)
+        spec = load_spec(data, root=root, exists=there, allowed=may)
         wrong = sums.wrong(spec, root / FOLDER / "sums.json") + installers.wrong(spec)
         if wrong:
             raise SpecError(wrong)  # noqa: TRY301 - told like every other problem

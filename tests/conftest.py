@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.support.allowed import write
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -19,6 +21,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite the expected texts beside the cases; read the change as a diff",
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _allowed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a stack may name in tests does not depend on who runs them."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("NESTLAB_ALLOW", str(write(tmp_path_factory.mktemp("allow"))))
+        yield
 
 
 @pytest.fixture

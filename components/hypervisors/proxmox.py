@@ -34,8 +34,8 @@ from components.hypervisors.handle import (
 )
 from components.hypervisors.installed import Recipe
 from components.spec import sums
-from components.spec.files import QCOW2_MARK
 from components.spec.hosts.proxmox import ProxmoxHost
+from components.spec.images import QCOW2_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,12 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from components.spec.allow import Allowed
 
-def load(data: object, *, root: Path, exists: Callable[[str], bool] = os.path.exists) -> LabSpec:
+
+def load(
+    data: object,
+    *,
+    root: Path,
+    exists: Callable[[str], bool] = os.path.exists,
+    allowed: Allowed | None = None,
+) -> LabSpec:
     """Return the lab that ``data`` (the value of ``nestlab:lab``) describes.
 
     Relative paths of files are taken from ``root``, the project's folder. ``exists`` says whether
-    a file is there; a file that is there is also looked into.
+    a file is there; a file that is there is also looked into. ``allowed`` says what a stack may name;
+    None, for who takes nothing from the lab that it names: everything.
 
     Raises:
         SpecError: with every problem. Rules across the whole lab are only asked once each part
@@ -34,6 +43,6 @@ def load(data: object, *, root: Path, exists: Callable[[str], bool] = os.path.ex
         lab = LabSpec.model_validate(data, context={"root": str(root)})
     except ValidationError as refused:
         raise SpecError(explain(refused, LabSpec, "lab")) from None
-    if problems := check(lab, exists):
+    if problems := check(lab, exists, allowed):
         raise SpecError(problems)
     return lab

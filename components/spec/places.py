@@ -23,7 +23,7 @@ from components.spec.values import Cores, Gib, Mib, Name, Seconds, SpecModel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from components.spec.files import ImageFormat
+    from components.spec.images import ImageFormat
     from components.spec.lab import LabSpec
 
 T = TypeVar("T")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.spec.files import opened, there
 from components.spec.problems import Problem
 
 if TYPE_CHECKING:
@@ -31,19 +33,28 @@ def wrong(spec: LabSpec, memo: Path) -> list[Problem]:
         for group in ("media", "templates")
         for name, medium in getattr(spec, group).items()
         # One that is not there is told by `load`, but in a preview.
-        if medium.sha256 is not None and Path(medium.path).is_file()
+        if medium.sha256 is not None and there(medium.path)
     }
     actual = sha256((Path(medium.path) for medium in given.values()), memo)
     return [
         Problem(
             f"{where}.sha256",
             f"{medium.sha256} given",
-            f"{medium.path} has {actual[Path(medium.path)]}: it is damaged, or another file",
+            f"{medium.path} has {_shown(medium.path, actual)}: it is damaged, or another file",
             "get the file again, or correct the sum",
         )
         for where, medium in given.items()
         if actual[Path(medium.path)] != medium.sha256.lower()
     ]
+
+
+def _shown(path: str, actual: dict[Path, str]) -> str:
+    """Return the sum of a file that everybody may read anyway: it would tell a short secret."""
+    try:
+        open_to_all = Path(path).stat().st_mode & stat.S_IROTH
+    except OSError:
+        open_to_all = 0
+    return actual[Path(path)] if open_to_all else "another one"
 
 
 def sha256(paths: Iterable[Path], memo: Path) -> dict[Path, str]:
@@ -61,12 +72,13 @@ def sha256(paths: Iterable[Path], memo: Path) -> dict[Path, str]:
 
 
 def _sum(path: Path, known: Memo) -> str:
-    state = path.stat()
-    remembered = known.get(str(path))
-    if remembered and remembered[:2] == [state.st_size, state.st_mtime_ns]:
-        return str(remembered[2])
-    with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    with opened(path) as handle:
+        state = os.fstat(handle.fileno())
+        remembered = known.get(str(path))
+        if remembered and remembered[:2] == [state.st_size, state.st_mtime_ns]:
+            return str(remembered[2])
+        # typeshed's BinaryIO has no readinto, every file has.
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
     known[str(path)] = [state.st_size, state.st_mtime_ns, digest]
     return digest
 
@@ -77,11 +89,11 @@ def sample(path: Path) -> str:
     Of its size, beginning, middle and end: the volume descriptors, tables and last files of an ISO, the
     headers of an image. A file that is not there, in a preview, has zeros.
     """
-    if not path.is_file():
+    if not there(path):
         return "0" * SAMPLE_DIGITS
-    size = path.stat().st_size
-    told = hashlib.sha256(str(size).encode())
-    with path.open("rb") as handle:
+    with opened(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        told = hashlib.sha256(str(size).encode())
         for at in (0, size // 2, max(0, size - SAMPLE_BYTES)):
             handle.seek(at)
             told.update(handle.read(SAMPLE_BYTES))

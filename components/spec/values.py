@@ -11,7 +11,7 @@ import os
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, ip_address
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -44,9 +44,26 @@ PREFIXES = range(16, 29)
 _EVERYBODY = IPv4Address("255.255.255.255")
 _QUERY = {
     "qemu": ("socket",),
-    "qemu+ssh": ("keyfile", "knownhosts", "known_hosts_verify", "no_verify", "sshauth", "socket"),
+    "qemu+ssh": ("keyfile", "knownhosts", "known_hosts_verify", "sshauth", "socket"),
 }
-"""What the libvirt provider reads from a URI, by scheme; it ignores the rest without a word."""
+"""What the libvirt provider reads from a URI, by scheme; it ignores the rest without a word.
+
+Without no_verify, whose mere presence switches host keys off, whatever it says.
+"""
+_WORDS = {"sshauth": ("agent", "privkey"), "known_hosts_verify": ("normal",)}
+"""Options whose values are words; "ignore" and "auto" would let any host in."""
+HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
+"""A host's name or address; none begins with a hyphen, which programs would take for an option."""
+AUTHORITY = re.compile(
+    rf"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,63}})@)?(?P<host>{HOST})(?::(?P<port>[0-9]{{1,5}}))?",
+)
+PORTS = range(1, 65536)
+ELSEWHERE = re.compile(
+    r"[a-z][a-z0-9+.-]*://|(json|nbd|fat|file|https?|ftps?|rbd|ssh|iscsi):", re.IGNORECASE
+)
+"""A URL, or one of the names that QEMU takes for more than a file."""
+SHOWN = 60
+"""Longest text of a URI quoted in a message, characters."""
 
 
 class SpecModel(BaseModel):
@@ -128,6 +145,13 @@ def _fits(path: str) -> str:
 def _file(value: str, info: ValidationInfo) -> str:
     if not value.strip():
         refuse(Problem("", "an empty path given", "a file is needed", "give its path"))
+    if ELSEWHERE.match(value):
+        rule = "media and templates are files of this machine"
+        refuse(Problem("", f"{value[:SHOWN]!r} given", rule, "get the file, and give its path"))
+    if not value.isprintable():
+        refuse(
+            Problem("", f"{value[:SHOWN]!r} given", "a path is printable text", "rename the file")
+        )
     path = os.path.expanduser(value)  # noqa: PTH111 - a leading ~ of an unknown user stays as it is
     root = (info.context or {}).get("root")
     return _fits(os.path.normpath(os.path.join(root, path)) if root else path)  # noqa: PTH118 - text in, text out
@@ -220,33 +244,72 @@ def _listen(value: str) -> str:
 
 
 def _uri(value: str) -> str:
-    allowed = "nestlab speaks to qemu:///system (this machine) and qemu+ssh://USER@HOST/system"
-    try:
-        parts = urlsplit(value)
-        port_is_wrong = parts.port == 0
-    except ValueError:
-        refuse(Problem("", "something that is no URI given", allowed, "write it like one of these"))
-    if "@" in parts.netloc and ":" in parts.netloc.rpartition("@")[0]:
+    """Take a URI to pieces and put it together again, so that everybody who reads it reads the same.
+
+    The provider expands ``$NAME`` in its values, libvirt cuts it at ``;`` too, and neither knows the
+    other's rules for what is encoded.
+    """
+    rule = "nestlab speaks to qemu:///system (this machine) and qemu+ssh://USER@HOST/system"
+    like = "write it like one of these"
+    scheme, _, rest = value.partition("://")
+    address, _, query = rest.partition("?")
+    authority, _, path = address.partition("/")
+    if "@" in authority and ":" in authority.rpartition("@")[0]:
         # Not shown: it holds a password.
         remedy = "use a key, ?keyfile=PATH, or an agent, ?sshauth=agent"
         refuse(Problem("", "a URI with a password given", "stack files are read by many", remedy))
-    given = f"{value!r} given"
-    if parts.scheme not in _QUERY:
-        refuse(Problem("", given, allowed, "choose one of these"))
-    if parts.path == "/session":
-        rule = "a session's libvirt may make neither bridges nor networks"
-        refuse(Problem("", given, rule, "end it with /system"))
+    if "$" in unquote(unquote(value)):
+        # Not shown: what it names may be a secret's name.
+        told = "variables of whoever runs it would be put in there"
+        refuse(Problem("", "a URI with $ given", told, "write what is meant"))
+    given = f"{value[:SHOWN]!r} given"
+    if scheme not in _QUERY or not value.isprintable():
+        refuse(Problem("", given, rule, "choose one of these"))
+    if path == "session":
+        told = "a session's libvirt may make neither bridges nor networks"
+        refuse(Problem("", given, told, "end it with /system"))
+    remote = AUTHORITY.fullmatch(authority) if authority else None
     if (
-        parts.path != "/system"
-        or port_is_wrong
-        or bool(parts.hostname) != (parts.scheme == "qemu+ssh")
+        path != "system"
+        or bool(remote) != (scheme == "qemu+ssh")
+        or bool(authority) != bool(remote)
     ):
-        refuse(Problem("", given, allowed, "write it like one of these"))
-    for key, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if key not in (known := _QUERY[parts.scheme]):
-            rule = f"after the ? a {parts.scheme} URI takes {listed(known)}"
-            refuse(Problem("", f"{key!r} given", rule, choose(key, known)))
-    return value
+        refuse(Problem("", given, rule, like))
+    if remote and remote["port"] and int(remote["port"]) not in PORTS:
+        refuse(Problem("", given, "a port is a number from 1 to 65535", like))
+    pairs = [_pair(scheme, word) for word in query.split("&")] if "?" in rest else []
+    if len({key for key, _ in pairs}) < len(pairs):
+        refuse(Problem("", given, "each of its options is given once", "remove the second one"))
+    told = "&".join(f"{key}={quote(text, safe='/,')}" for key, text in pairs)
+    return f"{scheme}://{authority}/{path}" + (f"?{told}" if told else "")
+
+
+def _pair(scheme: str, word: str) -> tuple[str, str]:
+    """Return one option of a URI, decoded, if it is one that a stack may give."""
+    name, _, encoded = word.partition("=")
+    key, text = unquote(name), unquote(encoded)
+    known = _QUERY[scheme]
+    at = f"{key[:SHOWN]!r} given"
+    if key.lower() in {"no_verify", "no_tty", "command", "netcat", "proxy"}:
+        rule = "a libvirt over SSH is believed by its host key alone"
+        refuse(Problem("", at, rule, "remove it; ?knownhosts=PATH names a file with its key"))
+    if key not in known:
+        rule = f"after the ? a {scheme} URI takes {listed(known)}"
+        refuse(Problem("", at, rule, choose(key[:SHOWN], known)))
+    shown = f"{key}={text[:SHOWN]!r} given"
+    if not text or not text.isprintable() or re.search(r"[\\;&#]|%[0-9A-Fa-f]{2}", text):
+        refuse(Problem("", shown, "its value is plain text", "write it plainly, blanks as %20"))
+    if words := _WORDS.get(key):
+        if wrong := [one for one in text.split(",") if one not in words]:
+            rule = f"{key} takes {listed(words)}"
+            refuse(Problem("", shown, rule, choose(wrong[0], words)))
+        return key, text
+    if text.startswith("~/"):
+        text = os.path.expanduser(text)  # noqa: PTH111 - text in, text out
+    if not text.startswith("/") or ".." in text.split("/"):
+        rule = "a file is given by its full path there; ~ is your home"
+        refuse(Problem("", shown, rule, "write the path from / on, without .."))
+    return key, text
 
 
 def endpoint(example: str) -> Callable[[str], str]:
@@ -265,8 +328,9 @@ def endpoint(example: str) -> Callable[[str], str]:
             refuse(Problem("", "a URL with a user given", "stack files are read by many", remedy))
         bare = parts._replace(path=parts.path.rstrip("/"))
         known = (bare.scheme, bare.path, bare.query, bare.fragment) == ("https", "", "", "")
-        if not known or not bare.hostname or port_is_wrong or not value.isprintable():
-            refuse(Problem("", f"{value!r} given", rule, remedy))
+        plain = AUTHORITY.fullmatch(bare.netloc)
+        if not known or not plain or port_is_wrong or not value.isprintable():
+            refuse(Problem("", f"{value[:SHOWN]!r} given", rule, remedy))
         return bare.geturl()
 
     return check

@@ -11,11 +11,18 @@ from components.spec.checks.wiring import WIRING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from components.spec.allow import Allowed
     from components.spec.lab import LabSpec
     from components.spec.problems import Problem
 
 
-def check(lab: LabSpec, exists: Callable[[str], bool]) -> list[Problem]:
-    """Return every problem of ``lab`` that shows only when its parts are seen together."""
+def check(
+    lab: LabSpec, exists: Callable[[str], bool], allowed: Allowed | None = None
+) -> list[Problem]:
+    """Return every problem of ``lab`` that shows only when its parts are seen together.
+
+    What it names and may not is never looked at.
+    """
     found = [problem for rule in (*CONTENTS, *WIRING, *CAPACITY) for problem in rule(lab)]
-    return found + files(lab, exists)
+    found += allowed.problems(lab) if allowed else []
+    return found + files(lab, exists, allowed)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from components.spec import kinds
-from components.spec.files import ImageFormat, glance
+from components.spec.files import Glance, glance
+from components.spec.images import QEMU_NAMES
 from components.spec.machines import ContainerSpec, GuestSpec
 from components.spec.places import (
     LIBVIRT,
@@ -22,12 +23,13 @@ from components.spec.values import SpecModel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from components.spec.allow import Allowed
     from components.spec.lab import LabSpec
     from components.spec.machines import MachineSpec
 
-IMAGE_FORMATS = get_args(ImageFormat)
-QEMU_NAMES = {"vhd": "vpc"}
-"""What qemu-img calls a format where that is another name."""
+GIB = 1 << 30
+ISOS = ("iso", "tools", "openssh")
+"""Fields of machines that name an ISO."""
 DEEPEST = 3
 """Layers of machines: each one runs roughly ten times slower than the one around it."""
 
@@ -230,15 +232,28 @@ def _fixed(at: str, spec: MachineSpec | ContainerSpec, place: Place) -> list[Pro
     return found
 
 
-def files(lab: LabSpec, exists: Callable[[str], bool]) -> list[Problem]:
-    """The files are there, and are what they are used as."""
+def files(
+    lab: LabSpec, exists: Callable[[str], bool], allowed: Allowed | None = None
+) -> list[Problem]:
+    """The files may be named, are there, and are what they are used as."""
     found = []
     used = _uses(lab)
+    images: dict[str, Glance] = {}
     for name, medium in lab.media.items():
-        found += _file(f"lab.media.{name}.path", medium.path, exists, used.get(name, {}))
+        at = f"lab.media.{name}.path"
+        seen, wrong = _seen(at, medium.path, exists, allowed)
+        found += wrong
+        if seen:
+            images[name] = seen
+            found += _medium(at, medium.path, seen, used.get(name, {}))
     for name, template in lab.templates.items():
-        found += _file(f"lab.templates.{name}.path", template.path, exists, {})
-    return found
+        at = f"lab.templates.{name}.path"
+        seen, wrong = _seen(at, template.path, exists, allowed)
+        found += wrong
+        if seen and seen.content not in {"archive", "absent"}:
+            rule = f"it is used as a template, which is a tar archive, and is {_word(seen)}"
+            found.append(Problem(at, f"{template.path!r} given", rule, "get the file again"))
+    return found + _too_large(lab, images)
 
 
 def _uses(lab: LabSpec) -> dict[str, dict[str, set[str]]]:
@@ -254,40 +269,79 @@ def _uses(lab: LabSpec) -> dict[str, dict[str, set[str]]]:
     return used
 
 
-def _file(
-    at: str, path: str, exists: Callable[[str], bool], used: dict[str, set[str]]
-) -> list[Problem]:
+def _seen(
+    at: str, path: str, exists: Callable[[str], bool], allowed: Allowed | None
+) -> tuple[Glance | None, list[Problem]]:
+    """Return what the file is, or why nobody looked."""
     given = f"{path!r} given"
+    if allowed and (refused := allowed.file(path)):
+        return None, [Problem(at, given, *refused)]
     if not exists(path):
         remedy = "put the file there or correct the path"
-        return [Problem(at, given, "there is no such file on this machine", remedy)]
-    content, word = glance(path)
-    if content == "folder":
-        return [Problem(at, given, "that is not a file", "give the path of the file")]
-    if content == "unreadable":
-        return [Problem(at, given, f"it can't be read ({word})", "let yourself read it")]
+        return None, [Problem(at, given, "there is no such file on this machine", remedy)]
+    seen = glance(path)
+    if seen.content == "folder":
+        rule = f"that is not a file but {seen.word}"
+        return None, [Problem(at, given, rule, "give the path of the file")]
+    if seen.content == "unreadable":
+        rule = f"it can't be read ({seen.word})"
+        return None, [Problem(at, given, rule, "let yourself read it")]
+    return seen, []
+
+
+def _medium(at: str, path: str, seen: Glance, used: dict[str, set[str]]) -> list[Problem]:
+    if seen.content == "absent":
+        return []
+    given = f"{path!r} given"
     found = []
-    if "iso" in used and content not in {"iso", "absent"}:
-        rule = f"it is used as an ISO and is {word or 'no ISO 9660 image'}"
-        remedy = "use it as image:" if content in IMAGE_FORMATS else "get the file again"
+    if any(field in used for field in ISOS) and seen.content != "iso":
+        rule = f"it is used as an ISO and is {seen.word or 'no ISO 9660 image'}"
+        remedy = "use it as image:" if seen.content == "image" else "get the file again"
         found.append(Problem(at, given, rule, remedy))
-    if "image" in used and (wrong := _no_image(content, word, sorted(used["image"]))):
+    if "bundle" in used and seen.content != "program":
+        rule = f"it is used as an installation program and is {_word(seen)}"
+        found.append(Problem(at, given, rule, "get the file again"))
+    if "image" in used and (wrong := _no_image(seen, sorted(used["image"]))):
         found.append(Problem(at, given, *wrong))
+    if not used and seen.content not in {"iso", "image", "program"}:
+        rule = f"media are ISOs and disk images, and it is {_word(seen)}"
+        found.append(Problem(at, given, rule, "remove it, or get the file again"))
+    if not found and seen.wrong:
+        found.append(Problem(at, given, *seen.wrong))
     return found
 
 
-def _no_image(content: str, word: str, formats: list[str]) -> tuple[str, str] | None:
+def _word(seen: Glance) -> str:
+    return seen.word or "none that is known"
+
+
+def _no_image(seen: Glance, formats: list[str]) -> tuple[str, str] | None:
     """Return rule and remedy for what is not a disk image in one of ``formats``."""
-    form = "raw" if content == "other" and not word else content
-    if form in formats or content == "absent":
+    if seen.form in formats:
         return None
     rule = f"it is used as a disk image, which is {' or '.join(formats)} there, and is "
-    if content == "iso":
-        return rule + word, "use it as iso:"
-    if form in IMAGE_FORMATS and formats:
+    if seen.content == "iso":
+        return rule + seen.word, "use it as iso:"
+    if seen.form and formats:
         convert = f"convert it: qemu-img convert -O {QEMU_NAMES.get(formats[0], formats[0])}"
-        return rule + (word or "a raw image, or none"), convert
-    return rule + word, "convert, unpack or get it again"
+        return rule + seen.word, convert
+    nothing = "nothing that boots: no boot sector, no file system"
+    return rule + (seen.word or nothing), "convert, unpack or get it again"
+
+
+def _too_large(lab: LabSpec, images: dict[str, Glance]) -> list[Problem]:
+    """A disk is at least as large as the image that it is a clone of."""
+    found = []
+    for machine in machines(lab):
+        name = _media_of(machine).get("image", "")
+        given = 0 if isinstance(machine.spec, ContainerSpec) else machine.spec.disk_gib
+        if name not in images or not given or images[name].virtual <= given * GIB:
+            continue
+        least = -(-images[name].virtual // GIB)
+        rule = f"its image {name} is a disk of {images[name].virtual / GIB:.4g} GiB"
+        remedy = f"write {least} or more"
+        found.append(Problem(f"{machine.at}.disk_gib", f"{given} GiB given", rule, remedy))
+    return found
 
 
 CONTENTS = (names, depth, nesting, containers, media, templates, hardware)

@@ -54,6 +54,27 @@ class HostSpec(SpecModel):
         """Where it is, as the stack says."""
         raise NotImplementedError
 
+    @property
+    def entry(self) -> Entry | None:
+        """Who is entered where; None for this machine."""
+        raise NotImplementedError
+
+    @property
+    def own_files(self) -> Mapping[str, str]:
+        """Files of this machine that the way to it takes, by the option that names them."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Somebody at an outer host other than this machine."""
+
+    at: str
+    """Field of the host that names it."""
+    user: str
+    host: str
+    port: int | None
+
 
 class NodeSpec(SpecModel):
     """What one node of a cluster has for labs; each lab stands on one node, and has to fit there."""

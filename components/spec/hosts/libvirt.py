@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field
 from typing_extensions import override
 
-from components.spec.hosts.base import HostKind, HostSpec
+from components.spec.hosts.base import Entry, HostKind, HostSpec
 from components.spec.places import LIBVIRT
 from components.spec.values import Folder, Uri  # noqa: TC001 - pydantic reads them at run time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 POOLS = "/var/lib/libvirt/nestlab"
 """Folder of the outer host under which each lab keeps its disks."""
@@ -37,6 +41,21 @@ class LibvirtHost(HostSpec):
     @override
     def where(self) -> str:
         return self.uri
+
+    @property
+    @override
+    def entry(self) -> Entry | None:
+        parts = urlsplit(self.uri)
+        if not parts.hostname:
+            return None
+        return Entry("uri", parts.username or "", parts.hostname, parts.port)
+
+    @property
+    @override
+    def own_files(self) -> Mapping[str, str]:
+        given = dict(parse_qsl(urlsplit(self.uri).query))
+        here = ("keyfile", "knownhosts", *(() if self.entry else ("socket",)))
+        return {name: given[name] for name in here if name in given}
 
 
 # No containers: they would share the kernel of the class's host.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 from typing_extensions import override
 
-from components.spec.hosts.base import ClusterSpec, HostKind
+from components.spec.hosts.base import ClusterSpec, Entry, HostKind
 from components.spec.places import Offers
 from components.spec.values import Bridge, Flag, endpoint, matches, text_schema
 
-USER = r"^[^\s:/@!]+@[A-Za-z][A-Za-z0-9._-]+(![A-Za-z][A-Za-z0-9._-]+)?$"
+USER = r"^[^\s:/@!$%-][^\s:/@!$%]*@[A-Za-z][A-Za-z0-9._-]+(![A-Za-z][A-Za-z0-9._-]+)?$"
 STORAGE = r"^[a-zA-Z][a-zA-Z0-9._-]*[a-zA-Z0-9]$"
 """pve-storage-id of its API."""
 User = Annotated[
@@ -70,6 +71,12 @@ class ProxmoxHost(ClusterSpec):
     @override
     def where(self) -> str:
         return self.endpoint
+
+    @property
+    @override
+    def entry(self) -> Entry:
+        parts = urlsplit(self.endpoint)
+        return Entry("endpoint", self.user, parts.hostname or "", parts.port)
 
 
 HOST = HostKind(

@@ -7,12 +7,24 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from typing_extensions import override
 
-from components.spec.hosts.base import NODE, ClusterSpec, HostKind
+from components.spec.hosts.base import NODE, ClusterSpec, Entry, HostKind
 from components.spec.places import Offers
 from components.spec.values import matches, text_schema
 
 LABEL = r"^[^\s/\\%][^/\\%]*$"
 """vSphere escapes these three in names of its inventory."""
+USER = r"^[^\s:/@$%-][^\s:/$%]{0,127}$"
+User = Annotated[
+    str,
+    AfterValidator(
+        matches(
+            USER,
+            "a user of vSphere is NAME@DOMAIN, without blanks, :, /, $ and %",
+            "write it like administrator@vsphere.local",
+        )
+    ),
+    text_schema("NAME@DOMAIN", USER),
+]
 Server = Annotated[
     str,
     AfterValidator(
@@ -44,9 +56,7 @@ class VsphereHost(ClusterSpec):
         description="What the outer host is: ESXi hosts managed by a vCenter"
     )
     server: Server = Field(description="The vCenter, HOST or HOST:PORT")
-    user: str = Field(
-        "administrator@vsphere.local", min_length=1, description="Who makes the lab: NAME@DOMAIN"
-    )
+    user: User = Field("administrator@vsphere.local", description="Who makes the lab: NAME@DOMAIN")
     datacenter: Label = Field(description="Datacenter in the vCenter's inventory")
     datastore: Label = Field(description="Datastore of the node for disks and ISOs")
     switch: Label = Field(
@@ -57,6 +67,12 @@ class VsphereHost(ClusterSpec):
     @override
     def where(self) -> str:
         return self.server
+
+    @property
+    @override
+    def entry(self) -> Entry:
+        host, _, port = self.server.partition(":")
+        return Entry("server", self.user, host, int(port) if port else None)
 
 
 HOST = HostKind(

@@ -24,6 +24,7 @@ from components.remote.ownership import uuid_of
 from components.spec import NetworkSpec, load, plan
 from components.spec.networks import Mode
 from components.spec.places import LIBVIRT
+from tests.support import images
 from tests.support.engine import STACK, UNKNOWN, deploy
 from tests.unit.components.labs import (
     GOLDEN,
@@ -369,13 +370,13 @@ def test_a_guest_to_install_has_an_empty_disk_behind_its_cd() -> None:
 
 
 @pytest.mark.parametrize(
-    ("magic", "form"), [(b"QFI\xfb" + bytes(60), "qcow2"), (b"\xeb\x63" + bytes(62), "raw")]
+    ("image", "form"), [(images.qcow2(), "qcow2"), (images.raw(), "raw")], ids=["qcow2", "raw"]
 )
 @pytest.mark.parametrize("disk_gib", [0, 10])
 def test_a_guest_from_an_image_has_a_linked_clone_of_it(
-    magic: bytes, form: str, disk_gib: int, tmp_path: Path
+    image: bytes, form: str, disk_gib: int, tmp_path: Path
 ) -> None:
-    (tmp_path / "debian.img").write_bytes(magic)
+    (tmp_path / "debian.img").write_bytes(image)
     data = {
         **NET,
         "media": {"debian": {"path": "debian.img"}},

@@ -33,6 +33,7 @@ from components.remote.drivers.virtualbox import (
 )
 from components.spec import load
 from components.spec.problems import SpecError
+from tests.support import images
 from tests.support.commands import HOWS, Machine, every_failure
 from tests.support.stubs.virtualbox import STORE, VDI, VirtualBox
 from tests.unit.components.labs import ROOT, up
@@ -1018,7 +1019,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("lab")
     (root / "media").mkdir()
     for medium in LAB["media"].values():
-        content = QCOW2 if "qcow2" in medium["path"] else bytes(0x8001) + b"CD001" + bytes(4096)
+        content = images.qcow2(2 << 30) if "qcow2" in medium["path"] else images.iso()
         (root / medium["path"]).write_bytes(content)
     return root
 

@@ -31,6 +31,7 @@ from components.remote.drivers.workstation import UNIT_FILE, folder, merged, par
 from components.remote.media import FileMediumDriver
 from components.spec import load
 from components.spec.problems import SpecError
+from tests.support import images
 from tests.support.commands import Machine, every_failure
 from tests.support.stubs.workstation import DEFAULTS, SPARSE, STORE, Workstation, changed
 from tests.unit.components.labs import up
@@ -1018,7 +1019,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     for each in LAB["media"].values():
         content = {".bundle": bundle("vmware-workstation"), ".iso": bytes(0x8001) + b"CD001"}
         path = root / each["path"]
-        path.write_bytes(content.get(path.suffix, QCOW2))
+        path.write_bytes(content.get(path.suffix, images.qcow2(2 << 30)))
     return up(LAB, root=root)
 
 

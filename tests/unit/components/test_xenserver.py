@@ -23,6 +23,7 @@ from components.remote.drivers.xenserver import DRIVERS, GIB, MIB, entry, rows
 from components.remote.objects import RemoteObjectProvider
 from components.spec import load
 from components.spec.kinds import KINDS
+from tests.support import images
 from tests.support.commands import HOWS, How, Machine, every_failure
 from tests.support.stubs.xenserver import (
     POOL,
@@ -1066,7 +1067,11 @@ def test_a_host_that_would_not_install_or_guests_that_cant_be_are_refused(
 
 def test_an_image_that_xapi_cant_import_is_refused_by_the_spec(tmp_path: Path) -> None:
     media = {}
-    for name, head in (("xcp-ng", bytes(0x8001) + b"CD001"), ("disk", b"QFI\xfb"), ("old", vhd())):
+    for name, head in (
+        ("xcp-ng", bytes(0x8001) + b"CD001"),
+        ("disk", b"QFI\xfb"),
+        ("old", images.vhd()),
+    ):
         (tmp_path / name).write_bytes(head)
         media[name] = {"path": name}
     guests = {"a": {"image": "disk", "network": "out"}, "b": {"image": "old", "network": "out"}}

@@ -24,8 +24,8 @@ from components.spec import (
     plan,
 )
 from components.spec import kinds as registry
-from components.spec.files import ISO_MARK, ISO_MARK_AT
 from components.spec.places import Kind, Minimum, Offers
+from tests.support import images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,8 +111,8 @@ def test_files_are_found_from_the_projects_folder_and_from_home(
 
 
 def test_an_iso_is_taken_as_iso_and_refused_as_image(tmp_path: Path) -> None:
-    (tmp_path / "a.iso").write_bytes(bytes(ISO_MARK_AT) + ISO_MARK + bytes(2048))
-    (tmp_path / "raw.img").write_bytes(bytes(4096))
+    (tmp_path / "a.iso").write_bytes(images.iso())
+    (tmp_path / "raw.img").write_bytes(images.raw())
     media = {"a": {"path": "a.iso"}, "raw": {"path": "raw.img"}}
     right = {"x": {"iso": "a"}, "y": {"image": "raw"}}
     load({"name": "lab", "media": media, "guests": right}, root=tmp_path)

@@ -6,13 +6,14 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from components.spec import LabSpec, load, sums
+from tests.support import images
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
 
-DATA = b"CD001" * 1000
+DATA = images.raw(8192)
 
 
 def lab(folder: Path, sum_: str) -> LabSpec:
