@@ -25,8 +25,8 @@ enter: ## open a shell on a machine of the lab (NAME=kvm1)
 doctor: ## say whether this machine can run nested labs, and what to mend
 	@$(SETUP) doctor --stack $(STACK)
 
-toolchain: ## find or build pulumi, its plugins and the Python environment
-	@$(SETUP) toolchain
+toolchain: ## find or build pulumi, the plugins of STACK and the Python environment
+	@$(SETUP) toolchain --stack $(STACK)
 
 host: ## install and start this machine's libvirt
 	@$(SETUP) host

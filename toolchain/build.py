@@ -1,7 +1,9 @@
 """The command ``toolchain``: an engine, its plugins and a Python environment, ready in ``.nestlab``.
 
-Two ways lead there. Where an official engine is installed and its plugins can be downloaded, those
-are used. Elsewhere engine and plugins are built from their Go modules, once for each machine.
+An official engine on PATH is used where it is new enough and brings its Python hosts. Elsewhere it
+is built from its Go modules, once for each machine. Plugins are taken from where they are already:
+this checkout, the user's own ``PULUMI_HOME``, the cache; then an official engine is asked to
+download them; what is left is built. Only those are made ready that the stack asks for.
 
 What it leaves out: libvirt and the machine itself (``host``), images (``image``).
 """
@@ -13,6 +15,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import time
 from pathlib import Path
 
@@ -26,6 +29,12 @@ SERVERS = {"proxmoxve": "github://api.github.com/muhlba91/pulumi-proxmoxve"}
 """Where a plugin is published when the engine's own makers don't publish it; its SDK says so."""
 OFFICIAL = paths.LOCAL / "official.json"
 """The verdict on the official engine found on PATH, with what identifies that file."""
+STACK = "local"
+ALWAYS = "libvirt"
+"""The plugin of this machine's libvirt, of nested KVM hosts, and of most stacks."""
+ASKED_BY = {"proxmoxve": "proxmox", "vsphere": "vsphere"}
+"""Plugin -> what a stack says that needs it, as the kind of its outer host or of a hypervisor."""
+COMMENT = re.compile(r"(^|\s)#.*", re.MULTILINE)
 
 
 def main(argv: list[str]) -> int:
@@ -33,22 +42,42 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python3 -m toolchain toolchain", description=main.__doc__
     )
-    parser.parse_args(argv)
+    parser.add_argument("--stack", default=STACK, help=f"whose plugins (default: {STACK})")
+    parser.add_argument("--all", action="store_true", help="every stack's plugins, and the tests'")
+    wanted = parser.parse_args(argv)
     began, fresh = time.monotonic(), not paths.ENV_SH.is_file()
+    plugins = pins.PLUGINS if wanted.all else plugins_of(wanted.stack)
     python_env.ensure()
     _private_folders()
-    if (official := _official()) is not None:
-        _fill(official, built=False)
-    else:
-        programs = (pins.ENGINE, *pins.PLUGINS, pins.VCSIM)
-        golang.build(programs)
-        _fill(golang.place(pins.ENGINE), built=True)
+    official = _official()
+    if official is None:
+        golang.build((pins.ENGINE, *plugins, *([pins.VCSIM] if wanted.all else [])))
+    elif wanted.all:
+        golang.build([pins.VCSIM])
+    for plugin in plugins:
+        _make_ready(plugin, official)
+    _fill(official or golang.place(pins.ENGINE), built=official is None)
     if fresh:
         ui.say(
             f"engine, plugins and Python environment are ready ({time.monotonic() - began:.0f} s);"
             f" for plain pulumi commands: . {paths.LOCAL.name}/{paths.ENV_SH.name}"
         )
     return 0
+
+
+def plugins_of(stack: str) -> tuple[pins.Program, ...]:
+    """Return the plugins that ``stack`` asks for; of a stack that is not there only libvirt's.
+
+    Its words are looked through, as the Python that reads YAML may not be there yet. A word too many
+    costs a build that was not needed, and none is overlooked, however the file is written.
+    """
+    try:
+        text = (paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text(errors="replace")
+    except OSError:
+        text = ""
+    text = COMMENT.sub("", text)
+    asked = {ALWAYS} | {plugin for plugin, word in ASKED_BY.items() if word in text}
+    return tuple(plugin for plugin in pins.PLUGINS if plugin.plugin in asked)
 
 
 def _private_folders() -> None:
@@ -69,30 +98,28 @@ def _fill(engine: Path, *, built: bool) -> None:
             cache.link(paths.BIN / name, engine.parent / name)
         else:
             cache.remove(paths.BIN / name)
-    for plugin in pins.PLUGINS if built else ():
-        folder = paths.HOME / "plugins" / f"resource-{plugin.plugin}-v{plugin.version}"
-        cache.link(folder / plugin.name, golang.place(plugin))
     cache.write(paths.ENV_SH, environment.env_sh(built_here=built))
     # Last: with the wrapper there, everything it needs is there.
     cache.write(paths.BIN / "pulumi", wrapper.pulumi(engine), 0o755)
 
 
 def _official() -> Path | None:
-    """Return the official engine on PATH when it is new enough and its plugins can be had.
+    """Return the official engine on PATH when it is new enough and whole.
 
-    The verdict is kept, so that a machine without the download site asks it once, not each time.
+    The verdict is kept, so that an engine of no use is asked and named once, not each time.
     """
     found = find_official(os.environ.get("PATH", ""))
     if found is None:
         return None
     status = found.stat()
-    identity = [str(found), status.st_size, status.st_mtime_ns, pins.PULUMI]
+    hosts = {host: _beside(found, host) for host in HOSTS}
+    identity = [str(found), status.st_size, status.st_mtime_ns, pins.PULUMI, hosts]
     try:
         known = json.loads(OFFICIAL.read_text())
     except (FileNotFoundError, ValueError):
         known = {}
     if known.get("identity") != identity:
-        trouble = _trouble(found)
+        trouble = _trouble(found, hosts)
         if trouble:
             ui.say(f"{found} is not used: {trouble}")
         known = {"identity": identity, "usable": not trouble}
@@ -111,31 +138,81 @@ def find_official(search: str) -> Path | None:
     return None
 
 
-def _trouble(engine: Path) -> str:
-    """Return why ``engine`` can't be used; empty when it can. Installs its plugins."""
+def _beside(engine: Path, host: str) -> bool:
+    """Return whether ``engine`` finds ``host``: beside itself, or on PATH; what is ours does not count."""
+    search = [str(engine.resolve().parent), *os.environ.get("PATH", "").split(os.pathsep)]
+    search = [part for part in search if part != str(paths.BIN)]
+    return shutil.which(host, path=os.pathsep.join(search)) is not None
+
+
+def _trouble(engine: Path, hosts: dict[str, bool]) -> str:
+    """Return why ``engine`` can't be used; empty when it can."""
     try:
         said = run.run([engine, "version"], timeout=30)
     except ui.Problem as problem:
         return str(problem)
     if not new_enough(said):
         return f"it is {said.strip() or 'of unknown version'}, and {pins.PULUMI} or newer is needed"
-    settings = environment.environment() | {"PULUMI_HOME": str(paths.HOME)}
-    settings.pop(environment.OFFLINE, None)
-    with ui.step("plugins of the official engine") as step:
-        for plugin in pins.PLUGINS:
-            step.note(f"downloading {plugin.plugin} {plugin.version}")
-            server = SERVERS.get(plugin.plugin)
-            install: list[str | Path] = [engine, "plugin", "install", "resource"]
-            words = [*install, plugin.plugin, plugin.version]
-            try:
-                run.run(
-                    [*words, *(["--server", server] if server else [])],
-                    timeout=DOWNLOAD_S,
-                    env=settings,
-                )
-            except ui.Problem:
-                return f"its plugin {plugin.plugin} {plugin.version} can't be downloaded from here"
+    if lacking := [host for host, there in hosts.items() if not there]:
+        return f"{lacking[0]}, which Pulumi's own packages bring, is neither beside it nor on PATH"
     return ""
+
+
+def _make_ready(plugin: pins.Program, official: Path | None) -> None:
+    """Put ``plugin`` where the engine looks, from the first place that has it."""
+    name = f"resource-{plugin.plugin}-v{plugin.version}"
+    ours = paths.HOME / "plugins" / name / plugin.name
+    built = golang.place(plugin)
+    if official is None:
+        cache.link(ours, built)
+        return
+    outdated = (
+        ours.is_symlink()
+        and ours.readlink().is_relative_to(paths.programs())
+        and ours.readlink() != built
+    )
+    if os.access(ours, os.X_OK) and not outdated:
+        return
+    if _download(plugin, official, name, ours):
+        return
+    ui.say(
+        f"the plugin {plugin.plugin} {plugin.version} can't be downloaded from here: building it"
+    )
+    golang.build([plugin])
+    cache.link(ours, built)
+
+
+def _download(plugin: pins.Program, official: Path, name: str, ours: Path) -> bool:
+    """Take ``plugin`` from the user's home, the cache, or let ``official`` download it."""
+    kept = _user_home() / "plugins" / name
+    # The engine marks a folder that it has not filled yet by a file beside it.
+    if os.access(kept / plugin.name, os.X_OK) and not kept.with_name(f"{name}.partial").exists():
+        cache.link(ours, kept / plugin.name)
+    elif golang.built([plugin]):
+        cache.link(ours, golang.place(plugin))
+    else:
+        settings = environment.environment() | {"PULUMI_HOME": str(paths.HOME)}
+        settings.pop(environment.OFFLINE, None)
+        words: list[str | Path] = [official, "plugin", "install", "resource"]
+        words += [plugin.plugin, plugin.version]
+        if server := SERVERS.get(plugin.plugin):
+            words += ["--server", server]
+        ours.unlink(
+            missing_ok=True
+        )  # leads nowhere: the engine would take the folder for the plugin
+        try:
+            with ui.step(f"plugin {plugin.plugin} {plugin.version}", "downloading"):
+                run.run(words, timeout=DOWNLOAD_S, env=settings)
+        except ui.Problem:
+            return False
+    return True
+
+
+def _user_home() -> Path:
+    """Return the folder of the user's own Pulumi, whatever checkout's env.sh this shell has read."""
+    chosen = Path(os.environ.get("PULUMI_HOME") or "~/.pulumi").expanduser()
+    ours = chosen.parent.name == paths.LOCAL.name and chosen.name == paths.HOME.name
+    return Path("~/.pulumi").expanduser() if ours else chosen
 
 
 def new_enough(said: str) -> bool:

@@ -32,6 +32,9 @@ def ours(*, built_here: bool) -> dict[str, str]:
         OWN_BACKEND: backend(),
         "PULUMI_HOME": str(paths.HOME),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        # Of the plugins of all installed SDKs, which Pulumi's own language host names, most stacks
+        # use one: each is downloaded when it is first used.
+        "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true",
         # What the engine reads of a stack holds no salt (`toolchain.before`); the state has it.
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
         # It keeps 500 MB of them otherwise.

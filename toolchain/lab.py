@@ -72,7 +72,7 @@ def up(wanted: argparse.Namespace) -> int:
     if not settings.is_file():
         known = ", ".join(sorted(_stacks()))
         raise ui.Problem(f"there is no stacks/{settings.name}. Known stacks: {known}.")
-    build.main([])
+    build.main(["--stack", wanted.stack])
     done("toolchain")
     host.main([])
     done("host")

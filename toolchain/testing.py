@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("tiers", nargs="*", choices=[*TIERS, []], help="default: all, in order")
     parser.add_argument("--soak", action="store_true", help="also the tests that take many minutes")
     wanted = parser.parse_args(argv)
-    build.main([])
+    build.main(["--all"])
     marks = [] if wanted.soak else ["-m", "not soak"]
     for tier in wanted.tiers or TIERS:
         _prepare(tier)

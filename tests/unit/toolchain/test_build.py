@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+import yaml
 
+from components.spec.lab import LabSpec
+from components.spec.places import places
 from tests.unit.toolchain.test_environment import place
 from toolchain import build, environment, golang, paths, pins, python_env
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROGRAMS = (pins.ENGINE, *pins.PLUGINS, pins.VCSIM)
 
@@ -24,6 +24,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(build, "OFFICIAL", paths.LOCAL / "official.json")
     monkeypatch.setenv("NESTLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'official'}:/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.delenv("PULUMI_HOME", raising=False)
     monkeypatch.setattr(python_env, "ensure", lambda: paths.VENV)
     for program in PROGRAMS:
         golang.place(program).parent.mkdir(parents=True)
@@ -32,9 +34,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def official(tmp_path: Path, version: str, install: str = "exit 0") -> Path:
-    """Put an engine on PATH that writes down each command it gets."""
+    """Put an engine with its hosts on PATH that writes down each command it gets."""
     engine = tmp_path / "official" / "pulumi"
     engine.parent.mkdir(exist_ok=True)
+    for name in build.HOSTS:
+        (engine.parent / name).touch(0o755)
     engine.write_text(
         f'#!/bin/sh\necho "$*" >>"{tmp_path}/asked"\n'
         f'case $1 in version) echo "{version}" ;; plugin) {install} ;; esac\n'
@@ -50,7 +54,7 @@ def asked(tmp_path: Path) -> list[str]:
 
 @pytest.mark.usefixtures("root")
 def test_a_checkout_is_filled_from_the_cache() -> None:
-    assert build.main([]) == 0
+    assert build.main(["--all"]) == 0
     for plugin in pins.PLUGINS:
         folder = paths.HOME / "plugins" / f"resource-{plugin.plugin}-v{plugin.version}"
         assert not folder.is_symlink(), "the engine wants a real folder"
@@ -100,46 +104,131 @@ def test_the_passphrase_outlives_a_lost_file_beside_it(root: Path) -> None:
     assert paths.PASSPHRASE.read_text() == phrase
 
 
-@pytest.mark.usefixtures("root")
+def forget(*programs: pins.Program) -> None:
+    """Take ``programs`` out of the cache."""
+    for program in programs:
+        golang.place(program).unlink()
+
+
+def link_of(plugin: pins.Program) -> Path:
+    """Where the engine looks for ``plugin``."""
+    return paths.HOME / "plugins" / f"resource-{plugin.plugin}-v{plugin.version}" / plugin.name
+
+
+LIBVIRT, PROXMOX, VSPHERE = pins.PLUGINS
+DOWNLOADS = 'mkdir -p "$PULUMI_HOME/plugins/resource-$4-v$5" && : >"$PULUMI_HOME/plugins/resource-$4-v$5/pulumi-resource-$4" && chmod 755 "$PULUMI_HOME/plugins/resource-$4-v$5/pulumi-resource-$4"'
+
+
 def test_a_good_official_engine_is_used_and_brings_its_own_hosts(
-    tmp_path: Path,
+    root: Path, tmp_path: Path
 ) -> None:
-    build.main([])  # built here before
+    build.main(["--all"])  # built here before
     engine = official(tmp_path, "v3.300.1")
-    build.main([])
+    build.main(["--all"])
     assert f"engine={engine}" in (paths.BIN / "pulumi").read_text()
     assert not any((paths.BIN / host).exists() for host in build.HOSTS)
     assert environment.OFFLINE not in paths.ENV_SH.read_text()
+    assert asked(tmp_path) == ["version"], "the plugins are there already"
+    assert root
+
+
+@pytest.mark.usefixtures("root")
+def test_an_official_engine_downloads_what_is_nowhere_yet(tmp_path: Path) -> None:
+    forget(*pins.PLUGINS)
+    official(tmp_path, "v3.300.1", DOWNLOADS)
+    build.main(["--all"])
     assert asked(tmp_path) == [
         "version",
-        *(
-            f"plugin install resource {p.plugin} {p.version}"
-            + (
-                " --server github://api.github.com/muhlba91/pulumi-proxmoxve"
-                if p.plugin == "proxmoxve"
-                else ""
-            )
-            for p in pins.PLUGINS
-        ),
+        "plugin install resource libvirt 0.5.4",
+        f"plugin install resource proxmoxve 8.3.0 --server {build.SERVERS['proxmoxve']}",
+        "plugin install resource vsphere 4.17.0",
     ]
+    build.main(["--all"])
+    assert len(asked(tmp_path)) == 4, "what is there is not asked for again"
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("chosen", ["", "own", "other/.nestlab/home"])
+def test_the_plugins_of_the_users_own_pulumi_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    forget(*pins.PLUGINS)
+    official(tmp_path, "v3.300.1", "exit 1")
+    home = tmp_path / "own" if chosen == "own" else tmp_path / "user" / ".pulumi"
+    if chosen:
+        # Of these, a shell that has read a checkout's env.sh names that checkout's.
+        monkeypatch.setenv("PULUMI_HOME", str(tmp_path / chosen))
+    kept = home / "plugins" / f"resource-libvirt-v{LIBVIRT.version}" / LIBVIRT.name
+    kept.parent.mkdir(parents=True)
+    kept.touch(0o755)
+    build.main([])
+    assert link_of(LIBVIRT).resolve() == kept
+    assert asked(tmp_path) == ["version"]
+
+
+@pytest.mark.usefixtures("root")
+def test_a_plugin_that_is_half_downloaded_counts_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    official(tmp_path, "v3.300.1")
+    plugins = tmp_path / "user" / ".pulumi" / "plugins"
+    kept = plugins / f"resource-libvirt-v{LIBVIRT.version}" / LIBVIRT.name
+    kept.parent.mkdir(parents=True)
+    kept.touch(0o755)
+    (plugins / f"resource-libvirt-v{LIBVIRT.version}.partial").touch()
+    build.main([])
+    assert link_of(LIBVIRT).resolve() == golang.place(LIBVIRT)
+    # Whoever removes a plugin from their home later is not left with a link to nothing.
+    link_of(LIBVIRT).unlink()
+    link_of(LIBVIRT).symlink_to(tmp_path / "gone")
+    forget(LIBVIRT)
+    built: list[pins.Program] = []
+    monkeypatch.setattr(golang, "build", built.extend)
+    official(tmp_path, "v3.300.1", DOWNLOADS)
+    build.main([])
+    assert link_of(LIBVIRT).is_file()
+    assert not link_of(LIBVIRT).is_symlink()
+    assert not built
+
+
+@pytest.mark.usefixtures("root")
+def test_only_the_plugins_are_built_where_the_official_engine_cannot_download_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget(LIBVIRT)
+    engine = official(tmp_path, "v3.300.0", "exit 1")
+    built: list[pins.Program] = []
+
+    def make(programs: list[pins.Program]) -> None:
+        built.extend(programs)
+        for program in programs:
+            golang.place(program).touch(0o755)
+
+    monkeypatch.setattr(golang, "build", make)
+    build.main([])
+    assert f"engine={engine}" in (paths.BIN / "pulumi").read_text()
+    assert built == [LIBVIRT]
+    assert "libvirt 0.5.4 can't be downloaded" in capsys.readouterr().err
+    before = asked(tmp_path)
+    build.main([])
+    assert asked(tmp_path) == before
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize(
-    "case",
-    [
-        ("v3.100.0", "exit 0", pins.PULUMI),
-        ("v3.300.0", "exit 1", "libvirt 0.5.4 can't be downloaded"),
-        ("nonsense", "exit 0", "nonsense"),
-    ],
-)
+    "case", [("v3.100.0", pins.PULUMI), ("nonsense", "nonsense"), ("v3.300.0", "pulumi-language-python")]
+)  # fmt: skip
 def test_an_official_engine_of_no_use_is_named_once_and_asked_once(
     tmp_path: Path,
-    case: tuple[str, str, str],
+    case: tuple[str, str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    version, install, said = case
-    engine = official(tmp_path, version, install)
+    version, said = case
+    engine = official(tmp_path, version)
+    whole = said != "pulumi-language-python"
+    if not whole:
+        (engine.parent / said).unlink()
     build.main([])
     told = capsys.readouterr().err
     assert f"{engine} is not used: " in told
@@ -149,9 +238,63 @@ def test_an_official_engine_of_no_use_is_named_once_and_asked_once(
     build.main([])
     assert asked(tmp_path) == before
     assert not capsys.readouterr().err
-    official(tmp_path, version, install + " # another file")
+    if whole:
+        engine.write_text(engine.read_text() + "# another file\n")
+    else:
+        (engine.parent / said).touch(0o755)
     build.main([])
     assert len(asked(tmp_path)) > len(before), "a changed engine is looked at again"
+    assert (f"engine={engine}" in (paths.BIN / "pulumi").read_text()) is not whole
+
+
+STACKS = Path(__file__).parents[3] / "stacks"
+
+
+@pytest.mark.usefixtures("root")
+def test_only_what_the_stack_asks_for_is_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[pins.Program] = []
+    monkeypatch.setattr(golang, "build", asked_for.extend)
+    (paths.ROOT / "stacks").symlink_to(STACKS)
+    build.main(["--stack", "local"])
+    assert asked_for == [pins.ENGINE, LIBVIRT]
+    assert not link_of(PROXMOX).exists()
+    asked_for.clear()
+    build.main(["--stack", "proxmox"])
+    assert asked_for == [pins.ENGINE, LIBVIRT, PROXMOX]
+    asked_for.clear()
+    build.main(["--all"])
+    assert asked_for == [*PROGRAMS]
+
+
+@pytest.mark.parametrize(
+    ("text", "plugins"),
+    [
+        ("", (LIBVIRT,)),
+        ("# on vsphere or proxmox too\n  kind: kvm  # not proxmox\n", (LIBVIRT,)),
+        ("host: {kind: proxmox, endpoint: x}", (LIBVIRT, PROXMOX)),
+        ("host:\n  kind:\n    'vsphere'", (LIBVIRT, VSPHERE)),
+        ('"kind" : "vsphere", x#y: {kind: proxmox}', pins.PLUGINS),
+    ],
+)
+def test_the_words_of_a_stack_say_which_plugins_it_needs(
+    root: Path, text: str, plugins: tuple[pins.Program, ...]
+) -> None:
+    (root / "stacks").mkdir()
+    (root / "stacks" / "Pulumi.a.yaml").write_text(text)
+    assert build.plugins_of("a") == plugins
+    assert build.plugins_of("none") == (LIBVIRT,)
+
+
+@pytest.mark.parametrize("file", sorted(STACKS.glob("Pulumi.*.yaml")), ids=lambda file: file.name)
+def test_each_stack_gets_the_plugins_of_its_places(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = LabSpec.model_validate(yaml.safe_load(file.read_text())["config"]["nestlab:lab"])
+    engines = {place.offers.engine for place in places(lab)} - {""}
+    plugins = {"libvirt": LIBVIRT, "proxmox": PROXMOX, "vsphere": VSPHERE}
+    monkeypatch.setattr(paths, "ROOT", STACKS.parent)
+    stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
+    assert set(build.plugins_of(stack)) >= {plugins[engine] for engine in engines}
 
 
 @pytest.mark.usefixtures("root")
