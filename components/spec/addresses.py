@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 MAC_PREFIX = "52:54:00"
 """QEMU's and KVM's own; locally administered, unicast."""
+FIRST = 2
+"""Number in its subnet of the first address that a machine can have, where the place says no other."""
 _LOW, _HIGH = 10, 5
-"""Kept free for pins, at either end of a subnet of /27 or wider: .2 to .9, and the last five."""
+"""Kept free for pins, at either end of a subnet of /27 or wider: up to .9, and the last five."""
 _WIDE = 27
 
 
@@ -39,9 +41,9 @@ def gateway(subnet: IPv4Network) -> IPv4Address:
     return subnet[1]
 
 
-def capacity(subnet: IPv4Network) -> int:
-    """Return how many machines ``subnet`` has addresses for."""
-    return subnet.num_addresses - 3  # the subnet, its host, its broadcast address
+def capacity(subnet: IPv4Network, first: int = FIRST) -> int:
+    """Return how many machines ``subnet`` has addresses for, beginning with number ``first``."""
+    return subnet.num_addresses - 1 - first  # all before, and the broadcast address
 
 
 def natural(name: str) -> list[str | int]:
@@ -49,21 +51,24 @@ def natural(name: str) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def choices(name: str, subnet: IPv4Network) -> Iterator[IPv4Address]:
-    """Yield the addresses of ``subnet`` in the order in which ``name`` would take them."""
+def choices(name: str, subnet: IPv4Network, first: int = FIRST) -> Iterator[IPv4Address]:
+    """Yield the addresses of ``subnet`` in the order in which ``name`` would take them.
+
+    ``first`` is the number of the first one that there is for machines.
+    """
     end = subnet.num_addresses - 1
-    first, last = (_LOW, end - 1 - _HIGH) if subnet.prefixlen <= _WIDE else (2, end - 1)
-    count = last - first + 1
+    low, last = (_LOW, end - 1 - _HIGH) if subnet.prefixlen <= _WIDE else (first, end - 1)
+    count = last - low + 1
     start = int.from_bytes(_hash(name)[:8]) % count
-    wanted = (first + (start + step) % count for step in range(count))
-    for offset in chain(wanted, range(last + 1, end), range(2, first)):
+    wanted = (low + (start + step) % count for step in range(count))
+    for offset in chain(wanted, range(last + 1, end), range(first, low)):
         yield subnet[offset]
 
 
 def assign(
-    names: Iterable[str], subnet: IPv4Network, taken: set[IPv4Address]
+    names: Iterable[str], subnet: IPv4Network, taken: set[IPv4Address], first: int = FIRST
 ) -> dict[str, IPv4Address]:
-    """Return an address of ``subnet`` for each of ``names``, and add them to ``taken``.
+    """Return an address of ``subnet`` for each of ``names``, and add them to ``taken``; see `choices`.
 
     Raises:
         ValueError: there are more names than addresses; the lab's check refuses such a subnet.
@@ -71,16 +76,16 @@ def assign(
     found: dict[str, IPv4Address] = {}
     late = []
     for name in sorted(names, key=natural):
-        first = next(choices(name, subnet))
-        if first in taken:
+        best = next(choices(name, subnet, first))
+        if best in taken:
             late.append(name)
         else:
-            found[name] = first
-            taken.add(first)
+            found[name] = best
+            taken.add(best)
     for name in late:
-        free = next((a for a in choices(name, subnet) if a not in taken), None)
+        free = next((a for a in choices(name, subnet, first) if a not in taken), None)
         if free is None:
-            raise ValueError(f"{subnet} is full: {capacity(subnet)} addresses")
+            raise ValueError(f"{subnet} is full: {capacity(subnet, first)} addresses")
         found[name] = free
         taken.add(free)
     return found

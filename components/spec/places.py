@@ -14,7 +14,7 @@ from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import override
 
-from components.spec.addresses import natural
+from components.spec.addresses import FIRST, natural
 from components.spec.machines import ContainerSpec, DiskBus, GuestSpec, MachineSpec, Nics, Probe
 from components.spec.networks import Mode, NetworkSpec, NicModel
 from components.spec.problems import Problem
@@ -164,6 +164,9 @@ class Offers:
     """What makes nested hypervisors there; empty: it holds none."""
     dhcp: bool = False
     """Whether its own networks hand out the planned addresses."""
+    keeps: Mapping[Mode, Mapping[int, str]] = field(default_factory=dict)
+    """Addresses of its own in networks of a mode, by their number in the subnet, and what for: all from 2
+    to the last of them."""
     probes: tuple[Probe, ...] = ("none", "tcp")
     """How its guests can be waited for."""
     uplink: str = ""
@@ -174,6 +177,10 @@ class Offers:
     """What such an image may be; the first is what others are best converted to."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """Fields of a guest that may not be given there, and what holds instead."""
+
+    def first(self, mode: Mode) -> int:
+        """Return the number of the first address that machines have in a network of ``mode``."""
+        return max(self.keeps.get(mode, ()), default=FIRST - 1) + 1
 
 
 @dataclass(frozen=True, slots=True)

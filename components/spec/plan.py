@@ -222,7 +222,7 @@ def _addresses(place: Place) -> dict[tuple[str, int], IPv4Address]:
                 for m, i in mine
                 if m.group == group and (m.name, i) not in found
             }
-            given = addresses.assign(keys, network.subnet, taken)
+            given = addresses.assign(keys, network.subnet, taken, place.offers.first(network.mode))
             found |= {keys[key]: address for key, address in given.items()}
     return found
 
@@ -239,7 +239,7 @@ def _network(lab: LabSpec, place: Place, name: str, network: NetworkSpec) -> Net
         subnet=str(subnet) if subnet else None,
         prefix=subnet.prefixlen if subnet else None,
         gateway=str(addresses.gateway(subnet)) if subnet else None,
-        dhcp_start=str(subnet[2]) if subnet and dhcp else None,
+        dhcp_start=str(subnet[place.offers.first(network.mode)]) if subnet and dhcp else None,
         dhcp_end=str(subnet[-2]) if subnet and dhcp else None,
         dhcp=dhcp,
         domain=network.domain,

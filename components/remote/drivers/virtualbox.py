@@ -210,6 +210,10 @@ def _strange(wanted: Props) -> str:
 # Networks ----------------------------------------------------------------------------------------
 
 
+DOMAIN = 15
+"""DHCP option of a domain's name (RFC 2132)."""
+
+
 @dataclass(frozen=True)
 class Dhcp:
     """A DHCP server of VirtualBox, as it is or as it should be."""
@@ -218,22 +222,15 @@ class Dhcp:
     lower: str
     upper: str
     mask: str
-    options: Mapping[int, str]
+    domains: Mapping[str, str]
+    """What each machine is told its domain is, by its MAC."""
     fixed: Mapping[str, str]
     """Addresses by MAC, lower case with colons."""
     enabled: bool = True
 
     def covers(self, wanted: Dhcp) -> bool:
-        """Whether it does what ``wanted`` says; VirtualBox adds options of its own."""
-        same = (self.address, self.lower, self.upper, self.mask, self.fixed, self.enabled) == (
-            wanted.address,
-            wanted.lower,
-            wanted.upper,
-            wanted.mask,
-            wanted.fixed,
-            wanted.enabled,
-        )
-        return same and all(self.options.get(key) == value for key, value in wanted.options.items())
+        """Whether it does what ``wanted`` says."""
+        return self == wanted
 
 
 def dhcp_wanted(wanted: Props) -> Dhcp | None:
@@ -253,12 +250,11 @@ def dhcp_wanted(wanted: Props) -> Dhcp | None:
             f"network {wanted['name']}: no address of {subnet} is left for VirtualBox' DHCP server, "
             "which needs one of its own: take a larger subnet"
         )
-    # An isolated network leads nowhere.
-    nat = wanted["mode"] == "nat"
-    options = {3: wanted["gateway"], 6: wanted["gateway"]} if nat else {}
-    if wanted["domain"]:
-        options[15] = wanted["domain"]
-    return Dhcp(str(own), wanted["dhcp_start"], str(own - 1), str(subnet.netmask), options, fixed)
+    # Router, name server and domain of all are VirtualBox' own on a NAT network: it sets them whenever
+    # the network starts (NATNetworkImpl.cpp, i_updateDnsOptions). What one machine is told it leaves.
+    domain = str(wanted["domain"])
+    domains = dict.fromkeys(fixed, domain) if domain else {}
+    return Dhcp(str(own), wanted["dhcp_start"], str(own - 1), str(subnet.netmask), domains, fixed)
 
 
 def dhcp_found(text: str, network: str) -> Dhcp | None:
@@ -268,20 +264,21 @@ def dhcp_found(text: str, network: str) -> Dhcp | None:
         fields = blocks(part, "NetworkName")[0]
         if fields["NetworkName"] != network:
             continue
-        whole, *hosts = re.split(r"(?m)^(?=Individual Config:)", part)
-        options = re.findall(r"(?m)^\s+(\d+)/legacy: (.*)$", re.split(r"(?m)^Groups?:", whole)[0])
-        fixed = {}
+        hosts = re.split(r"(?m)^(?=Individual Config:)", part)[1:]
+        fixed, domains = {}, {}
         for host in hosts:
             mac = re.search(r"MAC ([0-9A-Fa-f:]{17})", host)
             address = re.search(r"Fixed Address:\s+([\d.]+)", host)
             if mac:
                 fixed[mac[1].lower()] = address[1] if address else ""
+                if domain := re.search(rf"(?m)^\s+{DOMAIN}/legacy: (.*)$", host):
+                    domains[mac[1].lower()] = domain[1]
         return Dhcp(
             fields.get("Dhcpd IP", ""),
             fields.get("LowerIPAddress", ""),
             fields.get("UpperIPAddress", ""),
             fields.get("NetworkMask", ""),
-            {int(number): value for number, value in options},
+            domains,
             fixed,
             fields.get("Enabled") == "Yes",
         )
@@ -487,12 +484,13 @@ class NetworkDriver:
             f"--lower-ip={server.lower}",
             f"--upper-ip={server.upper}",
             "--enable",
-            "--global",
         ]
-        for number, value in server.options.items():
-            words += [f"--set-opt={number}", value]
         for mac, address in server.fixed.items():
             words += [f"--mac-address={mac}", f"--fixed-address={address}"]
+            if domain := server.domains.get(mac):
+                words += [f"--set-opt={DOMAIN}", domain]
+            elif found and mac in found.domains:
+                words.append(f"--del-opt={DOMAIN}")
         for mac in found.fixed if found else ():
             if mac not in server.fixed:
                 words += [f"--mac-address={mac}", "--remove-config"]

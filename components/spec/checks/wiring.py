@@ -13,7 +13,7 @@ from components.spec.places import HypervisorSpec, Machine, Place, machines, pla
 from components.spec.problems import Problem, choose, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from components.spec.lab import LabSpec
     from components.spec.networks import NetworkSpec, NicSpec
@@ -175,9 +175,11 @@ def room(lab: LabSpec) -> list[Problem]:
                 count[nic.network] = count.get(nic.network, 0) + 1
         for name, network in place.spec.networks.items():
             subnet, need = network.subnet, count.get(name, 0)
-            if subnet is not None and need > capacity(subnet):
-                rule = f"it has room for {capacity(subnet)} machines, and {need} NICs are on it"
-                remedy = f"widen it, at least to /{32 - (need + 2).bit_length()}"
+            first = place.offers.first(network.mode)
+            if subnet is not None and need > capacity(subnet, first):
+                most = capacity(subnet, first)
+                rule = f"it has room for {most} machines, and {need} NICs are on it"
+                remedy = f"widen it, at least to /{32 - (need + first).bit_length()}"
                 at = f"{place.at}.networks.{name}.subnet"
                 found.append(Problem(at, f"{str(subnet)!r} given", rule, remedy))
     return found
@@ -192,9 +194,11 @@ def pins(lab: LabSpec) -> list[Problem]:
         if address is None or network is None:
             continue
         at, given = f"{wire.at}.address", f"{str(address)!r} given"
-        if network.subnet is not None and (reason := _unusable(str(address), network.subnet)):
-            first, last = network.subnet[2], network.subnet[-2]
-            found.append(Problem(at, given, reason, f"take one from {first} to {last}"))
+        kept = wire.machine.place.offers.keeps.get(network.mode, {})
+        if network.subnet is not None and (reason := _unusable(str(address), network.subnet, kept)):
+            first, last = wire.machine.place.offers.first(network.mode), network.subnet[-2]
+            remedy = f"take one from {network.subnet[first]} to {last}"
+            found.append(Problem(at, given, reason, remedy))
         key = (f"{wire.machine.place.at}.{wire.nic.network}", str(address))
         if (other := owner.setdefault(key, wire)) is not wire:
             rule = f"{other.at}.address has it already"
@@ -202,8 +206,8 @@ def pins(lab: LabSpec) -> list[Problem]:
     return found
 
 
-def _unusable(address: str, subnet: IPv4Network) -> str:
-    special = {
+def _unusable(address: str, subnet: IPv4Network, kept: Mapping[int, str]) -> str:
+    special = {str(subnet[number]): why for number, why in kept.items()} | {
         str(subnet.network_address): f"it is the address of the subnet {subnet} itself",
         str(gateway(subnet)): "its host has it, as the gateway of the network",
         str(subnet.broadcast_address): f"it is the broadcast address of the subnet {subnet}",

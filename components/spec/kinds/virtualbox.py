@@ -128,6 +128,13 @@ KIND = Kind(
         modes=("nat", "isolated", "bridge"),
         containers=False,
         dhcp=True,
+        # VirtualBox' manual, "NAT networks", and its natd (VBoxNetLwipNAT, VBoxNetSlirpNAT).
+        keeps={
+            "nat": {
+                2: "VirtualBox leads it to its host's own loopback",
+                3: "VirtualBox 7.2 has its name server there",
+            }
+        },
         uplink="the device of its default route",
     ),
 )

@@ -2,7 +2,9 @@
 
 What is refused, in which words and how things are printed was taken from VirtualBox' manual and what
 its sources print; `RTGetOpt` takes ``--option value`` and ``--option=value``, and options that it does
-not know fail. Left out: progress bars (on error output in the real one), snapshots but for their mark
+not know fail. When a guest starts that is on a NAT network, VirtualBox sets options 3, 6 and 15 of its
+DHCP server for all to what it thinks right (NATNetworkImpl.cpp, `Start` and `i_updateDnsOptions`), and
+machines' own options are left as they are; seen on 7.2.22, as are the lists of servers. Left out: progress bars (on error output in the real one), snapshots but for their mark
 in what is shown, and everything inside guests.
 """
 
@@ -160,6 +162,8 @@ class VirtualBox(Stub):
         "module": True,
         "start": "",
         "deaf": False,
+        "resolver": "127.0.0.53",
+        "search": "",
     }
 
     @command("VBoxManage")
@@ -445,6 +449,9 @@ class VirtualBox(Stub):
                 )
                 raise refused(text, of="Medium")
         machine["VMState"] = "running"
+        for nic in machine["nics"].values():
+            if nic["nic"] == "natnetwork":
+                self._nat_started(nic["nat-network"])
         return (
             f'Waiting for VM "{words[0]}" to power on...\n'
             f'VM "{words[0]}" has been successfully started.\n'
@@ -464,6 +471,19 @@ class VirtualBox(Stub):
             raise refused(
                 "Failed to attach the network LUN (VERR_INTNET_FLT_IF_NOT_FOUND)", of="Console"
             )
+
+    def _nat_started(self, name: str) -> None:
+        """Set what the network's DHCP server tells all its clients."""
+        if (server := self.state["dhcp"].get(name)) is None:
+            return
+        net = self.state["natnets"][name]["network"]
+        resolver = self.state["resolver"]
+        if resolver.startswith("127."):
+            resolver = re.sub(r"\d+/.*", "3", net)  # .1 before 7.2
+        server["options"] |= {"3": re.sub(r"\d+/.*", "1", net), "6": resolver}
+        server["options"].pop("15", None)
+        if self.state["search"]:
+            server["options"]["15"] = self.state["search"]
 
     def do_controlvm(self, words: list[str]) -> str:
         """``controlvm NAME poweroff|acpipowerbutton|resume|pause|savestate``."""
@@ -841,7 +861,7 @@ class VirtualBox(Stub):
                     raise syntax(f"Missing required option: --{old}")
             if name in servers:
                 raise argument("DHCP server already exists")
-            servers[name] = {"enabled": False, "options": {}, "fixed": {}}
+            servers[name] = {"enabled": False, "options": {}, "fixed": {}, "own": {}}
         elif name not in servers:
             if what == "modify":
                 raise argument("DHCP server does not exist")
@@ -855,12 +875,13 @@ class VirtualBox(Stub):
             self._configure(servers[name], given)
         return ""
 
-    def _configure(self, server: dict[str, Any], given: list[tuple[str, str]]) -> None:  # noqa: C901 - one branch for each option
+    def _configure(self, server: dict[str, Any], given: list[tuple[str, str]]) -> None:  # noqa: C901, PLR0912 - one branch for each option
         scope, number = "", ""
         for name, value in given:
             if number:
                 assert not name, "the value of an option follows it"
-                server["options"][number] = value
+                told = server["own"].setdefault(scope, {}) if scope else server["options"]
+                told[number] = value
                 number = ""
             elif name in {"server-ip", "netmask", "lower-ip", "upper-ip"}:
                 server[name] = value
@@ -869,8 +890,12 @@ class VirtualBox(Stub):
             elif name == "global":
                 scope = ""
             elif name == "set-opt":
-                assert not scope, "only options for all are known here"
                 number = value
+            elif name == "del-opt":
+                told = server["own"].get(scope, {}) if scope else server["options"]
+                if told.pop(value, None) is None:
+                    text = f"DHCP option {value} was not found"
+                    raise refused(text, "VBOX_E_OBJECT_NOT_FOUND (0x80bb0001)", "DHCPConfig")
             elif name == "mac-address":
                 if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", value):
                     raise syntax(f"Invalid '--mac-address' value: {value}")
@@ -884,6 +909,7 @@ class VirtualBox(Stub):
                 server["fixed"][scope] = value
             elif name == "remove-config":
                 server["fixed"].pop(scope, None)
+                server["own"].pop(scope, None)
                 scope = ""
             elif name == "":
                 raise syntax(f"Invalid parameter '{value}'")
@@ -950,7 +976,10 @@ class VirtualBox(Stub):
             return f"{text}Individual Configs:   None\n"
         for mac, address in server["fixed"].items():
             text += f"Individual Config:    MAC {mac}\n"
-            text += f"    Fixed Address:    {address or 'dynamic'}\n{config}    DHCP options:     None\n"
+            text += f"    Fixed Address:    {address or 'dynamic'}\n{config}"
+            own = server["own"].get(mac, {}).items()
+            told = [f"      {int(number):3d}/legacy: {value}\n" for number, value in own]
+            text += "".join(told) or "    DHCP options:     None\n"
         return text
 
     # Beside VirtualBox

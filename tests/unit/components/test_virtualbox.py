@@ -31,7 +31,7 @@ from components.remote.drivers.virtualbox import (
     folder,
     pairs,
 )
-from components.spec import load
+from components.spec import load, plan
 from components.spec.problems import SpecError
 from tests.support import images
 from tests.support.commands import HOWS, Machine, every_failure
@@ -217,14 +217,51 @@ def test_a_nat_network_hands_out_the_planned_addresses(machine: Machine) -> None
         "lower-ip": "10.78.0.2",
         "upper-ip": "10.78.0.253",
         "enabled": True,
-        "options": {"3": "10.78.0.1", "6": "10.78.0.1", "15": "lab.test"},
+        "options": {},
         "fixed": {MAC: "10.78.0.9"},
+        "own": {MAC: {"15": "lab.test"}},
     }
     assert NETWORK.look(machine.shell(), network(domain="lab.test")).ok
     assert NETWORK.called(network()) == "natnetwork own"
     before = len(machine.calls)
     NETWORK.ensure(machine.shell(), network(domain="lab.test"))
     assert changes(machine, before) == []
+
+
+@pytest.mark.parametrize("resolver", ["10.0.2.3", "127.0.0.53"])
+@pytest.mark.parametrize("search", ["", "home.test"])
+def test_what_virtualbox_tells_a_nat_networks_clients_is_left_to_it(
+    machine: Machine, resolver: str, search: str
+) -> None:
+    with machine.changing() as state:
+        state.update(resolver=resolver, search=search)
+    wanted = network(domain="lab.test")
+    NETWORK.ensure(machine.shell(), wanted)
+    for words in (
+        "createvm --name other --register --ostype Other_64",
+        "modifyvm other --nic1 natnetwork --nat-network1 own",
+        "startvm other --type headless",
+    ):
+        assert machine.shell().run(["VBoxManage", *words.split()]).ok
+    told = machine.state["dhcp"]["own"]["options"]
+    assert told["6"] == (resolver if resolver == "10.0.2.3" else "10.78.0.3")
+    assert NETWORK.look(machine.shell(), wanted).ok
+    assert NETWORK.glance(machine.shell(), wanted).ok
+    before = len(machine.calls)
+    NETWORK.ensure(machine.shell(), wanted)
+    assert changes(machine, before) == []
+    assert machine.state["dhcp"]["own"]["own"] == {MAC: {"15": "lab.test"}}
+
+
+def test_a_domain_is_changed_and_taken_back(machine: Machine) -> None:
+    for domain in ("lab.test", "other.test", "", "lab.test"):
+        wanted = network(domain=domain)
+        NETWORK.ensure(machine.shell(), wanted)
+        own = machine.state["dhcp"]["own"]["own"].get(MAC, {})
+        assert own == ({"15": domain} if domain else {})
+        assert NETWORK.look(machine.shell(), wanted).ok
+        for other in {"lab.test", "other.test", ""} - {domain}:
+            assert not NETWORK.look(machine.shell(), network(domain=other)).ok
 
 
 def test_an_isolated_network_is_a_host_only_interface_that_leads_nowhere(machine: Machine) -> None:
@@ -1100,6 +1137,37 @@ def test_its_discs_set_virtualbox_up() -> None:
             Answers(**{**{f: getattr(told, f) for f in told.__dataclass_fields__},
                        "options": {"nosuch": "x"}})
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("subnet", ["10.79.0.0/24", "10.79.0.0/28"])
+def test_addresses_that_virtualbox_has_in_a_nat_network_are_nobodys(subnet: str) -> None:
+    guests = {f"g{n}": {"iso": "live", "memory_mib": 64, "network": "own"} for n in range(3)}
+    inside = {"networks": {"own": {"subnet": subnet}}, "guests": guests}
+    data = {"name": "lab", **LAB, "hypervisors": {"vb1": LAB["hypervisors"]["vb1"] | inside}}
+    place = plan(load(data, root=ROOT, exists=lambda _: True)).place("vb1")
+    assert place.networks["own"].dhcp_start == "10.79.0.4"
+    for each in place.machines.values():
+        [nic] = each.nics
+        assert int(str(nic.address).split(".")[3]) >= 4
+
+
+def test_a_subnet_with_too_few_addresses_beside_virtualboxs_is_refused() -> None:
+    asked = {f"g{n}": {"iso": "live", "memory_mib": 64, "network": "own"} for n in range(12)}
+    told = refusals(networks={"own": {"subnet": "10.79.0.0/28"}}, guests=asked)
+    assert "it has room for 11 machines, and 12 NICs are on it: widen it, at least to /27" in told
+
+
+@pytest.mark.parametrize("mode", ["nat", "isolated"])
+def test_only_a_nat_network_of_virtualbox_has_addresses_of_its_own(mode: str) -> None:
+    for number in (2, 3, 4):
+        nic = [{"network": "own", "address": f"10.79.0.{number}"}]
+        told = refusals(
+            networks={"own": {"subnet": "10.79.0.0/24", "mode": mode}},
+            guests={"g": {"iso": "live", "memory_mib": 64, "network": nic}},
+        )
+        refused = mode == "nat" and number < 4
+        assert ("g.network.0.address: '10.79.0." in told) is refused, told
+        assert ("take one from 10.79.0.4 to 10.79.0.254" in told) is refused
 
 
 def refusals(**other: Any) -> str:
