@@ -15,6 +15,7 @@ from toolchain import paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 BACKEND = "PULUMI_BACKEND_URL"
 OWN_BACKEND = "NESTLAB_BACKEND"
@@ -22,6 +23,13 @@ OWN_BACKEND = "NESTLAB_BACKEND"
 PHRASE = "PULUMI_CONFIG_PASSPHRASE"
 PHRASE_FILE = "PULUMI_CONFIG_PASSPHRASE_FILE"
 OFFLINE = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+"""Set in small or capital letters, one of these leads traffic to a proxy."""
+DIRECT = {"no_proxy": "NO_PROXY", "NO_PROXY": "no_proxy"}
+"""Name of a list of what goes without proxy -> the one that holds where it is not set."""
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+SUBNET = r"[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}"
+"""A network of a lab, in its stack file."""
 
 
 def ours(*, built_here: bool) -> dict[str, str]:
@@ -69,6 +77,7 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         rest = [part for part in given.get(name, "").split(os.pathsep) if part]
         given[name] = os.pathsep.join([*firsts, *(part for part in rest if part not in firsts)])
     given |= ours(built_here=built_here())
+    _keep_from_proxies(given)
     given[BACKEND] = given.get(BACKEND) or backend()
     if PHRASE not in given and not given.get(PHRASE_FILE):
         given[PHRASE_FILE] = str(paths.PASSPHRASE)
@@ -81,6 +90,63 @@ def _drop_another_checkouts(given: dict[str, str]) -> None:
         del given[BACKEND]
     if given.get(PHRASE_FILE) == f"{local}/{paths.PASSPHRASE.name}":
         del given[PHRASE_FILE]
+
+
+def _keep_from_proxies(given: dict[str, str]) -> None:
+    """Let what is on this machine or in a lab be reached directly where the user has a proxy.
+
+    Engine and hosts talk on loopback, and gRPC, as most, sends also that to a proxy; a lab's own
+    addresses mean nothing to one. Downloads and other people's APIs go where the user says.
+    """
+    if not any(given.get(name) or given.get(name.upper()) for name in PROXIES):
+        return
+    lists = {name: given.get(name) or given.get(other) or "" for name, other in DIRECT.items()}
+    if given.get("no_grpc_proxy"):
+        lists["no_grpc_proxy"] = given["no_grpc_proxy"]
+    for name, told in lists.items():
+        for direct in (*LOOPBACK, *_subnets()):
+            if told != "*" and f",{direct}," not in f",{told},":
+                told = f"{told},{direct}" if told else direct  # noqa: PLW2901 - the list grows
+        given[name] = told
+
+
+def _subnets() -> list[str]:
+    texts = [file.read_text(errors="replace") for file in _stack_files()]
+    return sorted({found[0] for text in texts for found in re.finditer(SUBNET, text)})
+
+
+def _stack_files() -> list[Path]:
+    return [file for file in (paths.ROOT / "stacks").glob("Pulumi.*.yaml") if file.is_file()]
+
+
+def _proxy_lines() -> list[str]:
+    """Return the lines of ``env.sh`` that do what `_keep_from_proxies` does."""
+    named = "".join(f"${{{name}:-}}${{{name.upper()}:-}}" for name in PROXIES)
+    stacks = shlex.quote(str(paths.ROOT / "stacks"))
+    found = (
+        f"grep -rhoE --include='Pulumi.*.yaml' '{SUBNET}' {stacks} 2>/dev/null | LC_ALL=C sort -u"
+    )
+    lines = [
+        f'if [ -n "{named}" ]; then',
+        "  nestlab_small=${no_proxy:-${NO_PROXY:-}} nestlab_large=${NO_PROXY:-${no_proxy:-}}",
+        "  nestlab_grpc=${no_grpc_proxy:-}",
+        f"  for nestlab_direct in {' '.join(LOOPBACK)} $({found}); do",
+    ]
+    for name, empty in {"small": "", "large": "", "grpc": '",,"|'}.items():
+        value = f"nestlab_{name}"
+        lines += [
+            f'    case ",${value}," in {empty}",*,"|*,"$nestlab_direct",*) ;;',
+            f'      *) {value}="${{{value}:+${value},}}$nestlab_direct" ;;',
+            "    esac",
+        ]
+    return [
+        *lines,
+        "  done",
+        "  export no_proxy=$nestlab_small NO_PROXY=$nestlab_large",
+        '  [ -z "$nestlab_grpc" ] || export no_grpc_proxy=$nestlab_grpc',
+        "  unset nestlab_small nestlab_large nestlab_grpc nestlab_direct",
+        "fi",
+    ]
 
 
 def built_here() -> bool:
@@ -114,4 +180,5 @@ def env_sh(*, built_here: bool) -> str:
         f"  export {PHRASE_FILE}={shlex.quote(str(paths.PASSPHRASE))}",
         "fi",
     ]
+    lines += _proxy_lines()
     return "\n".join(lines) + "\n"

@@ -21,8 +21,13 @@ import pulumi
 from pulumi import runtime
 from pulumi.runtime.proto import language_pb2
 
+from toolchain.environment import PROXIES
+
 THREADS_PER_RESOURCE = 4
 """The program's threads for each resource the engine allows at a time: calls wait in them."""
+
+ANSWER_S = 2.0
+"""For the engine to take a connection on loopback."""
 
 
 def run(request: Any, engine: str) -> Any:
@@ -52,6 +57,9 @@ def run(request: Any, engine: str) -> Any:
         if not _engine_is_gone(error):
             with contextlib.suppress(grpc.RpcError):
                 pulumi.log.error(account(error, entry.parent))
+        elif not _answers(engine):
+            # It can be there all the same, and reads what it is answered.
+            return language_pb2.RunResponse(error=_unreachable(request.monitor_address, error))
         return language_pb2.RunResponse(bail=True)
     finally:
         _close(loop)
@@ -89,6 +97,25 @@ def _engine_is_gone(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _answers(engine: str) -> bool:
+    """Whether the engine can be reached at the address where it takes messages."""
+    with grpc.insecure_channel(engine) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_S)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def _unreachable(address: str, error: BaseException | None) -> str:
+    while error and not isinstance(error, grpc.RpcError):
+        error = error.__cause__ or error.__context__
+    why = error.details() if isinstance(error, grpc.Call) else "no answer"
+    proxies = [name for name in os.environ if name.lower() in PROXIES]
+    hint = f"; set here: {', '.join(sorted(proxies))}" if proxies else ""
+    return f"the program can't reach the engine at {address}: {why}{hint}"
 
 
 def account(error: BaseException, folder: Path) -> str:

@@ -82,6 +82,8 @@ if [ -z "$help$NESTLAB_RECOVERING" ]; then
       esac
       [ -z "$file" ] || export PULUMI_OPTION_CONFIG_FILE="$file"
       ;;
+    # Pulumi's own language host would make .venv anew, which is a link into the cache, and fails.
+    install) case $PWD/ in "$root"/*) export PULUMI_OPTION_NO_DEPENDENCIES=true ;; esac ;;
     stack)
       case $second in
         init | new | create | setup)

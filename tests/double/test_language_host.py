@@ -297,6 +297,40 @@ def test_a_killed_engine_leaves_no_plugin_running(plugin: pins.Program) -> None:
         assert eventually(lambda: not _runs(pid), 3)
 
 
+def test_a_program_that_cannot_reach_the_engine_says_so(tmp_path: Path) -> None:
+    (tmp_path / "__main__.py").write_text("")
+    with (
+        started(paths.BIN / "pulumi-language-python") as (_, _, port),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        request = language_pb2.RunRequest(
+            project="scratch",
+            stack="dev",
+            pwd=str(tmp_path),
+            monitor_address="127.0.0.1:1",
+            info=language_pb2.ProgramInfo(program_directory=str(tmp_path)),
+        )
+        answer = language_pb2_grpc.LanguageRuntimeStub(channel).Run(request, timeout=60)
+    assert "can't reach the engine at 127.0.0.1:1" in answer.error
+
+
+def test_a_proxy_of_the_users_is_not_asked_for_the_way_to_the_engine(
+    project: Project,
+) -> None:
+    names = (*environment.PROXIES, *map(str.upper, environment.PROXIES))
+    project.variables |= dict.fromkeys(names, "http://127.0.0.1:9")
+    project.variables["no_grpc_proxy"] = "elsewhere.example"
+    project.write(
+        "from pulumi import dynamic\n"
+        "class Fine(dynamic.ResourceProvider):\n"
+        "    def create(self, props):\n"
+        "        return dynamic.CreateResult('fine', props)\n"
+        "class Made(dynamic.Resource): pass\n"
+        "Made(Fine(), 'made', {})\n"
+    )
+    assert "2 created" in project.pulumi("up", "--yes", "--skip-preview")
+
+
 def test_a_killed_engine_leaves_no_child_of_the_language_host(tmp_path: Path) -> None:
     (tmp_path / "__main__.py").write_text("import time; print('up', flush=True); time.sleep(60)")
     with (

@@ -70,14 +70,50 @@ BASES: list[dict[str, str]] = [
     {"PATH": "/usr/bin:/bin", "PULUMI_BACKEND_URL": "s3://lab", "PULUMI_CONFIG_PASSPHRASE": ""},
     {"PATH": "/usr/bin:/bin", "PULUMI_CONFIG_PASSPHRASE_FILE": "/my/own"},
 ]
+PROXIED: list[dict[str, str]] = [
+    {"PATH": "/usr/bin:/bin", "https_proxy": "http://proxy:3128"},
+    {"PATH": "/usr/bin:/bin", "ALL_PROXY": "socks5://proxy", "no_proxy": "intra.example,::1"},
+    {"PATH": "/usr/bin:/bin", "grpc_proxy": "http://p", "NO_PROXY": "a", "no_proxy": "b"},
+    {"PATH": "/usr/bin:/bin", "HTTP_PROXY": "http://p", "NO_PROXY": "*", "no_grpc_proxy": "c"},
+    {
+        "PATH": "/usr/bin:/bin",
+        "HTTPS_PROXY": "http://p",
+        "no_proxy": "10.0.0.1,127.0.0.1,10.77.0.0/24",
+    },
+]
+
+
+def stacks(checkout: Path) -> None:
+    (checkout / "stacks").mkdir()
+    (checkout / "stacks" / "Pulumi.b.yaml").write_text("lab: {mode: nat, subnet: 10.77.0.0/24}\n")
+    (checkout / "stacks" / "Pulumi.a.yaml").write_text("subnet: '192.168.9.0/28' # 10.77.0.0/24\n")
+    (checkout / "stacks" / "schema.json").write_text('"10.99.0.0/24"')
+
+
+@pytest.mark.parametrize("base", PROXIED)
+def test_what_is_here_or_in_a_lab_needs_no_proxy(checkout: Path, base: dict[str, str]) -> None:
+    stacks(checkout)
+    made = environment.environment(base)
+    direct = ["localhost", "127.0.0.1", "::1", "10.77.0.0/24", "192.168.9.0/28"]
+    for name in ("no_proxy", "NO_PROXY", *(["no_grpc_proxy"] if "no_grpc_proxy" in base else [])):
+        told = made[name].split(",")
+        assert len(told) == len(set(told))
+        assert told == ["*"] or set(direct) <= set(told)
+        given = [each for each in base.get(name, "").split(",") if each]
+        assert told[: len(given)] == given, "the user's own come first, as they are"
+    leading = {name: value for name, value in base.items() if name.lower() in environment.PROXIES}
+    assert leading.items() <= made.items(), "downloads and vendors' APIs go where the user says"
+    assert "proxy" not in "".join(environment.environment({"PATH": "/bin"})), (
+        "nothing where there is none"
+    )
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", [*BASES, *PROXIED])
 def test_the_file_and_the_function_say_the_same(
     checkout: Path, shell: str, base: dict[str, str]
 ) -> None:
-    assert checkout
+    stacks(checkout)
     assert source(shell, paths.ENV_SH, given=base) == environment.environment(base)
 
 
@@ -115,8 +151,10 @@ def test_plugins_are_fetched_only_where_the_engine_is_the_official_one(checkout:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_sourcing_twice_changes_nothing(checkout: Path, shell: str) -> None:
     assert checkout
-    once = source(shell, paths.ENV_SH, given={"PATH": "/usr/bin:/bin"})
-    assert source(shell, paths.ENV_SH, paths.ENV_SH, given={"PATH": "/usr/bin:/bin"}) == once
+    stacks(checkout)
+    for base in ({"PATH": "/usr/bin:/bin"}, *PROXIED):
+        once = source(shell, paths.ENV_SH, given=base)
+        assert source(shell, paths.ENV_SH, paths.ENV_SH, given=base) == once
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -314,3 +314,19 @@ def test_a_run_that_was_killed_is_seen_in_a_checkout_of_any_name(
     (paths.BIN / "pulumi").write_text(wrapper.pulumi(tmp_path / "engine"))
     killed(odd)
     assert pulumi(odd, "up").stdout.startswith("recover yes ")
+
+
+def test_the_environment_is_not_made_anew_by_pulumi_install(checkout: Path) -> None:
+    engine = checkout.parent / "engine"
+    engine.write_text('#!/bin/sh\necho "${PULUMI_OPTION_NO_DEPENDENCIES:-all}"\n')
+    assert pulumi(checkout, "install").stdout == "true\n"
+    assert pulumi(checkout, "plugin", "install").stdout == "all\n"
+    elsewhere = subprocess.run(
+        [paths.BIN / "pulumi", "install"],
+        cwd=checkout.parent,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert elsewhere.stdout == "all\n", "another project's packages are its own"
