@@ -25,8 +25,8 @@ enter: ## open a shell on a machine of the lab (NAME=kvm1)
 doctor: ## say whether this machine can run nested labs, and what to mend
 	@$(SETUP) doctor --stack $(STACK)
 
-toolchain: ## find or build pulumi, the plugins of STACK and the Python environment
-	@$(SETUP) toolchain --stack $(STACK)
+toolchain: ## find or build pulumi, the plugins of STACK and the Python environment (VERIFY=1: read all again)
+	@$(SETUP) toolchain --stack $(STACK) $(if $(VERIFY),--verify)
 
 host: ## install and start this machine's libvirt
 	@$(SETUP) host

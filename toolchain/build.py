@@ -19,7 +19,7 @@ import shutil
 import time
 from pathlib import Path
 
-from toolchain import cache, environment, golang, paths, pins, python_env, run, ui, wrapper
+from toolchain import cache, environment, golang, paths, pins, python_env, run, state, ui, wrapper
 
 HOSTS = {"pulumi-language-python": "langhost", "pulumi-resource-pulumi-python": "dynhost"}
 """Executable the engine looks for -> module that serves it, where the engine is built here."""
@@ -44,16 +44,21 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--stack", default=STACK, help=f"whose plugins (default: {STACK})")
     parser.add_argument("--all", action="store_true", help="every stack's plugins, and the tests'")
+    parser.add_argument(
+        "--verify", action="store_true", help="read all that was made, make again what is damaged"
+    )
     wanted = parser.parse_args(argv)
+    full = wanted.verify
+    cache.checked()
     began, fresh = time.monotonic(), not paths.ENV_SH.is_file()
-    plugins = pins.PLUGINS if wanted.all else plugins_of(wanted.stack)
-    python_env.ensure()
+    plugins = pins.PLUGINS if wanted.all else plugins_of(state.named(wanted.stack))
+    python_env.ensure(full=full)
     _private_folders()
     official = _official()
     if official is None:
-        golang.build((pins.ENGINE, *plugins, *([pins.VCSIM] if wanted.all else [])))
+        golang.build((pins.ENGINE, *plugins, *([pins.VCSIM] if wanted.all else [])), full=full)
     elif wanted.all:
-        golang.build([pins.VCSIM])
+        golang.build([pins.VCSIM], full=full)
     for plugin in plugins:
         _make_ready(plugin, official)
     _fill(official or golang.place(pins.ENGINE), built=official is None)

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
+import itertools
 import os
+import pwd
 import re
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import paths, ui
+from toolchain import entries, paths, ui
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+FOLDERS = ("programs", "venvs", "images", "locks")
+BESIDE = (r"pulumi-language-python", r"pulumi-resource-pulumi-python", r"\.complete", r"\..+\.\d+")
+"""What is put into an entry after it was made: the engine's hosts, the mark of a whole environment."""
+NOBODY = 65534
 
 
 @contextmanager
@@ -26,8 +35,8 @@ def locked(name: str, folder: Path | None = None) -> Iterator[None]:
 
     The lock belongs to the process: the kernel drops it when the process ends, however it ends.
     """
-    locks = folder or paths.cache() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
+    locks = folder or checked() / "locks"
+    locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (locks / name).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,19 +51,85 @@ def into_place(final: Path) -> Iterator[Path]:
     """Give an empty folder beside ``final`` to fill; rename it to ``final`` when all went well.
 
     Left-overs of killed runs (same folder, marked with ``.making``) are removed first, so call
-    it under ``locked``. ``final`` must not exist.
+    it under ``locked``. A damaged entry at ``final`` is replaced.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
+    final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for stale in final.parent.glob(f".{final.name}.making-*"):
         remove(stale)
     making = Path(tempfile.mkdtemp(prefix=f".{final.name}.making-", dir=final.parent))
     making.chmod(0o755)
     try:
         yield making
+        entries.seal(making)
+        vacate(final)
         making.rename(final)
+        entries.flush(final.parent)
     except BaseException:
         remove(making)
         raise
+
+
+def vacate(entry: Path) -> None:
+    """Take away what nestlab made at ``entry``; what somebody else put there moves aside."""
+    if entries.remove(entry, BESIDE):
+        return
+    number = next(n for n in itertools.count(1) if not os.path.lexists(f"{entry}.yours-{n}"))
+    entry.rename(f"{entry}.yours-{number}")
+    ui.warn(f"what nestlab did not make in {entry} is in {entry}.yours-{number} now")
+
+
+def checked() -> Path:
+    """Return the cache's folder, made if it is not there, when nobody but its owner may write in it.
+
+    Programs in there are run, and found by names that anybody can foresee.
+
+    Raises:
+        Problem: others may, or it is somebody else's.
+    """
+    root = paths.cache()
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places = [root, *(place for name in FOLDERS if (place := root / name).is_dir())]
+    for place in places:
+        _refuse_others(place.resolve(), inside=True)
+    for above in root.resolve().parents:
+        _refuse_others(above, inside=False)
+    return root
+
+
+def _refuse_others(place: Path, *, inside: bool) -> None:
+    found = place.stat()
+    me = os.geteuid()
+    # Root in a container sees the host's root as nobody, who owns what is above its own files.
+    trusted = {0, me, *([int(os.environ["SUDO_UID"])] if me == 0 and _sudo() else [])}
+    nobody = set() if inside else {NOBODY}
+    remedy = (
+        "Programs are kept and found there, so whoever may write there decides what you run. Look what is in"
+        " it, take the right away (`chmod go-w`), or have nestlab keep its cache elsewhere (NESTLAB_CACHE)."
+    )
+    if found.st_uid not in trusted | nobody:
+        raise ui.Problem(
+            f"the cache {paths.cache()} is not used: {place} is another user's.\n{remedy}"
+        )
+    world = found.st_mode & stat.S_IWOTH and not (not inside and found.st_mode & stat.S_ISVTX)
+    group = inside and found.st_mode & stat.S_IWGRP and not _is_mine_alone(found.st_gid)
+    if world or group:
+        raise ui.Problem(
+            f"the cache {paths.cache()} is not used: others may write in {place}"
+            f" (mode {stat.S_IMODE(found.st_mode):04o}).\n{remedy}"
+        )
+
+
+def _sudo() -> bool:
+    return os.environ.get("SUDO_UID", "").isdecimal()
+
+
+def _is_mine_alone(group: int) -> bool:
+    """Whether ``group`` is a user's own, as Debian makes one for each, and nobody else is in it."""
+    try:
+        me, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return group == me.pw_gid and found.gr_name == me.pw_name and set(found.gr_mem) <= {me.pw_name}
 
 
 def link(at: Path, target: Path) -> None:

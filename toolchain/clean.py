@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from components.remote import ownership
-from toolchain import cache, golden, paths, python_env, run, state, ui
+from toolchain import cache, entries, golden, paths, python_env, run, state, ui
 from toolchain.environment import BACKEND, backend, environment
 from toolchain.system import System
 
@@ -54,10 +54,14 @@ LOCKS = ("build", "venv", "image")
 """Of the cache: nothing is being made there while they are held."""
 SHOWN = 5
 """Names of left-overs that are told."""
+ENTRY = re.compile(r"((pulumi|vcsim)[\w.-]*-)?[0-9a-f]{12}")
+"""Name of an entry of the cache; what in it is ours says the list in it."""
+UNLISTED = (r"pulumi[\w-]*", "vcsim", r"root\.qcow2", "vmlinuz", "initrd")
+"""What is in entries that were made before they had a list."""
 SHARED: Mapping[str, tuple[str, ...]] = {
-    "programs": (r"\.?(pulumi|vcsim)[\w.-]*-[0-9a-f]{12}(\.making-\w+)?",),
-    "venvs": (r"[0-9a-f]{12}",),
-    "images": (r"\.?[0-9a-f]{12}(\.making-\w+)?",),
+    "programs": (r"\.(pulumi|vcsim)[\w.-]*-[0-9a-f]{12}\.making-\w+",),
+    "venvs": (),
+    "images": (r"\.[0-9a-f]{12}\.making-\w+",),
     "locks": LOCKS,
     "": (),
 }
@@ -95,11 +99,24 @@ def main(argv: list[str]) -> int:
             marker.unlink()
     _take_away(paths.LOCAL, LOCAL)
     if wanted.cache and paths.cache().exists():
-        with contextlib.ExitStack() as held:
-            for lock in LOCKS:
-                held.enter_context(cache.locked(lock))
-            _take_away(paths.cache(), SHARED)
+        _take_cache_away()
     return 0
+
+
+def _take_cache_away() -> None:
+    with contextlib.ExitStack() as held:
+        for lock in LOCKS:
+            held.enter_context(cache.locked(lock))
+        for name in cache.FOLDERS:
+            for entry in _folders(paths.cache() / name):
+                if not ENTRY.fullmatch(entry.name) or entry.is_symlink():
+                    continue
+                listed = (entry / entries.MANIFEST).exists()
+                if (entry / "pyvenv.cfg").is_file() and not listed:
+                    cache.remove(entry)  # an environment whose making was killed
+                else:
+                    entries.remove(entry, (*cache.BESIDE, *(() if listed else UNLISTED)))
+        _take_away(paths.cache(), SHARED)
 
 
 def _take_away(place: Path, ours: Mapping[str, Sequence[str]]) -> None:

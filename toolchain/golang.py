@@ -13,13 +13,14 @@ import platform
 import queue
 import re
 import shutil
+import struct
 import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import cache, paths, pins, python_env, run, ui
+from toolchain import cache, entries, paths, pins, python_env, run, ui
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,21 +48,50 @@ def place(program: Program) -> Path:
     return paths.programs() / folder / program.name
 
 
-def built(programs: Sequence[Program]) -> bool:
-    """Return whether all ``programs`` are in the cache."""
-    return all(place(program).is_file() for program in programs)
+def built(programs: Sequence[Program], *, full: bool = False) -> bool:
+    """Return whether all ``programs`` are in the cache, as they were built; ``full``: to the last byte."""
+    return not any(_damage(program, full=full) for program in programs)
 
 
-def build(programs: Sequence[Program]) -> None:
-    """Build those of ``programs`` that the cache does not hold, one after the other.
+def _damage(program: Program, *, full: bool = False) -> str:
+    file = place(program)
+    if not (file.parent / entries.MANIFEST).exists() and is_whole(file):
+        entries.seal(file.parent)  # built before entries had a list of what is in them
+    return entries.damage(file.parent, full=full)
+
+
+def is_whole(program: Path) -> bool:
+    """Return whether ``program`` is an ELF file with all its segments (System V ABI, chapters 4 and 5)."""
+    try:
+        size = program.stat().st_size
+        with program.open("rb") as handle:
+            head = handle.read(64)
+            if head[:5] != b"\x7fELF\x02":
+                return False
+            (at,) = struct.unpack_from("<Q", head, 32)
+            each, count = struct.unpack_from("<HH", head, 54)
+            handle.seek(at)
+            table = handle.read(each * count)
+        ends = [sum(struct.unpack_from("<8xQ16xQ", table, each * n)) for n in range(count)]
+    except (OSError, ValueError, OverflowError, struct.error):
+        return False
+    return bool(ends) and max(ends) <= size
+
+
+def build(programs: Sequence[Program], *, full: bool = False) -> None:
+    """Build those of ``programs`` that the cache does not hold as they were built, one after the other.
 
     Raises:
         Problem: Go cannot be had, a module cannot be downloaded, or the build fails.
     """
-    if built(programs):
+    if built(programs, full=full):
         return
     with cache.locked("build"):
-        missing = [program for program in programs if not place(program).is_file()]
+        damaged = {program: _damage(program, full=full) for program in programs}
+        missing = [program for program in programs if damaged[program]]
+        for program in missing:
+            if place(program).parent.exists():
+                ui.say(f"{damaged[program]}: it is built again")
         if not missing:
             return  # another checkout built them while we waited
         go = _go()

@@ -20,7 +20,7 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from toolchain import cache, golden, image_disk, paths, run, ui
+from toolchain import cache, entries, golden, image_disk, paths, run, ui
 from toolchain.system import System
 
 SOURCES = Path(__file__).resolve().parent / "image"
@@ -178,13 +178,30 @@ def ensure(system: System, variant: str) -> Path:
     """
     of_suite = suite()
     final = paths.images() / digest(variant, of_suite)
-    if not final.is_dir():
+    if _damage(system, final):
         with cache.locked("image"):
-            if not final.is_dir():
+            if wrong := _damage(system, final):
+                if final.exists():
+                    ui.say(f"{wrong}: the image is made again")
                 check(system)
                 with cache.into_place(final) as making:
                     make(system, making, variant, of_suite)
     return final
+
+
+def _damage(system: System, final: Path) -> str:
+    """Return what is wrong with the image in ``final``, in words; empty when nothing is."""
+    if final.is_dir() and not (final / entries.MANIFEST).exists() and _is_whole(system, final):
+        entries.seal(final)  # made before entries had a list of what is in them
+    return entries.damage(final)
+
+
+def _is_whole(system: System, folder: Path) -> bool:
+    boot = [(folder / name).is_file() for name in ("vmlinuz", "initrd")]
+    disk = folder / "root.qcow2"
+    return (
+        boot[0] == boot[1] and system.run(["qemu-img", "check", "-q", str(disk)], timeout_s=120).ok
+    )
 
 
 def check(system: System) -> None:

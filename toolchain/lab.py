@@ -92,6 +92,7 @@ def up(wanted: argparse.Namespace) -> int:
         with open(wanted.timings, "w", encoding="utf-8") as handle:  # noqa: PTH123
             json.dump(timings, handle)
     if status:
+        _mend(wanted.stack)
         ui.say("the lab is not up; `make up` carries on from here, `make down` takes it away")
         return 1
     return show(argparse.Namespace(stack=wanted.stack, secrets=False, json=False))
@@ -172,6 +173,7 @@ def down(wanted: argparse.Namespace) -> int:
         host.main([])  # after a restart of the machine libvirt has to be there to be asked
     arguments = ("destroy", "--yes", "--skip-preview", "--suppress-progress")
     if _pulumi(*arguments, stack=wanted.stack):
+        _mend(wanted.stack)
         ui.say("the lab is not down; see above, and repeat `make down`")
         return 1
     _capture("stack", "rm", "--yes", "--preserve-config", "--stack", wanted.stack)
@@ -343,8 +345,15 @@ def _capture(*words: str) -> str:
         check=False,
     )
     if done.returncode:
-        raise ui.Problem(f"`pulumi {' '.join(words)}` failed:\n{done.stderr.strip()}")
+        _mend()
+        how = f" (signal {-done.returncode})" if done.returncode < 0 else ""
+        raise ui.Problem(f"`pulumi {' '.join(words)}` failed{how}:\n{done.stderr.strip()}")
     return done.stdout
+
+
+def _mend(stack: str = STACK) -> None:
+    """After a failure: have what is damaged in the cache made again, which a look at its size has missed."""
+    build.main(["--verify", "--stack", stack])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from toolchain.ui import Problem
+
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout this code runs from."""
 
@@ -33,11 +35,21 @@ VENV = ROOT / ".venv"
 
 
 def cache() -> Path:
-    """Return the user's cache: ``$NESTLAB_CACHE``, else nestlab in the XDG cache folder."""
-    if chosen := os.environ.get("NESTLAB_CACHE"):
+    """Return the user's cache: ``$NESTLAB_CACHE``, else nestlab in the XDG cache folder.
+
+    Raises:
+        Problem: the user has no home.
+    """
+    chosen, base = os.environ.get("NESTLAB_CACHE", ""), os.environ.get("XDG_CACHE_HOME", "")
+    if not chosen:
+        # One that is not absolute does not count (XDG Base Directory Specification, 0.8).
+        chosen = f"{base if base.startswith('/') else '~/.cache'}/nestlab"
+    try:
         return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "nestlab"
+    except RuntimeError:
+        raise Problem(
+            f"{chosen} is nowhere: you have no home folder. Set HOME, or NESTLAB_CACHE to a folder for the cache."
+        ) from None
 
 
 def programs() -> Path:

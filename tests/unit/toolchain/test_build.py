@@ -11,7 +11,7 @@ import yaml
 from components.spec.lab import LabSpec
 from components.spec.places import places
 from tests.unit.toolchain.test_environment import place
-from toolchain import build, environment, golang, paths, pins, python_env
+from toolchain import build, entries, environment, golang, paths, pins, python_env
 
 PROGRAMS = (pins.ENGINE, *pins.PLUGINS, pins.VCSIM)
 
@@ -26,10 +26,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path / 'official'}:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.delenv("PULUMI_HOME", raising=False)
-    monkeypatch.setattr(python_env, "ensure", lambda: paths.VENV)
+    monkeypatch.setattr(python_env, "ensure", lambda **_: paths.VENV)
     for program in PROGRAMS:
         golang.place(program).parent.mkdir(parents=True)
         golang.place(program).touch(0o755)
+        entries.seal(golang.place(program).parent)
     return tmp_path / "lab"
 
 
@@ -253,7 +254,7 @@ STACKS = Path(__file__).parents[3] / "stacks"
 @pytest.mark.usefixtures("root")
 def test_only_what_the_stack_asks_for_is_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for: list[pins.Program] = []
-    monkeypatch.setattr(golang, "build", asked_for.extend)
+    monkeypatch.setattr(golang, "build", lambda programs, **_: asked_for.extend(programs))
     (paths.ROOT / "stacks").symlink_to(STACKS)
     build.main(["--stack", "local"])
     assert asked_for == [pins.ENGINE, LIBVIRT]

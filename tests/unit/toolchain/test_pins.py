@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain import clean, golang, paths, pins
+from toolchain import clean, entries, golang, paths, pins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,7 @@ def test_what_is_built_is_not_built_again(
     monkeypatch.setattr(golang, "_go", lambda: pytest.fail("asked for Go"))
     golang.place(program).parent.mkdir(parents=True)
     golang.place(program).touch()
+    entries.seal(golang.place(program).parent)
     golang.build([program])
 
 
