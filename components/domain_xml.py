@@ -20,6 +20,15 @@ HEAD = """\
 <xsl:template match="@*|node()"><xsl:copy><xsl:apply-templates select="@*|node()"/></xsl:copy></xsl:template>
 """
 TAIL = "</xsl:stylesheet>\n"
+FOLDER_MODE = "0710"
+"""Of a pool's folder."""
+PRIVATE_VOLUME = (
+    HEAD
+    + '<xsl:template match="/volume/target/permissions/mode"><mode>0600</mode></xsl:template>\n'
+    + TAIL
+)
+"""Stylesheet of a volume that its owner alone reads: root, and QEMU while libvirt lends it to a machine.
+The provider itself writes 644 (terraform-provider-libvirt, volume_def.go)."""
 
 DISK_NAMES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd", "usb": "sd"}
 """Device name by bus, libvirt's rule for ``target dev``."""
@@ -85,6 +94,18 @@ def _insert(parent: str, xml: str) -> str:
 def identified(kind: str, uuid: str, extra: str = "", more: str = "") -> str:
     """Stylesheet that gives a ``kind`` ("domain", "network", "pool") its UUID, and elements ``more``."""
     return HEAD + _insert(f"/{kind}", f"<uuid>{uuid}</uuid>{more}") + extra + TAIL
+
+
+def pool(uuid: str, group: str | None) -> str:
+    """Stylesheet that gives a pool its UUID, and its folder to root and the ``group`` that QEMU runs in.
+
+    QEMU goes into the folder to the files that libvirt gave it, and nobody else does; without a group,
+    everybody may who knows a name. (libvirt's storage pool format, "target": permissions.)
+    """
+    if not group:
+        return identified("pool", uuid)
+    owner = f"<mode>{FOLDER_MODE}</mode><owner>0</owner><group>{escape(group)}</group>"
+    return identified("pool", uuid, _insert("/pool/target", f"<permissions>{owner}</permissions>"))
 
 
 def network(uuid: str, gateway: str, hosts: Sequence[str]) -> str:

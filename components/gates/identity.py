@@ -32,6 +32,7 @@ class _Identity(TypedDict):
     lab: str
     private: str
     value: str | None
+    group: str | None
 
 
 class IdentityProvider(BorderProvider):
@@ -41,7 +42,10 @@ class IdentityProvider(BorderProvider):
 
     @override
     def create(self, props: Props) -> CreateResult:
-        return CreateResult(str(props["name"]), {**props, "value": secrets.token_hex(8)})
+        virsh = Virsh(shell_of(props["target"]), props["uri"]) if props["uri"] else None
+        group = virsh.qemu_group() if virsh else ""
+        outs = {**props, "value": secrets.token_hex(8), "group": group}
+        return CreateResult(str(props["name"]), outs)
 
     @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
@@ -73,6 +77,9 @@ class Identity(BorderResource, module="nestlab", name="Identity"):
 
     value: pulumi.Output[str]
     """16 hexadecimal digits."""
+    group: pulumi.Output[str | None]
+    """Number of the group that QEMU runs in on the outer host; empty where that is not libvirt's, None
+    for a lab that was made before its folders were closed."""
 
     def __init__(
         self,
@@ -91,6 +98,7 @@ class Identity(BorderResource, module="nestlab", name="Identity"):
             "lab": lab,
             "private": private,
             "value": None,
+            "group": None,
         }
         super().__init__(IdentityProvider(), name, props, opts)
 

@@ -14,6 +14,7 @@ from components.domain_xml import DiskProfile
 from components.hypervisors.access import access
 from components.hypervisors.domain import DirectBoot, Drive, fingerprint, machine_facts
 from components.hypervisors.handle import Inside, Opened
+from components.hypervisors.libvirt import PRIVATE
 from components.media import seed as script
 
 if TYPE_CHECKING:
@@ -119,9 +120,10 @@ def system(
             f"{name}-golden-{part}",
             name=f"{plan.domain_name}-golden-{part}",
             pool=host.pool.name,
+            xml=PRIVATE,
             source=of(lambda each: str(getattr(each.files, part))),
             format=form,
-            opts=host.options(parent),
+            opts=host.options(parent, ignore_changes=["xml"]),
         )
         return made.id
 

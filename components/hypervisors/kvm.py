@@ -32,6 +32,8 @@ HOME, where it looks for ``.ssh/config``: Port, ProxyJump and HostKeyAlgorithms 
 would go before the URI."""
 POOL = "nestlab"
 POOL_PATH = "/var/lib/libvirt/nestlab"
+QEMU_GROUP = "64055"
+"""Of Debian's libvirt-qemu, on every installation (base-passwd's README; libvirt-daemon-system sets it)."""
 
 
 def install(
@@ -79,6 +81,7 @@ def install(
         accelerator="kvm",
         pool_name=POOL,
         pool_path=POOL_PATH,
+        group=lab.identity.group.apply(lambda known: known if known is None else QEMU_GROUP),
         cores=plan.cores,
         inside=opened.inside,
     )

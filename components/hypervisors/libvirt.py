@@ -68,6 +68,8 @@ GIB = 1 << 30
 FORWARDS = {22: 2200, 443: 4400, 8006: 8000}
 """First TCP port of a nested host that leads to that port inside it; the address's last byte is added."""
 FORWARDS_OTHERS = 9000
+PRIVATE = libvirt.VolumeXmlArgs(xslt=domain_xml.PRIVATE_VOLUME)
+"""How a volume is kept from other accounts; a lab's older volumes are not made again for it."""
 
 
 @dataclass
@@ -89,6 +91,8 @@ class LibvirtPlace:
     accelerator: str
     pool_name: str
     pool_path: str
+    group: pulumi.Output[str | None]
+    """Number of the group that QEMU runs in there, to which the pool's folder is open; see `Identity`."""
     cores: int
     """Cores that machines share while they boot."""
     inside: Inside | None = None
@@ -105,7 +109,9 @@ class LibvirtPlace:
             type="dir",
             target=libvirt.PoolTargetArgs(path=self.pool_path),
             xml=libvirt.PoolXmlArgs(
-                xslt=self._identified("pool", self.pool_name, f"{self.name}-pool")
+                xslt=pulumi.Output.all(
+                    self._uuid("pool", self.pool_name, f"{self.name}-pool"), self.group
+                ).apply(lambda known: domain_xml.pool(known[0], known[1]))
             ),
             opts=self.options(self.owner),
         )
@@ -174,10 +180,11 @@ class LibvirtPlace:
                 # The provider does not notice that a file of the same name is another one.
                 name=f"medium-{name}-{sums.sample(path)}.{suffix}",
                 pool=self.pool.name,
+                xml=PRIVATE,
                 source=str(path),
                 # Without a format the provider writes qcow2, and reads back what it finds.
                 format="iso" if iso else _format(path),
-                opts=self.options(self.owner),
+                opts=self.options(self.owner, ignore_changes=["xml"]),
             )
         return self._media[name]
 
@@ -304,10 +311,13 @@ class LibvirtPlace:
             f"{self.name}-disc-{disc.name}",
             name=f"disc-{disc.name}.{'img' if disc.stick else 'iso'}",
             pool=self.pool.name,
+            xml=PRIVATE,
             source=disc.path,
             format="raw" if disc.stick else "iso",
             opts=self.options(
-                self.owner if disc.shared else parent, delete_before_replace=not disc.shared
+                self.owner if disc.shared else parent,
+                delete_before_replace=not disc.shared,
+                ignore_changes=["xml"],
             ),
         )
         if disc.shared:
@@ -322,9 +332,10 @@ class LibvirtPlace:
             f"{name}-disk",
             name=f"{plan.domain_name}.qcow2",
             pool=self.pool.name,
+            xml=PRIVATE,
             format="qcow2",
             size=plan.disk_gib * GIB or None,
-            opts=self.options(parent, delete_before_replace=True),
+            opts=self.options(parent, delete_before_replace=True, ignore_changes=["xml"]),
             **base,
         )
 
@@ -416,6 +427,7 @@ def outer(
         accelerator=lab.accelerator,
         pool_name=f"nestlab-{lab.spec.name}",
         pool_path=lab.plan.pool_path,
+        group=lab.identity.group,
         cores=cores,
     )
 

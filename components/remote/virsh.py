@@ -127,6 +127,17 @@ class Virsh:
         # Quiet, virsh ends what `echo` says with no line break.
         return done.out.split(MARK), done.err.strip()
 
+    def qemu_group(self) -> str:
+        """Number of the group that QEMU runs in here; empty where libvirt does not say.
+
+        libvirt's "dac" security model names the user and group that it gives files to ("+UID:+GID",
+        its capabilities' format).
+        """
+        host = ET.fromstring(self.must("capabilities"))  # noqa: S314 - libvirt's own output
+        labels = host.iterfind("host/secmodel[model='dac']/baselabel")
+        found = (re.fullmatch(r"\+\d+:\+(\d+)", label.text or "") for label in labels)
+        return next((label[1] for label in found if label), "")
+
     def domain_state(self, name: str) -> str | None:
         """State in libvirt's words ("running", "shut off", ...); None when not defined."""
         state = self._asked("domstate", name)

@@ -76,6 +76,8 @@ class FakeLibvirt:
     """Network and interface, by domain."""
     ports: set[tuple[str, int]] = field(default_factory=set)
     files: dict[str, str] = field(default_factory=dict)
+    label: str = "+64055:+64055"
+    """As whom QEMU runs, in libvirt's words."""
     said: list[list[str]] = field(default_factory=list)
     """Every command, in order."""
     down: bool = False
@@ -98,7 +100,7 @@ class FakeLibvirt:
     def commands(self) -> list[str]:
         """The words of virsh that change something, in order."""
         asking = re.compile(
-            r"(list|echo|dom(state|display|iflist)|(net-)?(dumpxml|info)|.*-list|net-dhcp-leases|.*uuid)"
+            r"(list|echo|capabilities|dom(state|display|iflist)|(net-)?(dumpxml|info)|.*-list|net-dhcp-leases|.*uuid)"
         )
         words = []
         for each in self.said:
@@ -185,6 +187,16 @@ class FakeLibvirt:
                 last = False
                 wrong.append(f"error: {refused}\n")
         raise Said(Result(0 if last else 1, told, "".join(wrong)))
+
+    def _capabilities(self, names: list[str], options: list[str]) -> str:
+        """As libvirt 9 on Debian 12 tells."""
+        del names, options
+        label = "".join(
+            f"<baselabel type='{kind}'>{self.label}</baselabel>" for kind in ("kvm", "qemu")
+        )
+        none = "<secmodel><model>none</model><doi>0</doi></secmodel>"
+        dac = f"<secmodel><model>dac</model><doi>0</doi>{label}</secmodel>"
+        return f"<capabilities><host><uuid>4a</uuid>{none}{dac}</host></capabilities>"
 
     def _echo(self, names: list[str], options: list[str]) -> str:
         del options

@@ -440,6 +440,32 @@ def test_networks_and_pools_get_the_uuid_of_their_lab_and_nothing_else(
     assert root.findtext("target/path") == "/srv"
 
 
+def test_a_volume_is_its_owners_alone(folder: Path) -> None:
+    before = (
+        "<volume><name>seed.iso</name><capacity unit='B'>7</capacity><target><format type='iso'/>"
+        "<permissions><mode>644</mode></permissions></target></volume>"
+    )
+    root = transformed(domain_xml.PRIVATE_VOLUME, before, folder)
+    assert root.findtext("target/permissions/mode") == "0600"
+    assert [each.tag for each in root] == ["name", "capacity", "target"]
+    assert [each.tag for each in root.iterfind("target/*")] == ["format", "permissions"]
+
+
+def test_a_pools_folder_is_open_to_the_group_of_qemu_and_to_nobody_else(folder: Path) -> None:
+    before = "<pool type='dir'><name>lab</name><target><path>/srv</path></target></pool>"
+    root = transformed(domain_xml.pool(UUID, "64055"), before, folder)
+    permissions = {each.tag: each.text for each in root.iterfind("target/permissions/*")}
+    assert permissions == {"mode": "0710", "owner": "0", "group": "64055"}
+    assert root.findtext("uuid") == UUID
+    assert root.findtext("target/path") == "/srv"
+
+
+@pytest.mark.parametrize("unknown", ["", None])
+def test_a_pool_that_was_made_before_stays_as_it_is(unknown: str | None) -> None:
+    """Another stylesheet is another pool to the provider, with all that is in it."""
+    assert domain_xml.pool(UUID, unknown) == domain_xml.identified("pool", UUID)
+
+
 @pytest.mark.parametrize(
     ("profile", "screen"),
     [(EVERYTHING, "vnc"), (EVERYTHING, "spice"), (QUIET, "vnc"), (DomainProfile(UUID), "vnc")],

@@ -18,6 +18,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components import domain_xml
 from components.hypervisors.handle import BootQueue
 from components.hypervisors.kvm import KEYS
 from components.remote.ownership import uuid_of
@@ -558,6 +559,21 @@ def test_objects_have_uuids_of_their_lab_by_name_outside_and_by_logical_name_ins
     for name, (kind, key) in expected.items():
         xslt = engine.named(name).inputs["xml"]["xslt"]
         assert f"<uuid>{uuid_of(IDENTITY, kind, key)}</uuid>" in xslt, name
+
+
+def test_files_of_a_lab_are_closed_to_other_accounts_at_every_depth() -> None:
+    data = inner_guest()
+    for engine in (up(data), up({**data, "host": {"uri": "qemu+ssh://me@server/system"}})):
+        volumes = engine.of_type("volume:Volume")
+        assert volumes
+        for one in volumes:
+            assert one.inputs["xml"]["xslt"] == domain_xml.PRIVATE_VOLUME, one.name
+            assert "xml" in one.ignore_changes, "a volume that is there is not made again for it"
+        for pool in engine.of_type("pool:Pool"):
+            assert (
+                "<mode>0710</mode><owner>0</owner><group>64055</group>"
+                in (pool.inputs["xml"]["xslt"])
+            )
 
 
 # Networks -------------------------------------------------------------------------------------

@@ -153,11 +153,24 @@ def test_a_host_that_does_not_answer_does_not_stop_a_destroy(
 def test_a_lab_keeps_its_identity_and_no_two_have_the_same() -> None:
     provider = IdentityProvider()
     made: list[dict[str, Any]] = [
-        provider.create({"name": "identity"}).outs or {} for _ in range(50)
+        provider.create({"name": "identity", "uri": ""}).outs or {} for _ in range(50)
     ]
     assert len({each["value"] for each in made}) == 50
     assert all(uuid.UUID(uuid_of(each["value"], "domain", "web")) for each in made)
     assert provider.diff("", made[0], {"name": "identity", "uri": "other"}).changes is False
+
+
+@pytest.mark.parametrize(
+    ("label", "group"), [("+64055:+64055", "64055"), ("+107:+36", "36"), ("+0:+0", "0"), ("", "")]
+)
+def test_a_lab_knows_the_group_that_qemu_runs_in(
+    label: str, group: str, place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.label = label
+    monkeypatch.setattr(identities, "shell_of", lambda _: place)
+    made = IdentityProvider().create({"name": "identity", "target": {"kind": "local"}, "uri": URI})
+    assert made.outs
+    assert made.outs["group"] == group
 
 
 @given(IDENTITY, st.sampled_from(["domain", "network", "pool"]), st.text(max_size=20))
