@@ -45,13 +45,14 @@ def deploy(
     accelerator: Accelerator,
     cores: int,
     golden: Mapping[str, GoldenImage],
+    nests: bool = True,
     password: pulumi.Output[str] | None = None,
 ) -> dict[str, pulumi.Output[Any]]:
     """Make the lab ``spec`` and return the stack's outputs.
 
     ``private`` is a folder for files of this lab that nobody else may read, ``cores`` the number of
-    cores of the outer host, ``password`` what a remote one is entered with, a secret. The outputs
-    are ``sheet``, and as secrets ``passwords``, ``logins`` and ``key``; see `components.sheet`.
+    cores of the outer host, ``nests`` says whether its KVM does, ``password`` is what a remote one is entered with,
+    a secret. The outputs are ``sheet``, and as secrets ``passwords``, ``logins`` and ``key``; see `components.sheet`.
     """
     owner = _Outer("host")
     child = pulumi.ResourceOptions(parent=owner)
@@ -61,6 +62,7 @@ def deploy(
         root=root,
         private=private,
         accelerator=accelerator,
+        nests=nests,
         golden={
             variant: Kept(
                 f"golden-{variant}", image.model_dump(mode="json"), opts=child

@@ -17,19 +17,19 @@ from components.spec import (
     resolve_accelerator,
     sums,
 )
-from components.spec import (
-    load as load_spec,
-)
 from components.spec.allow import Allowed
-from components.spec.facts import FOLDER, LOCAL_URI
+from components.spec.facts import FOLDER, virtualization
 from components.spec.hosts.base import PASSWORD, SET_PASSWORD, ClusterSpec
 from components.spec.hosts.libvirt import LibvirtHost
+from components.spec.loader import examine
 from components.spec.places import golden_images
 from components.spec.problems import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+FILES = ("lab.media.", "lab.templates.")
+"""Where problems are told of files, which nobody reads then."""
 NOT_GIVEN = "not given"
 """Stands for the password of a remote host in a preview without it; providers take no empty one."""
 CORES_UNKNOWN = 2
@@ -93,29 +93,69 @@ def load(
 
     try:
         may = allowed or Allowed.read(root, os.environ)
-        spec = load_spec(data, root=root, exists=there, allowed=may)
-        wrong = sums.wrong(spec, root / FOLDER / "sums.json") + installers.wrong(spec)
-        if wrong:
-            raise SpecError(wrong)  # noqa: TRY301 - told like every other problem
-        for path in absent:
-            pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
-        host = _host(spec, root)
-        facts = {
-            "root": root,
-            "private": root / FOLDER / "keys" / stack,
-            "accelerator": resolve_accelerator(spec, host),
-            "cores": host.cores if host else CORES_UNKNOWN,
-            "golden": {variant: GoldenImage.read(root, variant) for variant in golden_images(spec)},
-        }
-        return Given(spec, facts | _entry(spec, password, preview=preview))
-    except SpecError as wrong:
-        raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{wrong}") from None
+    except SpecError as broken:
+        raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{broken}") from None
+    spec, problems = examine(data, root=root, exists=there, allowed=may)
+    facts: dict[str, Any] = {"root": root, "private": root / FOLDER / "keys" / stack}
+    if spec is not None:
+        if not any(problem.path.startswith(FILES) for problem in problems):
+            problems += sums.wrong(spec, root / FOLDER / "sums.json") + installers.wrong(spec)
+        found, wrong = _facts(spec, root, password, preview=preview)
+        facts |= found
+        problems += wrong
+    if problems or spec is None:
+        said = SpecError(problems)
+        raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{said}") from None
+    for path in absent:
+        pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
+    return Given(spec, facts)
+
+
+def _facts(
+    spec: LabSpec, root: Path, password: pulumi.Output[str] | None, *, preview: bool
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Return what the set-up found and what of it is wrong, all of it: nobody is told of one at a time."""
+    facts: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for read in (
+        lambda: _machine(spec, root, preview=preview),
+        lambda: {"golden": {each: GoldenImage.read(root, each) for each in golden_images(spec)}},
+        lambda: _entry(spec, password, preview=preview),
+    ):
+        try:
+            facts |= read()
+        except SpecError as wrong:
+            problems += wrong.problems
+    return facts, problems
+
+
+def _machine(spec: LabSpec, root: Path, *, preview: bool) -> dict[str, Any]:
+    """Return what the deployment depends on of the outer host's processor.
+
+    Raises:
+        SpecError: it is not known, or can't run what the stack has.
+    """
+    host = _host(spec, root)
+    accelerator = resolve_accelerator(spec, host)
+    unable = virtualization(spec, accelerator, host)
+    # Whoever looks at a pull request need not have the host; what the stack itself says is no matter of it.
+    if preview and isinstance(spec.host, LibvirtHost) and spec.host.accelerator == "auto":
+        for problem in unable:
+            pulumi.log.warn(f"`pulumi up` would be refused here: {problem}")
+        unable = []
+    if unable:
+        raise SpecError(unable)
+    return {
+        "accelerator": accelerator,
+        "nests": host is None or host.kvm_nested,
+        "cores": host.cores if host else CORES_UNKNOWN,
+    }
 
 
 def _host(spec: LabSpec, root: Path) -> HostFacts | None:
     """Return what the doctor found, where this machine is the outer host."""
     host = spec.host
-    if not isinstance(host, LibvirtHost) or not host.uri.startswith(LOCAL_URI):
+    if not isinstance(host, LibvirtHost) or not host.is_here:
         return None
     if host.accelerator != "auto" and not (root / FOLDER / "host.json").exists():
         return None

@@ -47,12 +47,14 @@ class Lab:
     private: Path
     """Folder for files of this lab that nobody else may read."""
     accelerator: Accelerator
-    """What runs the first layer; deeper ones always have KVM, real or emulated."""
+    """What runs the first layer; deeper ones have KVM, real or emulated, but for what `nests` says."""
     golden: Mapping[str, pulumi.Output[GoldenImage]]
     """The golden images that the lab was made with, by the name that `make image` has for them."""
     identity: Identity
     key: SshKey
     """Key pair that opens every nested hypervisor of the lab."""
+    nests: bool = True
+    """Whether the outer host's KVM shows its guests hardware virtualization of their own."""
 
     def file(self, path: str) -> Path:
         """Return the file of this machine that the stack calls ``path``."""

@@ -78,7 +78,10 @@ def install(
         provider=provider,
         target=opened.reach,
         uri=golden.LIBVIRT,
-        accelerator="kvm",
+        # An emulated processor shows hardware virtualization, that of the outer host's KVM where it nests.
+        accelerator="tcg"
+        if not (host.plan.path or lab.nests or host.accelerator == "tcg")
+        else "kvm",
         pool_name=POOL,
         pool_path=POOL_PATH,
         group=lab.identity.group.apply(lambda known: known if known is None else QEMU_GROUP),

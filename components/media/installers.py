@@ -19,8 +19,8 @@ def wrong(spec: LabSpec) -> list[Problem]:
     for machine in machines(spec):
         if not isinstance(machine.spec, InstalledSpec):
             continue
-        path = Path(spec.media[machine.spec.iso].path)
-        if not path.is_file():
+        medium = spec.media.get(machine.spec.iso)
+        if medium is None or not (path := Path(medium.path)).is_file():
             continue  # told by `load`, but in a preview
         from components.media import installer  # noqa: PLC0415 - labs without any need not pay
 

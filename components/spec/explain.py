@@ -42,9 +42,20 @@ def explain(refused: ValidationError, model: type[BaseModel], root: str) -> list
     shapes = _Shapes(model.model_json_schema())
     found: list[Problem] = []
     for error in refused.errors(include_url=False)[:MOST_EXPLAINED]:
-        where = [_printable(item) for item in error["loc"] if item != KEY and not _is_tag(item)]
+        where = [_printable(item) for item in written(error["loc"])]
         found += [p.under(".".join([root, *where])) for p in _problems(error, shapes)]
     return found
+
+
+def written(loc: Iterable[int | str]) -> list[int | str]:
+    """Return the path of an error as it stands in the file, without what pydantic adds."""
+    return [item for item in loc if item != KEY and not _is_tag(item)]
+
+
+def meant(error: ErrorDetails, model: type[BaseModel]) -> str | None:
+    """Return the field that was probably meant by the unknown one that ``error`` is about."""
+    *path, field = error["loc"]
+    return nearest(str(field), _Shapes(model.model_json_schema()).fields(path))
 
 
 def _printable(item: int | str) -> str:
@@ -202,8 +213,26 @@ def _kind(error: ErrorDetails, *, outer: bool) -> Problem:
     rule = f"known kinds of {'outer host' if outer else 'hypervisor'} are {listed(known)}"
     kind = value.get("kind")
     if kind is None:
-        return Problem("kind", "nothing given", rule, f"add kind: {known[0]}")
+        return Problem("kind", "nothing given", rule, _kind_for(value, known, outer=outer))
     return Problem("kind", _given(kind, "kind"), rule, choose(str(kind), known))
+
+
+def _kind_for(given: Mapping[Any, Any], known: list[str], *, outer: bool) -> str:
+    """Return the advice to add a kind, of those that have all the fields that are ``given``."""
+    from components.spec.hosts import HOSTS  # noqa: PLC0415 - as in _kind
+    from components.spec.kinds import KINDS  # noqa: PLC0415 - as in _kind
+
+    fits = []
+    for name in known:
+        model = (HOSTS[name] if outer else KINDS[name]).model
+        needed = {key for key, each in model.model_fields.items() if each.is_required()}
+        sources = {"iso", "image"}
+        if set(given) <= set(model.model_fields) and needed & sources <= set(given):
+            fits.append(name)
+    fits = fits or known
+    if len(fits) == 1:
+        return f"add kind: {fits[0]}"
+    return f"add kind: with the one you mean, {', '.join(fits[:-1])} or {fits[-1]}"
 
 
 def _wrong_type(error: ErrorDetails, given: str, needed: str) -> Problem:

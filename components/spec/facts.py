@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from components.spec.explain import explain
 from components.spec.hosts.libvirt import LibvirtHost
+from components.spec.places import HypervisorSpec, machines
 from components.spec.problems import Problem, SpecError
 from components.spec.values import SpecModel
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from components.spec.lab import LabSpec
 
 Accelerator = Literal["kvm", "tcg"]
-LOCAL_URI = "qemu:///system"
 FOLDER = ".nestlab"
 DEFAULT_IMAGE = "kvm"
 """The golden image that ``make image`` makes when no other is named."""
@@ -45,6 +45,14 @@ class HostFacts(_Facts):
     why: str = Field("", description="Why that one")
     cores: int = Field(ge=1, description="Cores of this machine")
     memory_mib: int = Field(ge=1, description="Memory of this machine, MiB")
+    kvm_nested: bool = Field(
+        True, description="Whether guests on KVM can run KVM guests of their own"
+    )
+    stands_in: tuple[str, ...] = Field(
+        (),
+        description="Kinds whose installed machines are stand-ins here, as in nestlab's own tests: they need "
+        "no hardware virtualization. Nothing writes it by itself",
+    )
     namespace: str | None = Field(
         None, description="Network namespace libvirt lives in; none where it is reached directly"
     )
@@ -135,10 +143,43 @@ def resolve_accelerator(spec: LabSpec, facts: HostFacts | None) -> Accelerator:
     if chosen != "auto":
         return chosen  # also against the doctor: whoever says so is there to see
     at, given = "lab.host.accelerator", "'auto' given"
-    if not spec.host.uri.startswith(LOCAL_URI):
+    if not spec.host.is_here:
         rule = f"the doctor knows this machine, and the lab's host is {spec.host.uri!r}"
         raise SpecError([Problem(at, given, rule, "say kvm or tcg")])
     if facts is None:
         rule = "the doctor's verdict on this machine is not there"
         raise SpecError([Problem(at, given, rule, "run `make doctor`, or say kvm or tcg")])
     return facts.accelerator
+
+
+def virtualization(
+    spec: LabSpec, accelerator: Accelerator, facts: HostFacts | None
+) -> list[Problem]:
+    """Return a problem for each nested hypervisor that starts no guest on this outer host.
+
+    Emulated processors show hardware virtualization that Linux' KVM and Xen live with, and installed
+    products do not; KVM that does not nest shows none. A nested KVM host emulates its guests then.
+    """
+    from components.spec.kinds import KINDS  # noqa: PLC0415 - kinds are made of what facts are made of
+
+    if accelerator == "tcg":
+        why = "emulates its guests' processors"
+        remedy = "take a host with KVM (`make doctor` says what is missing here), or kind: kvm"
+    elif facts is not None and not facts.kvm_nested:
+        why = "has KVM that does not nest"
+        remedy = "switch nesting on (`make doctor` says how), or take kind: kvm, whose guests are emulated"
+    else:
+        return []
+    found = []
+    for machine in machines(spec):
+        if not isinstance(machine.spec, HypervisorSpec):
+            continue
+        kind = KINDS[machine.spec.kind]
+        if not kind.virtualizes(machine.spec, accelerator) or (
+            facts is not None and kind.name in facts.stands_in
+        ):
+            continue
+        rule = f"{kind.title} starts no guest without hardware virtualization, and the outer host {why}"
+        given = f"{machine.spec.kind!r} given"
+        found.append(Problem(f"{machine.at}.kind", given, rule, remedy))
+    return found

@@ -6,7 +6,7 @@ there by ``kind`` when the models are first used, so a kind is one file and one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -175,6 +175,9 @@ class Offers:
     """Whether a guest's disk may be a clone of an image."""
     image_formats: tuple[ImageFormat, ...] = ("qcow2", "raw")
     """What such an image may be; the first is what others are best converted to."""
+    nics: int = 16
+    """The most NICs of one machine; who says so stands at the kind. 16: what QEMU's machine pc has slots
+    for beside its own devices and a disk or two, of 32."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """Fields of a guest that may not be given there, and what holds instead."""
 
@@ -209,8 +212,16 @@ class Kind:
     does not, they come on a USB stick, which Proxmox VE can't make of an image."""
     longest_name: int = 20
     """How long its own name may be, characters."""
+    needs: Callable[[Any], bool] = lambda _: True
+    """Whether the guests of one with that spec need hardware virtualization."""
+    lives_emulated: bool = False
+    """Whether what an emulated processor shows of it is enough."""
     ready_s: int = 0
     """How long it may take to be installed and answer, seconds; 0: as boot.ready_s says."""
+
+    def virtualizes(self, spec: HypervisorSpec, accelerator: str) -> bool:
+        """Whether one of ``spec`` needs more than its host has: where that emulates, or KVM does not nest."""
+        return self.needs(spec) and not (self.lives_emulated and accelerator == "tcg")
 
 
 LIBVIRT = Offers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from components.spec import kinds
+from components.spec.bounds import MOST_ENTRIES
 from components.spec.files import Glance, glance
 from components.spec.images import QEMU_NAMES
 from components.spec.machines import ContainerSpec, GuestSpec
@@ -85,6 +86,22 @@ def containers(lab: LabSpec) -> list[Problem]:
         else:
             rule = f"{_title(place)} has no containers"
             found.append(Problem(at, given, rule, "make guests of them, or move them"))
+    return found
+
+
+def numbers(lab: LabSpec) -> list[Problem]:
+    """There are no more machines than a preview can look at, and no more NICs than a machine can have."""
+    found = []
+    count = sum(1 for _ in machines(lab))
+    if count > MOST_ENTRIES:
+        rule = f"a lab has at most {MOST_ENTRIES}, since each preview looks at every one of them"
+        found.append(Problem("lab", f"{count} machines given", rule, "make several labs of it"))
+    for machine in machines(lab):
+        have, most = len(machine.spec.nics), machine.place.offers.nics
+        if have > most:
+            rule = f"{_title(machine.place)} gives a machine at most {most}"
+            remedy = f"remove {have - most}"
+            found.append(Problem(f"{machine.at}.network", f"{have} NICs given", rule, remedy))
     return found
 
 
@@ -344,4 +361,4 @@ def _too_large(lab: LabSpec, images: dict[str, Glance]) -> list[Problem]:
     return found
 
 
-CONTENTS = (names, depth, nesting, containers, media, templates, hardware)
+CONTENTS = (numbers, names, depth, nesting, containers, media, templates, hardware)

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from components.spec.addresses import capacity, gateway
+from components.spec.hosts.libvirt import LibvirtHost
 from components.spec.machines import ContainerSpec, GuestSpec
 from components.spec.places import HypervisorSpec, Machine, Place, machines, places
 from components.spec.problems import Problem, choose, listed
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SUGGESTED_FROM = IPv4Network("10.64.0.0/10")
 """Where a free subnet is looked for when one has to be suggested; seldom used by home routers."""
+CLOSED = {"nat", "isolated"}
+"""Modes of networks that nothing beyond their host leads into; into routed ones somebody's routes may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +251,13 @@ def management(lab: LabSpec) -> list[Problem]:
                     "on a bridge no address is planned, and a hypervisor is reached by its address"
                 )
                 found.append(Problem(at, given, rule, "pin it with address: A.B.C.D"))
+            elif network.mode in CLOSED and _is_elsewhere(place, lab):
+                rule = (
+                    f"the network ends at {lab.host.where!r}, nothing leads into it from here, and a "
+                    "hypervisor is reached by its address"
+                )
+                remedy = "put its first NIC on a network of mode bridge, with a fixed address"
+                found.append(Problem(at, given, rule, remedy))
             elif network.mode != "bridge" and place.offers.engine not in {"libvirt", ""}:
                 rule = (
                     f"the network ends at {place.title}, and a hypervisor is reached by its address"
@@ -260,6 +270,12 @@ def management(lab: LabSpec) -> list[Problem]:
                     Problem(at, given, rule, "remove dhcp: false, or take another network")
                 )
     return found
+
+
+def _is_elsewhere(place: Place, lab: LabSpec) -> bool:
+    """Whether ``place`` is another machine's libvirt, whose own networks end there."""
+    host = lab.host
+    return not place.path and isinstance(host, LibvirtHost) and not host.is_here
 
 
 def _kind_needs_dhcp(spec: HypervisorSpec) -> bool:
@@ -288,13 +304,26 @@ def probes(lab: LabSpec) -> list[Problem]:
         if probe == "lease" and not any(network.serves_dhcp for network in networks):
             rule = "none of its networks hands out addresses by DHCP"
             found.append(Problem(at, given, rule, "set probe: none, or tcp with a port"))
-        if probe == "tcp" and not any(
-            network.subnet is not None or wire.nic.address is not None
+        closed = all(
+            network.mode in CLOSED
             for wire, network in zip(mine, networks, strict=True)
-        ):
+            if _known(wire)
+        )
+        if probe == "tcp" and closed and _is_elsewhere(machine.place, lab):
+            rule = f"its network ends at {lab.host.where!r}, and nothing leads into it from here"
+            found.append(
+                Problem(at, given, rule, "set probe: lease, or use a network of mode bridge")
+            )
+        elif probe == "tcp" and not any(_known(wire) for wire in mine):
             rule = "no address of it is known to connect to"
             found.append(Problem(at, given, rule, "set probe: none, or pin its address"))
     return found
+
+
+def _known(wire: Wire) -> bool:
+    """Whether the NIC has an address that is known before it is up."""
+    planned = wire.network is not None and wire.network.subnet is not None
+    return planned or wire.nic.address is not None
 
 
 def console_ports(lab: LabSpec) -> list[Problem]:

@@ -15,6 +15,7 @@ from components.spec.values import Folder, Uri  # noqa: TC001 - pydantic reads t
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LOCAL_URI = "qemu:///system"
 POOLS = "/var/lib/libvirt/nestlab"
 """Folder of the outer host under which each lab keeps its disks."""
 
@@ -36,6 +37,11 @@ class LibvirtHost(HostSpec):
     pool_path: Folder | None = Field(
         None, description=f"Its folder for the lab's disks; default: {POOLS}/NAME"
     )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine."""
+        return self.uri.startswith(LOCAL_URI)
 
     @property
     @override

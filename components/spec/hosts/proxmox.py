@@ -88,6 +88,8 @@ HOST = HostKind(
         disk_buses=("scsi", "virtio", "sata", "ide"),
         # Its bridges translate no addresses.
         modes=("bridge", "isolated"),
+        # net0 to net31 of its API.
+        nics=32,
         containers=True,
         engine="proxmox",
         uplink="host.uplink",

@@ -83,6 +83,8 @@ HOST = HostKind(
         nic_models=("vmxnet3", "e1000e", "e1000"),
         disk_buses=("scsi", "sata", "ide"),
         modes=("bridge", "isolated"),
+        # VMware's configuration maximums: 10 NICs of a virtual machine.
+        nics=10,
         containers=False,
         engine="vsphere",
         uplink="host.switch",

@@ -82,6 +82,8 @@ KIND = Kind(
     ready_s=3600,
     offers=Offers(
         nic_models=("vmxnet3", "e1000", "e1000e"),
+        # VMware's configuration maximums: 10 NICs of a virtual machine.
+        nics=10,
         disk_buses=("sata", "scsi", "ide"),
         modes=("bridge", "isolated"),
         containers=False,

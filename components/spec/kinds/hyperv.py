@@ -127,6 +127,8 @@ KIND = Kind(
     offers=Offers(
         image_formats=("vhdx",),
         nic_models=("synthetic", "legacy"),
+        # Hyper-V's maximums: eight synthetic adapters and four legacy ones.
+        nics=12,
         disk_buses=("ide", "scsi"),
         modes=("bridge", "isolated", "nat"),
         containers=False,

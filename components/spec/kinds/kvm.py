@@ -33,6 +33,8 @@ KIND = Kind(
     reserve_gib=2,
     needs_dhcp=True,
     golden="kvm",
+    # Without it its libvirt emulates.
+    needs=lambda _: False,
     offers=replace(
         LIBVIRT,
         containers=True,

@@ -41,10 +41,15 @@ KIND = Kind(
     reserve_gib=8,
     needs_dhcp=False,
     ready_s=3600,
+    needs=lambda spec: spec.kvm,
+    # The same KVM as in a nested KVM host.
+    lives_emulated=True,
     offers=Offers(
         nic_models=("virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"),
         disk_buses=("scsi", "virtio", "sata", "ide"),
         modes=("bridge", "isolated"),
+        # net0 to net31 of its API.
+        nics=32,
         containers=True,
         engine="proxmox",
         uplink="vmbr0, its bridge to the network it is managed by",

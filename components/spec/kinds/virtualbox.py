@@ -124,6 +124,8 @@ KIND = Kind(
     offers=Offers(
         image_formats=("qcow2", "raw", "vdi", "vmdk", "vhd", "vhdx"),
         nic_models=("e1000", "virtio", "pcnet"),
+        # VirtualBox' manual, Virtual Networking: eight with the chipset PIIX3.
+        nics=8,
         disk_buses=("sata", "scsi", "ide", "virtio"),
         modes=("nat", "isolated", "bridge"),
         containers=False,

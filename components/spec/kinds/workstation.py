@@ -103,6 +103,8 @@ KIND = Kind(
     ready_s=3600,
     offers=Offers(
         nic_models=("e1000", "e1000e", "vmxnet3"),
+        # VMware's configuration maximums: 10 NICs of a virtual machine.
+        nics=10,
         disk_buses=("sata", "scsi"),
         modes=("nat", "isolated", "bridge"),
         containers=False,

@@ -55,6 +55,8 @@ KIND = Kind(
     reserve_gib=3,
     needs_dhcp=True,
     golden="xen",
+    # Its guests are paravirtual.
+    needs=lambda _: False,
     # An emulated processor with all that QEMU can emulate stops Xen 4.17 at boot.
     hardware=Hardware(cpu="Nehalem"),
     offers=Offers(

@@ -71,6 +71,8 @@ KIND = Kind(
     offers=Offers(
         # The emulated model; a guest with Xen's own drivers uses those beside either of them.
         nic_models=("rtl8139", "e1000"),
+        # XenServer's configuration limits: seven virtual NICs of a guest.
+        nics=7,
         disk_buses=("xen",),
         modes=("bridge", "isolated"),
         containers=False,

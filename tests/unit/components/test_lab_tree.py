@@ -43,6 +43,7 @@ from toolchain.environment import ours
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from components.spec.facts import Accelerator
     from tests.support.engine import Recorder, Registered
 
 CASES = Path(__file__).parents[2] / "cases"
@@ -313,7 +314,14 @@ def test_on_this_machine_a_nested_host_is_a_clone_of_the_image_that_is_already_t
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        ({**nested(), "host": {"uri": "qemu+ssh://lab@server/system"}}, "one"),
+        (
+            {
+                **nested(),
+                "networks": {"net": {"subnet": "10.77.0.0/24", "mode": "route"}},
+                "host": {"uri": "qemu+ssh://lab@server/system"},
+            },
+            "one",
+        ),
         (THREE, "one-two"),
     ],
     ids=["remote outer host", "nested in nested"],
@@ -331,6 +339,21 @@ def test_elsewhere_the_golden_image_is_carried_there(data: dict[str, Any], name:
     assert domain.inputs["kernel"] == copies["kernel"].outputs["id"]
     assert domain.inputs["initrd"] == copies["initrd"].outputs["id"]
     assert {one.provider for one in copies.values()} == {domain.provider}
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "nests", "inside"),
+    [("kvm", True, "kvm"), ("kvm", False, "qemu"), ("tcg", True, "kvm"), ("tcg", False, "kvm")],
+)
+def test_where_kvm_does_not_nest_what_is_inside_is_emulated(
+    accelerator: Accelerator, nests: bool, inside: str
+) -> None:
+    engine = fresh(THREE, accelerator=accelerator, nests=nests)
+    assert engine.named("one-domain").inputs["type"] == ("kvm" if accelerator == "kvm" else "qemu")
+    assert engine.named("one-two-domain").inputs["type"] == inside
+    assert engine.named("one-two-deep-domain").inputs["type"] == "kvm", (
+        "what emulates shows hardware virtualization again"
+    )
 
 
 def test_kernel_arguments_are_written_as_the_provider_reads_them_back() -> None:
@@ -745,7 +768,7 @@ def test_hosts_guests_and_containers_of_a_place_stand_in_one_queue() -> None:
     assert before == {"one-a": set(), "one-b": {"one-a"}, "one-c": {"one-b"}}
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(width=st.integers(1, 6), machines=st.integers(0, 12))
 def test_a_queue_lets_no_more_boot_than_it_is_wide_and_makes_nobody_wait_longer_than_needed(
     width: int, machines: int

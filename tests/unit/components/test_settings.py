@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pytest
+import yaml
 
 from components import settings
 from components.spec import GoldenImage
+from toolchain import paths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +45,14 @@ DEEP = NET | {
 
 
 @pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a preview warns of."""
+    said: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
+    return said
+
+
+@pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A project's folder that the set-up commands have run in."""
     (tmp_path / ".nestlab").mkdir()
@@ -68,6 +78,7 @@ def test_a_stack_and_the_findings_become_what_a_lab_is_deployed_with(root: Path)
         "root": root,
         "private": root / ".nestlab" / "keys" / "mine",
         "accelerator": "tcg",
+        "nests": True,
         "cores": 12,
         "golden": {"kvm": GoldenImage.read(root)},
     }
@@ -112,7 +123,7 @@ def test_another_machine_is_not_judged_by_what_the_doctor_found_here(root: Path)
 
 
 def test_everything_that_is_wrong_is_told_at_once_a_line_each(root: Path) -> None:
-    wrong = {
+    wrong: dict[str, Any] = {
         "name": "Lab!",
         "networks": {"net": {"subnet": "10.77.0.1/24"}},
         "guests": {"web": {"memory_mib": "512"}},
@@ -125,6 +136,107 @@ def test_everything_that_is_wrong_is_told_at_once_a_line_each(root: Path) -> Non
         "lab.networks.net.subnet",
     ]
     assert all(": " in line and ", but " in line for line in lines), lines
+
+
+def test_what_each_part_has_against_a_stack_is_told_in_one_round(root: Path) -> None:
+    (root / ".nestlab" / "golden.json").unlink()
+    wrong: dict[str, Any] = {
+        "name": "lab",
+        "host": {"uri": "qemu:///system"},
+        "media": {
+            "absent": {"path": "absent.iso"},
+            "mistyped": {"path": "/usr/lib/ipxe/ipxe.iso", "sha": "ab"},
+        },
+        "networks": {
+            "net": {"subnet": "10.77.0.0/24"},
+            "twice": {"subnet": "10.77.0.0/25"},
+            "wrong": {"subnet": "10.78.0.1/24"},
+        },
+        "guests": {
+            "a": {"iso": "nope", "memry_mib": 512, "network": "net"},
+            "b": {"iso": "absent", "network": "nonet", "cores": 999},
+            "c": {"iso": "absent", "network": "wrong"},
+        },
+        "hypervisors": {
+            "e": {"kind": "esxi", "iso": "absent", "network": "net", "memory_mib": 16},
+            "k": {"kind": "kvm", "network": "net"},
+            "n": {"network": "net", "iso": "absent"},
+        },
+    }
+    assert [line.partition(":")[0] for line in refusal(wrong, root)] == [
+        ".nestlab/golden.json",
+        "lab.guests.a.iso",
+        "lab.guests.a.memry_mib",
+        "lab.guests.b.cores",
+        "lab.guests.b.network",
+        "lab.hypervisors.e.kind",
+        "lab.hypervisors.e.memory_mib",
+        "lab.hypervisors.e.memory_mib",
+        "lab.hypervisors.n.kind",
+        "lab.media.absent.path",
+        "lab.media.mistyped.sha",
+        "lab.networks.wrong.subnet",
+    ]
+    # Of networks nothing is told that could come of the one that was left out.
+    del wrong["networks"]["wrong"], wrong["guests"]["c"]
+    assert [line.partition(":")[0] for line in refusal(wrong, root)] == [
+        ".nestlab/golden.json",
+        "lab.guests.a.iso",
+        "lab.guests.a.memry_mib",
+        "lab.guests.b.cores",
+        "lab.guests.b.network",
+        "lab.hypervisors.e.kind",
+        "lab.hypervisors.e.memory_mib",
+        "lab.hypervisors.e.memory_mib",
+        "lab.hypervisors.n.kind",
+        "lab.media.absent.path",
+        "lab.media.mistyped.sha",
+        "lab.networks.twice.subnet",
+    ]
+
+
+INSTALLED = ("esxi", "hyperv", "proxmox", "virtualbox", "workstation", "xenserver")
+
+
+def installed(kind: str, **more: Any) -> dict[str, Any]:
+    """The stack of the project for ``kind``."""
+    text = (paths.ROOT / "stacks" / f"Pulumi.{kind}.yaml").read_text()
+    lab: dict[str, Any] = yaml.safe_load(text)["config"]["nestlab:lab"]
+    return lab | more
+
+
+@pytest.mark.parametrize("kind", INSTALLED)
+@pytest.mark.parametrize("found", [{"accelerator": "tcg"}, {"kvm_nested": False}], ids=str)
+def test_what_starts_no_guest_on_this_machine_is_refused(
+    kind: str, found: dict[str, Any], root: Path, warned: list[str]
+) -> None:
+    facts = HOST | {"accelerator": "kvm", "kvm_nested": True} | found
+    (root / ".nestlab" / "host.json").write_text(json.dumps(facts))
+    data = installed(kind)
+    asked = settings.load(data, root, "mine", preview=True).facts
+    assert asked["accelerator"] == facts["accelerator"]
+    seen = [line for line in warned if "starts no guest" in line]
+    # An emulated processor is enough for the KVM that Proxmox VE is made of.
+    refused = (kind, facts["accelerator"]) != ("proxmox", "tcg")
+    assert bool(seen) is refused
+    if refused:
+        told = [line for line in refusal(data, root) if "starts no guest" in line]
+        assert [line.partition(": ")[0] for line in told] == [f"lab.hypervisors.{kind}1.kind"]
+        plain = data | {"host": {"accelerator": "tcg"}}
+        if facts["accelerator"] == "tcg":
+            with pytest.raises(pulumi.RunError, match="starts no guest"):
+                settings.load(plain, root, "mine", preview=True)
+    (root / ".nestlab" / "host.json").write_text(json.dumps(facts | {"stands_in": [kind]}))
+    warned.clear()
+    settings.load(data, root, "mine", preview=True)
+    assert not [line for line in warned if "starts no guest" in line]
+
+
+@pytest.mark.parametrize("found", [{"accelerator": "tcg"}, {"kvm_nested": False}], ids=str)
+def test_a_nested_kvm_host_runs_wherever_a_machine_does(root: Path, found: dict[str, Any]) -> None:
+    facts = HOST | {"accelerator": "kvm", "kvm_nested": True} | found
+    (root / ".nestlab" / "host.json").write_text(json.dumps(facts))
+    assert settings.load(DEEP, root, "mine").facts["nests"] is facts["kvm_nested"]
 
 
 @pytest.mark.parametrize("broken", ["", "{", '{"version": 2}', "[]"])

@@ -249,3 +249,54 @@ def test_a_problem_shows_neither_more_than_a_line_nor_what_can_not_be_seen() -> 
 def test_the_word_that_was_meant_is_not_looked_for_in_everything() -> None:
     known = [f"network-{number}" for number in range(MOST_ENTRIES)]
     assert calls(lambda: nearest("n" * 4000, known)) < 20_000
+
+
+def test_a_nested_host_that_nothing_leads_to_is_refused() -> None:
+    far = {"uri": "qemu+ssh://me@server/system"}
+    inside = {"kind": "kvm", "network": "n"}
+    for mode in ("nat", "isolated"):
+        nets = {"n": {"mode": mode, "subnet": "10.77.0.0/24"}}
+        guest = {"iso": "ipxe", "network": "n", "ready": {"probe": "tcp", "port": 22}}
+        data = lab(
+            media=MEDIA, networks=nets, hypervisors={"k": inside}, guests={"g": guest}, host=far
+        )
+        places = {line.partition(":")[0] for line in refused(data).splitlines()}
+        assert places == {"lab.hypervisors.k.network", "lab.guests.g.ready.probe"}, mode
+        load(data | {"host": {}}, root=ROOT, exists=lambda _: True)
+    bridged = {"mode": "bridge", "bridge": "br0"}
+    pinned = inside | {"address": "192.168.1.5"}
+    data = lab(networks={"n": bridged}, hypervisors={"k": pinned}, host=far)
+    assert load(data, root=ROOT, exists=lambda _: True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kinds"),
+    [
+        ({}, "kvm or xen"),
+        ({"iso": "x"}, "esxi, hyperv, proxmox or xenserver"),
+        ({"image": "x"}, "virtualbox or workstation"),
+        ({"iso": "x", "filesystem": "xfs"}, "proxmox"),
+    ],
+)
+def test_who_leaves_out_the_kind_is_told_of_those_that_have_what_is_there(
+    fields: dict[str, Any], kinds: str
+) -> None:
+    said = refused(lab(hypervisors={"k": {"network": "n"} | fields}))
+    assert said.splitlines()[0].endswith(kinds)
+
+
+def test_a_machine_has_no_more_nics_than_its_host_gives() -> None:
+    nics = [{"network": "n"}] * 30
+    guest = {"iso": "ipxe", "network": nics, "memory_mib": 64}
+    nets = {"n": {"subnet": "10.77.0.0/24"}}
+    assert "lab.guests.g.network: 30 NICs given" in refused(
+        lab(media=MEDIA, networks=nets, guests={"g": guest})
+    )
+
+
+def test_machines_are_counted_in_all_places() -> None:
+    box = {f"b{number}": {"template": "busybox", "memory_mib": 16} for number in range(300)}
+    kvm = {"kind": "kvm", "network": "n", "memory_mib": 8192, "containers": box}
+    other = kvm | {"containers": {f"c{name}": each for name, each in box.items()}}
+    data = lab(networks={"n": {"subnet": "10.77.0.0/24"}}, hypervisors={"k": kvm, "l": other})
+    assert refused(data).startswith("lab: 602 machines given, but a lab has at most 500")

@@ -215,7 +215,8 @@ def test_a_kind_answers_for_its_own_limits() -> None:
     with pytest.raises(SpecError) as refused:
         load(toy_lab(**inside), root=ROOT, exists=lambda _: True)
     assert [str(problem) for problem in refused.value.problems] == [
-        "lab.hypervisors.t.nic_model: 'virtio' given, but allowed are e1000: choose one of these"
+        "lab.hypervisors.t.installer: 'bix' given, but the lab's media are box: did you mean 'box'?",
+        "lab.hypervisors.t.nic_model: 'virtio' given, but allowed are e1000: choose one of these",
     ]
     del inside["nic_model"]
     with pytest.raises(SpecError) as refused:
