@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from toolchain import ui
+from toolchain import paths, ui
 
 COMMANDS = {
     "toolchain": (
@@ -28,6 +28,8 @@ COMMANDS = {
 }
 """Subcommand -> module with ``main(argv) -> int``. Modules of several commands get the name first."""
 SHARED = frozenset({"toolchain.lab"})
+PRIVATE = 0o077
+"""Our umask: what we write is its user's alone. Tests set what they want themselves."""
 
 
 def _usage() -> str:
@@ -45,7 +47,10 @@ def main(argv: list[str]) -> int:
         print(_usage(), file=sys.stderr)
         return 2
     module = COMMANDS[argv[0]][0]
+    if argv[0] != "test":
+        os.umask(PRIVATE)
     try:
+        paths.check()
         entry = importlib.import_module(module).main
         return int(entry(argv if module in SHARED else argv[1:]))
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 from toolchain.ui import Problem
@@ -32,6 +33,25 @@ CONFIG = LOCAL / "config"
 """Copies of the stack files, for the engine to read and to write into (`toolchain.before`)."""
 VENV = ROOT / ".venv"
 """Symbolic link to the Python environment in the cache."""
+
+
+UNSAYABLE = {"Cc", "Cs"}
+"""Control characters, and bytes of a name that are no text (PEP 383), as Unicode's categories."""
+
+
+def check() -> None:
+    """Refuse a checkout whose path can't be said in a search path or a text.
+
+    Raises:
+        Problem: it has a colon, a control character, or letters of no known encoding.
+    """
+    path = str(ROOT)
+    odd = [each for each in path if each == os.pathsep or unicodedata.category(each) in UNSAYABLE]
+    if odd:
+        raise Problem(
+            f"the checkout lies in {path!r}, and PATH can't name a folder with {odd[0]!r}. Move it to "
+            "one without."
+        )
 
 
 def cache() -> Path:
