@@ -63,6 +63,8 @@ def images(catalog: bytes) -> list[Image]:
 
 def _take(catalog: bytes, at: int, platform: int, found: list[Image]) -> None:
     firmware = _FIRMWARE.get(platform)
+    if at + ENTRY > len(catalog):
+        return
     if firmware and catalog[at] == _BOOTABLE:
         found.append(Image(firmware, at, struct.unpack_from("<I", catalog, at + 8)[0]))
 

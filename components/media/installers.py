@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.media.iso import Iso, WrongMedium
+from components.media.iso import Iso, NotMade, WrongMedium
+from components.spec.files import there
 from components.spec.places import InstalledSpec, machines
 from components.spec.problems import Problem
 
@@ -16,16 +17,29 @@ if TYPE_CHECKING:
 def wrong(spec: LabSpec) -> list[Problem]:
     """Return a problem for each installation ISO that is another medium, or damaged."""
     found = []
+    known: dict[tuple[str, str], tuple[str, str, str] | None] = {}
     for machine in machines(spec):
         if not isinstance(machine.spec, InstalledSpec):
             continue
         medium = spec.media.get(machine.spec.iso)
-        if medium is None or not (path := Path(medium.path)).is_file():
+        if medium is None or not there(path := medium.path):
             continue  # told by `load`, but in a preview
-        from components.media import installer  # noqa: PLC0415 - labs without any need not pay
-
-        try:
-            installer.RECIPES[machine.spec.kind].check(Iso(path))
-        except WrongMedium as other:
-            found.append(Problem(f"{machine.at}.iso", other.found, other.rule, other.remedy))
+        asked = (machine.spec.kind, path)
+        if asked not in known:
+            known[asked] = _wrong(*asked)
+        if refused := known[asked]:
+            found.append(Problem(f"{machine.at}.iso", *refused))
     return found
+
+
+def _wrong(kind: str, path: str) -> tuple[str, str, str] | None:
+    """Return what is found, rule and remedy where ``path`` is no installer of ``kind``."""
+    from components.media import installer  # noqa: PLC0415 - labs without any need not pay
+
+    try:
+        installer.RECIPES[kind].check(Iso(Path(path)))
+    except WrongMedium as other:
+        return other.found, other.rule, other.remedy
+    except NotMade as why:
+        return f"{path!r} given", f"it can't be looked into: {why}", "mend that"
+    return None

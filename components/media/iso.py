@@ -8,12 +8,13 @@ Proxmox' have. Windows' media are UDF, which xorriso can't read: see `components
 
 from __future__ import annotations
 
+import contextlib
 import os
-import struct
+import re
+import resource
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from shlex import split
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from components.media import eltorito, udf
 from components.remote.waiting import PROGRESS_S, say
+from components.spec.files import FOREIGN, opened, text_word
+from components.spec.images import MARKS, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -33,6 +36,15 @@ EPOCH = 1577836800
 EPOCH_DATE = "2020010100000000"
 DEADLINE_S = 1800
 """For one run of xorriso; it writes at the disk's speed."""
+LOOK_S, LOOK_CPU_S = 60, 3
+"""For one look into a medium, and of it at most as much work: a real one takes 0.1 s, and one in which a
+folder holds itself would take for ever."""
+LOOK_BYTES, LOOK_MEMORY = 16 << 20, 1 << 30
+"""Most that is listed of a medium, some 200,000 names, and most memory for that."""
+TEXT = 1 << 20
+"""Longest file of an installer that is read as text, bytes: menus and notes."""
+IMAGE = 512 << 20
+"""Longest file that is read at all, bytes: an initial RAM disk that is changed."""
 PRIVATE, SHARED = 0o600, 0o644
 LABEL_LENGTH = 16
 """Joliet holds no more of a volume's label, and some readers look only there."""
@@ -40,23 +52,8 @@ LABEL_LENGTH = 16
 _DESCRIPTORS = range(16, 80)
 _PRIMARY, _SUPPLEMENTARY, _END = 1, 2, 255
 _JOLIET = (b"%/@", b"%/C", b"%/E")
+_EXTENT = re.compile(r"File data lba:\s*\d+ ,\s*(\d+) ,\s*\d+ ,\s*(\d+) ,")
 _ROCK_RIDGE = b"SP\x07\x01\xbe\xef"
-_BEGINNINGS = (
-    (b"QFI\xfb", "a qcow2 disk image"),
-    (b"KDMV", "a VMDK disk image"),
-    (b"# Disk DescriptorFile", "a VMDK disk image"),
-    (b"vhdxfile", "a VHDX disk image"),
-    (b"conectix", "a VHD disk image"),
-    (b"<<< ", "a VDI disk image"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ", "an xz archive"),
-    (b"7z\xbc\xaf", "a 7-Zip archive"),
-    (b"(\xb5/\xfd", "a zstd archive"),
-    (b"\x7fELF", "a Linux program"),
-    (b"MZ", "a Windows program"),
-)
 
 
 class WrongMedium(Exception):
@@ -91,12 +88,12 @@ class Iso:
         """As the primary descriptor has them, 16 digits or empty; boot loaders search by them."""
         self._catalog: int | None = None
         try:
-            with path.open("rb") as image:
+            with opened(path) as image:
                 self.size = os.fstat(image.fileno()).st_size
                 self._describe(image)
         except OSError as why:
             raise WrongMedium(
-                f"{path} can't be read ({why.strerror})",
+                f"{path} can't be read ({why.strerror or why})",
                 "the installer's ISO has to be a file of this machine",
                 "correct the path, or let this user read it",
             ) from why
@@ -104,13 +101,13 @@ class Iso:
     @cached_property
     def udf(self) -> udf.Udf | None:
         """Its UDF volume, where it has one."""
-        with self.path.open("rb") as image:
+        with opened(self.path) as image:
             if not udf.present(image):
                 return None
         try:
             found = udf.Udf(self.path)
-        except (udf.BadUdf, struct.error, ValueError) as why:
-            raise self._damaged(f"its UDF can't be read: {why}") from why
+        except udf.BadUdf as why:
+            raise self._damaged(f"its UDF can't be read: {why}") from None
         if found.end > self.size:
             raise self._short(found.end)
         return found
@@ -123,16 +120,37 @@ class Iso:
         """Return the file of this name, in whatever case the medium has it."""
         return self._names.get(name.lower())
 
-    def read(self, name: str) -> bytes:
-        """Return the content of one of its `files`."""
+    def read(self, name: str, most: int = IMAGE) -> bytes:
+        """Return the content of one of its `files`.
+
+        Raises:
+            WrongMedium: it is longer than ``most`` bytes, or reaches beyond the medium.
+        """
         if name not in self.files():
             raise KeyError(name)
-        if self.udf:
-            return self.udf.read(name)
-        with tempfile.TemporaryDirectory() as folder:
-            to = Path(folder, "content")
-            self._look("-extract_single", name, str(to))
-            return to.read_bytes()
+        try:
+            if self.udf:
+                return self.udf.read(name, most)
+        except udf.BadUdf as why:
+            raise self._damaged(str(why)) from None
+        pieces = self.extents(name)
+        if sum(length for _, length in pieces) > most:
+            raise self._damaged(f"{name!r} is longer than anything of its kind")
+        content = b""
+        with opened(self.path) as image:
+            for at, length in pieces:
+                image.seek(at)
+                content += image.read(length)
+        if len(content) < sum(length for _, length in pieces):
+            raise self._damaged(f"{name!r} reaches beyond its end")
+        return content
+
+    def extents(self, name: str) -> list[tuple[int, int]]:
+        """Return where a file of its ISO 9660 lies: offset and length of each piece, bytes."""
+        # File data lba:  0 ,       65 ,      720 ,  1474560 , '/efi.img'
+        lines = self._look("-find", name, "-exec", "report_lba").splitlines()
+        told = filter(None, map(_EXTENT.match, lines))
+        return [(int(one[1]) * SECTOR, int(one[2])) for one in told]
 
     def boots(self) -> frozenset[Firmware]:
         """Return the firmware for which it has a boot image."""
@@ -147,7 +165,7 @@ class Iso:
         """Return its boot catalog; empty where there is none."""
         if self._catalog is None:
             return b""
-        with self.path.open("rb") as image:
+        with opened(self.path) as image:
             image.seek(self._catalog * SECTOR)
             return image.read(SECTOR)
 
@@ -167,7 +185,7 @@ class Iso:
 
     def _look(self, *arguments: str) -> str:
         try:
-            return _xorriso("-osirrox", "on", "-indev", str(self.path), *arguments)
+            return _xorriso("-osirrox", "on", "-indev", str(self.path), *arguments, bounded=True)
         except _Failed as why:
             raise self._damaged(f"xorriso can't read it: {why}") from why
 
@@ -336,10 +354,7 @@ def _point(image: Path, name: str) -> None:
 
 
 def _sector(iso: Iso, name: str) -> int:
-    told = iso._look("-find", name, "-exec", "report_lba")  # noqa: SLF001 - one module, one class
-    # File data lba:  0 ,       65 ,      720 ,  1474560 , '/efi.img'
-    found = [line.split(",")[1] for line in told.splitlines() if line.startswith("File data lba:")]
-    return int(found[0])
+    return iso.extents(name)[0][0] // SECTOR
 
 
 def _copy(source: Path, to: Path, size: int) -> None:
@@ -352,7 +367,7 @@ def _copy(source: Path, to: Path, size: int) -> None:
                 say(f"{source.name}: {new.tell() * 100 // size} % copied")
 
 
-@contextmanager
+@contextlib.contextmanager
 def fresh(to: Path, mode: int) -> Iterator[tuple[Path, Path]]:
     """Give a private folder and, in it, the path of the new file, which then becomes ``to``.
 
@@ -377,30 +392,56 @@ def _inside(name: str) -> PurePosixPath:
     return path.relative_to("/")
 
 
-def _xorriso(*arguments: str) -> str:
-    """Run xorriso and return what it says of the medium.
+def _xorriso(*arguments: str, bounded: bool = False) -> str:
+    """Run xorriso and return what it says of the medium; ``bounded``: of one that may be anybody's.
 
     Raises:
         NotMade: it is missing, failed, or took too long.
     """
-    try:
-        done = subprocess.run(
-            ["xorriso", "-no_rc", *_QUIET[arguments[0] == "-as"], *arguments],
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8"},
-            timeout=DEADLINE_S,
-            check=False,
-        )
-    except FileNotFoundError as why:
-        raise NotMade("xorriso is not installed: install the package xorriso") from why
-    except subprocess.TimeoutExpired as why:
-        raise NotMade(f"xorriso did not end within {DEADLINE_S} s") from why
-    if done.returncode:
-        bad = [line for line in done.stderr.splitlines() if " : " in line and "NOTE" not in line]
-        raise _Failed("; ".join(line.strip() for line in bad[-3:]) or f"exit {done.returncode}")
-    return done.stdout
+    deadline_s = min(LOOK_S, DEADLINE_S) if bounded else DEADLINE_S
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            with subprocess.Popen(
+                ["xorriso", "-no_rc", *_QUIET[arguments[0] == "-as"], *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8"},
+            ) as process:
+                try:
+                    if bounded:
+                        _bound(process.pid)
+                    code = process.wait(deadline_s)
+                except BaseException:
+                    process.kill()
+                    raise
+        except FileNotFoundError as why:
+            raise NotMade("xorriso is not installed: install the package xorriso") from why
+        except subprocess.TimeoutExpired as why:
+            raise NotMade(f"xorriso did not end within {deadline_s} s") from why
+        said, told = _text_of(err), _text_of(out)
+    if code < 0:
+        raise _Failed("it has more in it than any real medium")
+    if code:
+        bad = [line for line in said.splitlines() if " : " in line and "NOTE" not in line]
+        raise _Failed("; ".join(line.strip() for line in bad[-3:]) or f"exit {code}")
+    return told
+
+
+def _bound(pid: int) -> None:
+    limits = {
+        resource.RLIMIT_AS: LOOK_MEMORY,
+        resource.RLIMIT_CPU: LOOK_CPU_S,
+        resource.RLIMIT_FSIZE: LOOK_BYTES,
+    }
+    with contextlib.suppress(ProcessLookupError):
+        for kind, most in limits.items():
+            resource.prlimit(pid, kind, (most, most))
+
+
+def _text_of(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read(LOOK_BYTES).decode(errors="surrogateescape")
 
 
 _QUIET = {
@@ -436,11 +477,11 @@ def _kind(image: BinaryIO, size: int) -> str:
     head = image.read(512)
     if not head:
         return "an empty file"
-    for beginning, what in _BEGINNINGS:
-        if head.startswith(beginning):
-            return what
-    if head.lstrip()[:1] == b"<":
-        return "a web page"
+    known = FOREIGN | {mark: WORDS[form] for mark, form in MARKS.items()}
+    if what := next((word for mark, word in known.items() if head.startswith(mark)), ""):
+        return what
+    if (what := text_word(head)) not in {"", "a text"}:
+        return what
     if head[510:512] == b"\x55\xaa":
         return f"a disk image of {_mb(size)}, not a CD's"
     return f"no ISO: {_mb(size)} that begin with {head[:8].hex(' ')}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from components.media.iso import Iso, WrongMedium
+from components.media.iso import TEXT, Iso, WrongMedium
 from components.media.recognise import what
 
 if TYPE_CHECKING:
@@ -43,4 +43,4 @@ def other(iso: Iso, wanted: str, remedy: str) -> WrongMedium:
 def text(iso: Iso, name: str) -> str | None:
     """Return a text file of the medium, None where it is not there."""
     found = iso.find(name)
-    return None if found is None else iso.read(found).decode("utf-8", "surrogateescape")
+    return None if found is None else iso.read(found, TEXT).decode("utf-8", "surrogateescape")

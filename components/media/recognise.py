@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from components.media.iso import TEXT, WrongMedium
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from components.media.iso import Iso
 
+BEGINNING = 1 << 14
+"""Of a text on the medium, bytes that are searched for what it is."""
 LONG = 60
 """Of somebody else's text, letters that are shown."""
 
@@ -55,7 +59,12 @@ _TITLES = (
 
 def _first(iso: Iso, name: str) -> str:
     found = iso.find(name)
-    return iso.read(found).decode("utf-8", "replace").strip() if found else ""
+    if not found:
+        return ""
+    try:
+        return iso.read(found, TEXT)[:BEGINNING].decode("utf-8", "replace").strip()
+    except WrongMedium:
+        return ""  # it only helps to say what the medium is
 
 
 def _shown(text: str) -> str:

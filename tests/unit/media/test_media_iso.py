@@ -251,7 +251,7 @@ def test_a_medium_that_is_cut_short_says_how_much_of_it_there_is(
     ("content", "what"),
     [
         (b"", "an empty file"),
-        (b"QFI\xfb" + bytes(600), "a qcow2 disk image"),
+        (b"QFI\xfb" + bytes(600), "a qcow2 image"),
         (b"<!DOCTYPE html><html>", "a web page"),
         (b"\x1f\x8b\x08" + bytes(100), "a gzip archive"),
         (bytes(510) + b"\x55\xaa" + bytes(1 << 20), "a disk image of 1.0 MB"),
@@ -269,7 +269,7 @@ def test_what_is_no_iso_is_called_what_it_is(content: bytes, what: str, tmp_path
 
 @pytest.mark.parametrize("name", ["missing.iso", "."])
 def test_what_can_not_be_read_is_said_with_its_path(name: str, tmp_path: Path) -> None:
-    with pytest.raises(WrongMedium, match=r"can't be read \((No such file|Is a directory)"):
+    with pytest.raises(WrongMedium, match=r"can't be read \((No such file|it is a folder)"):
         Iso(tmp_path / name)
 
 
