@@ -99,7 +99,8 @@ def load(
     facts: dict[str, Any] = {"root": root, "private": root / FOLDER / "keys" / stack}
     if spec is not None:
         if not any(problem.path.startswith(FILES) for problem in problems):
-            problems += sums.wrong(spec, root / FOLDER / "sums.json") + installers.wrong(spec)
+            problems += sums.wrong(spec, root / FOLDER / "sums.json", may)
+            problems += installers.wrong(spec, may)
         found, wrong = _facts(spec, root, password, preview=preview)
         facts |= found
         problems += wrong

@@ -12,10 +12,14 @@ from components.spec.problems import Problem
 
 if TYPE_CHECKING:
     from components.spec import LabSpec
+    from components.spec.allow import Allowed
 
 
-def wrong(spec: LabSpec) -> list[Problem]:
-    """Return a problem for each installation ISO that is another medium, or damaged."""
+def wrong(spec: LabSpec, allowed: Allowed | None = None) -> list[Problem]:
+    """Return a problem for each installation ISO that is another medium, or damaged.
+
+    What may not be named (``allowed``; None: everything may) is not read.
+    """
     found = []
     known: dict[tuple[str, str], tuple[str, str, str] | None] = {}
     for machine in machines(spec):
@@ -24,6 +28,8 @@ def wrong(spec: LabSpec) -> list[Problem]:
         medium = spec.media.get(machine.spec.iso)
         if medium is None or not there(path := medium.path):
             continue  # told by `load`, but in a preview
+        if allowed and allowed.file(path):
+            continue
         asked = (machine.spec.kind, path)
         if asked not in known:
             known[asked] = _wrong(*asked)

@@ -484,7 +484,7 @@ def _kind(image: BinaryIO, size: int) -> str:
         return what
     if head[510:512] == b"\x55\xaa":
         return f"a disk image of {_mb(size)}, not a CD's"
-    return f"no ISO: {_mb(size)} that begin with {head[:8].hex(' ')}"
+    return f"no ISO: {_mb(size)} of something else"
 
 
 def _mb(size: int) -> str:

@@ -34,13 +34,15 @@ def wrong_sum(shell: Shell, wanted: Props, path: str, *, timeout_s: float = UPLO
     return f"{path} on {shell.name} has SHA-256 {found}, and the stack says {expected}"
 
 
-def send(shell: Shell, wanted: Props, path: str, *, timeout_s: float = UPLOAD_S) -> None:
+def send(
+    shell: Shell, wanted: Props, path: str, *, mode: int = 0o644, timeout_s: float = UPLOAD_S
+) -> None:
     """Upload a medium to ``path``.
 
     Raises:
         DriverError: what arrived is not what the stack names.
     """
-    shell.put(Path(wanted["path"]), path, timeout_s=timeout_s)
+    shell.put(Path(wanted["path"]), path, mode=mode, timeout_s=timeout_s)
     if wrong := wrong_sum(shell, wanted, path, timeout_s=timeout_s):
         raise DriverError(
             f"{wrong}: {wanted['path']} is damaged or another file; get it again, or correct "

@@ -19,6 +19,7 @@ from components.spec.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from components.spec.allow import Allowed
     from components.spec.lab import LabSpec
 
 SAMPLE_BYTES, SAMPLE_DIGITS = 1 << 20, 8
@@ -26,14 +27,18 @@ Memo = dict[str, list[int | str]]
 """Size in bytes, time of change in nanoseconds, SHA-256, by path."""
 
 
-def wrong(spec: LabSpec, memo: Path) -> list[Problem]:
-    """Return a problem for each file whose SHA-256 is not the one given; remember sums in ``memo``."""
+def wrong(spec: LabSpec, memo: Path, allowed: Allowed | None = None) -> list[Problem]:
+    """Return a problem for each file whose SHA-256 is not the one given; remember sums in ``memo``.
+
+    What may not be named (``allowed``; None: everything may) is not read.
+    """
     given = {
         f"lab.{group}.{name}": medium
         for group in ("media", "templates")
         for name, medium in getattr(spec, group).items()
         # One that is not there is told by `load`, but in a preview.
         if medium.sha256 is not None and there(medium.path)
+        if not (allowed and allowed.file(medium.path))
     }
     actual = sha256((Path(medium.path) for medium in given.values()), memo)
     return [

@@ -255,7 +255,7 @@ def test_a_medium_that_is_cut_short_says_how_much_of_it_there_is(
         (b"<!DOCTYPE html><html>", "a web page"),
         (b"\x1f\x8b\x08" + bytes(100), "a gzip archive"),
         (bytes(510) + b"\x55\xaa" + bytes(1 << 20), "a disk image of 1.0 MB"),
-        (b"hello world" * 9, "begin with 68 65 6c 6c"),
+        (b"hello world" * 9, "no ISO: 0.0 MB of something else"),
         (bytes(16 * 2048) + b"\x01CD001" + bytes(10), "no ISO"),
     ],
 )
