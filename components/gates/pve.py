@@ -162,6 +162,80 @@ class PveNetworkGate(BorderResource, module="nestlab", name="PveNetworkGate"):
         super().__init__(PveNetworkProvider(), name, props, opts)
 
 
+class _Storage(TypedDict):
+    name: str
+    api: Api
+    node: str
+    storage: str
+    content: str
+    ours: bool
+    takes: str | None
+
+
+class PveStorageProvider(_PveGate):
+    """Sees to it that a storage takes a kind of content."""
+
+    shape = _Storage
+    inputs = ("name", "api", "node", "storage", "content", "ours")
+    moves = ("node", "storage", "content")
+
+    @override
+    def seen(self, pve: Pve, props: Props) -> Seen:
+        storage, content = props["storage"], props["content"]
+        takes = content in _contents(pve, props)
+        return Seen(ok=takes, text=f"storage {storage} takes {'' if takes else 'no '}{content}")
+
+    @override
+    def mend(self, olds: Props, news: Props) -> Props:
+        pve, storage, content = Pve(news["api"]), news["storage"], news["content"]
+        has = _contents(pve, news)
+        if content not in has:
+            if not news["ours"]:
+                raise PveError(
+                    f"storage {storage} of node {news['node']} does not take content {content}: "
+                    f"`pvesm set {storage} --content {','.join([*has, content])}` there"
+                )
+            pve.put(f"storage/{storage}", content=",".join([*has, content]))
+        return {**news, "takes": content}
+
+
+def _contents(pve: Pve, props: Props) -> list[str]:
+    told = pve.get(f"nodes/{props['node']}/storage/{props['storage']}/status").get("content")
+    return [each for each in str(told or "").split(",") if each]
+
+
+class PveStorage(BorderResource, module="nestlab", name="PveStorage"):
+    """A storage of a node that takes ``content``: made so where the node is ``ours``, else it has to.
+
+    ``local`` takes no disk images (``import``) where it was made by an installer before 9.0.7.
+    """
+
+    takes: pulumi.Output[str]
+    """The content, known once it is taken."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        api: pulumi.Input[Api],
+        node: pulumi.Input[str],
+        storage: str,
+        content: str,
+        ours: bool,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "name": name,
+            "api": api,
+            "node": node,
+            "storage": storage,
+            "content": content,
+            "ours": ours,
+            "takes": None,
+        }
+        super().__init__(PveStorageProvider(), name, props, opts)
+
+
 class _Slot(TypedDict):
     name: str
     api: Api

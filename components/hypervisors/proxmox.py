@@ -17,7 +17,7 @@ import pulumi_proxmoxve as px
 
 from components.gates.api import MARK
 from components.gates.probes import proxmox as probe
-from components.gates.pve import PveGuestGate, PveNetworkGate, PveSlot, PveTemplate
+from components.gates.pve import PveGuestGate, PveNetworkGate, PveSlot, PveStorage, PveTemplate
 from components.hypervisors import cluster, installed
 from components.hypervisors.domain import fingerprint, machine_facts
 from components.hypervisors.handle import (
@@ -33,7 +33,7 @@ from components.hypervisors.handle import (
     bound,
 )
 from components.hypervisors.installed import Recipe
-from components.spec import sums
+from components.spec import files, sums
 from components.spec.hosts.proxmox import ProxmoxHost
 from components.spec.images import QCOW2_MARK
 
@@ -58,6 +58,15 @@ FILES = "local"
 """Storage of a node that holds ISOs and templates, as its installer makes it."""
 DISKS = "local-lvm"
 """Storage of a node that holds disks, likewise (R124)."""
+IMPORT = "import"
+"""Content of a storage: disk images that guests are made from."""
+ENDINGS = {"qcow2": ".qcow2", "raw": ".raw", "vmdk": ".vmdk"}
+PACKED = {
+    b"\x1f\x8b": ".tar.gz",
+    b"\xfd7zXZ": ".tar.xz",
+    b"BZh": ".tar.bz2",
+    b"(\xb5/\xfd": ".tar.zst",
+}
 UPLINK = "vmbr0"
 GUEST = "guest"
 """Kind of what is no hypervisor, whatever component made it."""
@@ -113,9 +122,12 @@ class ProxmoxPlace:
     """Whether guests made from an image share its disk, which not every storage can."""
     web: str = ""
     """Its web interface, https://HOST:PORT; empty where none is known."""
+    ours: bool = False
+    """Whether the lab made the node, and so may set it up."""
     inside: Inside | None = None
     queue: BootQueue = field(init=False)
     _media: dict[str, px.FileLegacy] = field(default_factory=dict)
+    _imports: PveStorage | None = None
     _templates: dict[str, _Template] = field(default_factory=dict)
     _vmids: dict[str, int] = field(init=False)
 
@@ -168,7 +180,7 @@ class ProxmoxPlace:
         if name not in self._media:
             if isinstance(path, Path):
                 # The provider does not notice that a file of the same name is another one.
-                ending = f"-{sums.sample(path)}{''.join(path.suffixes[-2:]) or '.iso'}"
+                ending = f"-{sums.sample(path)}{uploaded(path, content)}"
             self._media[name] = px.FileLegacy(
                 f"{self.name}-{name}",
                 node_name=self.node,
@@ -180,9 +192,27 @@ class ProxmoxPlace:
                     file_name=f"{self.lab.plan.name}-{name}{ending}",
                 ),
                 overwrite=True,
-                opts=self.options(self.owner, delete_before_replace=True),
+                opts=self.options(
+                    self.owner,
+                    depends_on=[self._importing()] if content == IMPORT else [],
+                    delete_before_replace=True,
+                ),
             )
         return self._media[name]
+
+    def _importing(self) -> PveStorage:
+        """Return what makes the storage of files take disk images; somebody's cluster has to by itself."""
+        if self._imports is None:
+            self._imports = PveStorage(
+                f"{self.name}-imports",
+                api=self.api,
+                node=self.node,
+                storage=self.files,
+                content=IMPORT,
+                ours=self.ours,
+                opts=self.bound(self.owner),
+            )
+        return self._imports
 
     def guest(
         self,
@@ -321,7 +351,7 @@ class ProxmoxPlace:
         name = f"{self.name}-template-{key}"
         vmid = number(self.lab.plan.name, self.plan, f"template/{key}", set(self._vmids.values()))
         self._vmids[f"template/{key}"] = vmid
-        medium, gib = self.medium(image, "import"), self._gib(image)
+        medium, gib = self.medium(image, IMPORT), self._gib(image)
         owner = self._own("template", name)
         slot = self._slot(name, "qemu", vmid, owner, self.owner)
         made = px.VmLegacy(
@@ -559,6 +589,23 @@ def virtual_gib(image: Path) -> int:
     return max(1, -(-size // GIB))
 
 
+def uploaded(path: Path, content: str) -> str:
+    """Return the ending that a file is uploaded with, by what is in it.
+
+    Proxmox VE refuses others, in whatever case, and takes it for what a disk image is: a
+    ``noble-server-cloudimg-amd64.img`` is a qcow2 (PVE/Storage.pm, ``UPLOAD_IMPORT_EXT_RE_1``).
+    """
+    if content == "iso":
+        return ".iso"
+    if not files.there(path):  # in a preview
+        return ".qcow2" if content == IMPORT else ".tar.xz"
+    if content == IMPORT:
+        return ENDINGS.get(files.glance(str(path)).form, ".raw")
+    with files.opened(path) as stream:
+        head = stream.read(8)
+    return next((end for mark, end in PACKED.items() if head.startswith(mark)), ".tar")
+
+
 def _described(owner: pulumi.Output[str]) -> pulumi.Output[str]:
     return owner.apply(lambda value: MARK.format(owner=value))
 
@@ -627,6 +674,7 @@ def install(
         cores=plan.cores,
         kvm=spec.kvm,
         web=f"https://{plan.address}:{PORT}",
+        ours=True,
         inside=opened.inside,
     )
     return opened.made(

@@ -98,6 +98,7 @@ def pve() -> Iterator[Pve]:
     """A Proxmox VE of one node, ``pve1``, with nothing on it."""
     _shares_loopback()
     with Pve() as running:
+        running.takes("import")
         yield running
 
 

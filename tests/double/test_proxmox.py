@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from tests.support import inner
+from tests.support import images, inner
 from tests.support.pve import Pve
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ PLACE = """
 import pulumi_proxmoxve as px
 from components.hypervisors.proxmox import ProxmoxPlace
 del common["target"]
-place = ProxmoxPlace(name="x", node="pve1", kvm=spec.hypervisors["x"].kvm, api=target, target={{"kind": "local"}},
+place = ProxmoxPlace(name="x", node="pve1", ours=True, kvm=spec.hypervisors["x"].kvm, api=target, target={{"kind": "local"}},
     provider=px.Provider("x-proxmox", endpoint=target["url"].apply(lambda url: url + "/"),
         username="root@pam", password=target["password"], insecure=True), **common)
 """
@@ -36,18 +36,20 @@ place = ProxmoxPlace(name="x", node="pve1", kvm=spec.hypervisors["x"].kvm, api=t
 
 @pytest.fixture
 def pve() -> Iterator[Pve]:
+    """A node as the installer of 8.4 leaves it: its storage of files takes no disk images."""
     with Pve() as running:
         yield running
 
 
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
-    """A folder with an ISO, a disk image and a template, as small as they can be."""
-    (tmp_path / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
-    (tmp_path / "disk.qcow2").write_bytes(
-        b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(16) + (1 << 30).to_bytes(8, "big") + bytes(4096)
-    )
-    with tarfile.open(tmp_path / "box.tar.gz", "w:gz"):
+    """A folder with an ISO, a disk image and a template, as small as they can be.
+
+    They are called as others call theirs: Ubuntu's cloud image, for one, is a qcow2 that ends in .img.
+    """
+    (tmp_path / "live.ISO").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
+    (tmp_path / "disk-cloudimg.img").write_bytes(images.qcow2())
+    with tarfile.open(tmp_path / "box.tgz", "w:gz"):
         pass
     return tmp_path
 
@@ -71,11 +73,11 @@ def lab(**inside: Any) -> dict[str, Any]:
         "proxmox",
         contents | inside,
         media={
-            "installer": {"path": "live.iso"},
-            "live": {"path": "live.iso"},
-            "disk": {"path": "disk.qcow2"},
+            "installer": {"path": "live.ISO"},
+            "live": {"path": "live.ISO"},
+            "disk": {"path": "disk-cloudimg.img"},
         },
-        templates={"box": {"path": "box.tar.gz"}},
+        templates={"box": {"path": "box.tgz"}},
     )
 
 
@@ -98,6 +100,16 @@ def settings(pve: Pve, number: int) -> dict[str, list[str]]:
     config = pve.config(number).items()
     own = {"meta", "vmgenid", "digest"}
     return {key: sorted(str(value).strip().split(",")) for key, value in config if key not in own}
+
+
+def contents(pve: Pve) -> set[str]:
+    """What the node's storage of files takes."""
+    return set(pve.within(lambda api: str(api.storages["local"]["content"])).split(","))
+
+
+def endings(pve: Pve) -> list[str]:
+    """What the names of the uploaded files end with."""
+    return sorted(name.partition(".")[2] for name in pve.files())
 
 
 def cloned(pve: Pve) -> list[tuple[int, str]]:
@@ -134,10 +146,10 @@ def test_a_lab_in_a_proxmox_lives_through_everything(
     template = at["lab-template-disk-scsi"]
     assert pve.vms()[template] == "template"
     assert cloned(pve) == [(template, "0")], "linked: it shares its image's disk"
-    assert "ip=10.78.0." in box["net0"]
-    assert box["unprivileged"] == 1
-    assert "27 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
-    assert "27 unchanged" in project.pulumi("refresh", "--yes", "--skip-preview")
+    assert ("import" in contents(pve), endings(pve)) == (True, ["iso", "qcow2", "tar.gz"])
+    assert ("ip=10.78.0." in box["net0"], box["unprivileged"]) == (True, 1)
+    assert "28 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
+    assert "28 unchanged" in project.pulumi("refresh", "--yes", "--skip-preview")
 
     # Switched off by hand: preview says which, and what `up` does about it.
     pve.stop(at["live"])
@@ -159,7 +171,7 @@ def test_a_lab_in_a_proxmox_lives_through_everything(
     assert cloned(pve) == [(template, "0")] * 2
     after = [settings(pve, at[name]) for name in ("web", "box", "lab-template-disk-scsi")]
     assert after == before
-    assert "27 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
+    assert "28 unchanged" in project.pulumi("up", "--yes", "--skip-preview")
 
     # An edit changes just that; the disk stays.
     disk = pve.config(at["web"])["scsi0"]

@@ -15,7 +15,7 @@ import pytest
 from components.spec.hosts.base import NodeSpec
 from components.spec.nodes import Totals, chosen
 from tests.double.test_proxmox import numbers, running, settings
-from tests.support import standins
+from tests.support import images, standins
 from tests.support.pve import Pve
 from toolchain import paths
 
@@ -45,6 +45,7 @@ NODES = {"pve1": ROOM | {"memory_mib": 512}, "pve2": ROOM, "pve3": ROOM}
 @pytest.fixture
 def cluster() -> Iterator[Pve]:
     with Pve(*NODES) as running:
+        running.takes("import")
         yield running
 
 
@@ -54,9 +55,7 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "root"
     folder.mkdir()
     (folder / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
-    (folder / "disk.qcow2").write_bytes(
-        b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(16) + (1 << 30).to_bytes(8, "big") + bytes(4096)
-    )
+    (folder / "disk.qcow2").write_bytes(images.qcow2())
     with tarfile.open(folder / "box.tar.gz", "w:gz"):
         pass
     return folder

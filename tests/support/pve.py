@@ -41,7 +41,14 @@ NETWORK = re.compile(r"net\d+")
 HOTPLUG = re.compile(r"(net|scsi|virtio)\d+")
 """What is plugged into a running machine, and out of it, at once."""
 QCOW2 = b"QFI\xfb"
-UPLOADS = ("iso", "vztmpl", "import")
+UPLOADS = {
+    "iso": r"[^/]+\.(?i:iso|img)",
+    "vztmpl": r"[^/]+\.tar\.(gz|xz|zst|bz2)",
+    "import": r"[a-zA-Z0-9\-.+=_]+\.(ova|qcow2|raw|vmdk)",
+}
+"""Names that may be uploaded, by content: PVE/API2/Storage/Status.pm and PVE/Storage.pm of 8.4."""
+LOCAL = "iso,vztmpl,backup"
+"""What the storage `local` holds as the installer makes it; since its 9.0.7 (PVE 9.0) `import` too."""
 TEMPLATES = (
     "alpine-3.22-default_20250617_amd64.tar.xz",
     "debian-12-standard_12.12-1_amd64.tar.zst",
@@ -68,7 +75,7 @@ class _Api(FakePve):  # type: ignore[misc]  # fakepve has no types
     def __init__(self, user: str, password: str, nodes: Iterable[str]) -> None:
         super().__init__(user, password, host=HOST, port=0)
         self.nodes = {name: {"online": True} for name in nodes}
-        self.storages["local"]["content"] = ",".join((*UPLOADS, "backup", "snippets"))
+        self.storages["local"]["content"] = LOCAL
         self.kvm = True
         self.digests: dict[str, str] = {}
         """SHA-256 of each file that was uploaded, by volume."""
@@ -195,6 +202,10 @@ class _Api(FakePve):  # type: ignore[misc]  # fakepve has no types
             raise PveError(400, "Parameter verification failed.", {"content": "value not allowed"})
         if content not in store["content"].split(","):
             raise PveError(500, f"storage '{name}' does not support '{content}' content")
+        if not re.fullmatch(UPLOADS[content], filename):
+            raise PveError(
+                400, "Parameter verification failed.", {"filename": "wrong file extension"}
+            )
         volume = f"{name}:{content}/{filename}"
 
         async def body() -> None:
@@ -499,6 +510,15 @@ class Pve:
             for key in options:
                 guest.config.pop(key, None)
             guest.config.update(told)
+
+        self.within(change)
+
+    def takes(self, content: str, storage: str = "local") -> None:
+        """Have a storage take another content, such as ``import``."""
+
+        def change(api: _Api) -> None:
+            store = api.storages[storage]
+            store["content"] = ",".join(sorted({*store["content"].split(","), content}))
 
         self.within(change)
 

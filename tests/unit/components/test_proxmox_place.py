@@ -12,9 +12,10 @@ import pulumi
 import pytest
 
 from components import hypervisors, lab
-from components.hypervisors.proxmox import CLUSTER_VMIDS, VMIDS, virtual_gib, vmids
+from components.hypervisors.proxmox import CLUSTER_VMIDS, VMIDS, uploaded, virtual_gib, vmids
 from components.spec import SpecError, load, plan
 from components.spec.hosts import HOSTS
+from tests.support import images
 from tests.support.engine import deploy
 from tests.unit.components.labs import IDENTITY, PRIVATE, ROOT, answers, up
 
@@ -116,7 +117,7 @@ def test_guests_of_one_image_share_a_template_for_each_bus(engine: Recorder) -> 
         "host-template-debian-virtio-vm",
     }
     scsi = templates["host-template-debian-scsi-vm"]
-    assert scsi.inputs["disks"][0]["importFrom"] == "local:x/lab-medium-debian-00000000.img"
+    assert scsi.inputs["disks"][0]["importFrom"] == "local:x/lab-medium-debian-00000000.qcow2"
     assert scsi.inputs["description"].startswith("nestlab ")
     for name in ("web", "app"):
         made = engine.named(f"{name}-vm")
@@ -137,6 +138,34 @@ def test_storages_uplink_and_clones_are_those_of_the_stack() -> None:
     assert engine.named("out-gate").inputs["bridge"] == "vmbr7"
     assert engine.named("web-vm").inputs["clone"]["full"] is True
     assert engine.named("web-gate").inputs["again"]["linked"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "data", "ending"),
+    [
+        ("noble-server-cloudimg-amd64.img", "import", images.qcow2(), ".qcow2"),
+        ("disk.QCOW2", "import", images.qcow2(), ".qcow2"),
+        ("disk.qcow2", "import", images.raw(), ".raw"),
+        ("disk.bin", "import", bytes(4096), ".raw"),
+        ("live.ISO", "iso", images.iso(), ".iso"),
+        ("box.tgz", "vztmpl", b"\x1f\x8b" + bytes(64), ".tar.gz"),
+        ("box.tar.gz", "vztmpl", b"\xfd7zXZ\0" + bytes(64), ".tar.xz"),
+        ("box", "vztmpl", b"(\xb5/\xfd" + bytes(64), ".tar.zst"),
+        ("box.tbz", "vztmpl", b"BZh9" + bytes(64), ".tar.bz2"),
+        ("box.tar", "vztmpl", bytes(257) + b"ustar", ".tar"),
+    ],
+)
+def test_a_file_is_uploaded_with_the_ending_of_what_is_in_it(
+    name: str, content: str, data: bytes, ending: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert uploaded(tmp_path / name, content) == ending
+
+
+def test_files_that_are_not_there_in_a_preview_get_an_ending_that_is_taken(tmp_path: Path) -> None:
+    assert uploaded(tmp_path / "a.img", "import") == ".qcow2"
+    assert uploaded(tmp_path / "a", "vztmpl") == ".tar.xz"
+    assert uploaded(tmp_path / "a", "iso") == ".iso"
 
 
 def test_numbers_come_from_a_wide_range_on_a_cluster_and_a_small_one_inside() -> None:

@@ -21,6 +21,7 @@ from components.gates.pve import (
     PveGuestProvider,
     PveNetworkProvider,
     PveSlotProvider,
+    PveStorageProvider,
     PveTemplateProvider,
 )
 from components.remote import pve as remote
@@ -56,6 +57,8 @@ class Cluster:
         self.guests: dict[int, Props] = {}
         """By number: node, type, status, config."""
         self.bridges: dict[str, Props] = {"vmbr0": {"active": 1}}
+        self.contents = {"local": "iso,vztmpl,backup"}
+        """What each storage takes."""
         self.calls = 0
         self.fails_at = -1
         self.failure: Callable[[], Exception] = lambda: PveError("500 Internal Server Error")
@@ -95,6 +98,8 @@ class Cluster:
                 ]
             if path.endswith("/network"):
                 return [{"iface": name, **it} for name, it in self.bridges.items()]
+            if "/storage/" in path:
+                return {"content": self.contents[path.split("/")[3]]}
             found = self._get(path)
         if found is None:
             raise PveError(f"{path} does not exist")
@@ -159,6 +164,9 @@ class Cluster:
                 return None
             if "/network/" in path:
                 self.bridges[path.rpartition("/")[2]] |= params
+                return None
+            if path.startswith("storage/"):
+                self.contents[path.partition("/")[2]] = params["content"]
                 return None
             _, _, vmid, what = self._at(path)
             if what == "resize":
@@ -254,6 +262,40 @@ def of_template(**other: Any) -> Props:
 
 def changes(provider: Any, olds: Props, news: Props | None = None) -> bool:
     return bool(provider.diff("", olds, news or olds).changes)
+
+
+# Storages ---------------------------------------------------------------------------------------
+
+
+def of_storage(**other: Any) -> Props:
+    plain = {"name": "one-imports", "api": API, "node": "pve1", "storage": "local"}
+    return plain | {"content": "import", "ours": True} | other
+
+
+def test_a_nodes_storage_is_made_to_take_disk_images_beside_what_it_takes(cluster: Cluster) -> None:
+    outs = PveStorageProvider().create(of_storage()).outs or {}
+    assert outs["takes"] == "import"
+    assert cluster.contents == {"local": "iso,vztmpl,backup,import"}
+    assert not changes(PveStorageProvider(), outs)
+    cluster.contents["local"] = "import,iso"
+    assert not changes(PveStorageProvider(), outs)
+    cluster.contents["local"] = "vztmpl"
+    assert changes(PveStorageProvider(), outs)
+    PveStorageProvider().update("", outs, outs)
+    assert cluster.contents == {"local": "vztmpl,import"}
+    PveStorageProvider().delete("", outs)
+    assert cluster.contents == {"local": "vztmpl,import"}
+
+
+def test_somebody_elses_storage_is_not_changed_and_what_to_do_is_said(cluster: Cluster) -> None:
+    told = (
+        r"does not take content import: `pvesm set local --content iso,vztmpl,backup,import` there"
+    )
+    with pytest.raises(PveError, match=told):
+        PveStorageProvider().create(of_storage(ours=False))
+    cluster.contents["local"] = "iso,import"
+    assert (PveStorageProvider().create(of_storage(ours=False)).outs or {})["takes"] == "import"
+    assert cluster.contents["local"] == "iso,import"
 
 
 # Bridges ----------------------------------------------------------------------------------------
