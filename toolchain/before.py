@@ -9,12 +9,13 @@ Started for each deployment, without the packages of the environment: what it im
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import sys
 from typing import TYPE_CHECKING
 
-from toolchain import cache, paths, state, ui
+from toolchain import cache, paths, providers, state, ui
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,19 @@ def main(argv: list[str]) -> int:
     if not _has(words, "--config-file") and "PULUMI_OPTION_CONFIG_FILE" not in os.environ:
         print(copy(stack))
     backend = state.folder()
+    if backend and (file := state.file_of(stack, backend)):
+        _refuse_foreign(file)
     return PUT_RIGHT if backend and left_behind(stack, backend) else 0
+
+
+def _refuse_foreign(file: Path) -> None:
+    # Another engine's host would run them.
+    raw = file.read_bytes()
+    if providers.foreign(gzip.decompress(raw) if raw[:2] == state.GZIP else raw):
+        raise ui.Problem(
+            f"{file} holds programs that nestlab did not put there: a state from somebody else may do anything"
+            " at the next command.\nGet the state from whom you trust, or remove it (`pulumi stack rm --force`)."
+        )
 
 
 def _has(words: Sequence[str], *options: str) -> bool:

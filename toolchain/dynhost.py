@@ -3,7 +3,7 @@
 It serves the same dynamic providers as the official one, which hides its server behind an import
 that never returns. It differs in four ways: long waits do not starve each other, the engine's
 wish to stop reaches them (`components.remote.interrupt`), a failure is told in its own words, and
-it ends when its engine is gone.
+it ends when its engine is gone. And it runs no code that comes out of a state (`toolchain.providers`).
 
 What it leaves out: schemas, functions and listing, which dynamic providers do not have.
 """
@@ -15,8 +15,8 @@ What it leaves out: schemas, functions and listing, which dynamic providers do n
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
+import importlib.util
 import os
 import sys
 import threading
@@ -26,17 +26,15 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-import dill
 import grpc
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi import RunError, dynamic
 from pulumi.runtime import Settings, configure, proto, rpc
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
-from pulumi.runtime._serialization import _deserialize
 from pulumi.runtime.proto import ResourceProviderServicer, provider_pb2_grpc
 
 from components.remote.interrupt import CANCELLED
-from toolchain import lifeline
+from toolchain import lifeline, paths, providers
 
 PROVIDER = "__provider"
 """The property that holds the pickled provider."""
@@ -159,11 +157,48 @@ class Host(ResourceProviderServicer):
         # One at a time: a provider is loaded and configured once, and later calls share it.
         with self.loading:
             if pickled not in self.providers:
-                provider = _deserialize(lambda: dill.loads(base64.b64decode(pickled)))  # noqa: S301 - our own program pickled it
+                provider = _provider_of(pickled)
                 config = dynamic.Config(self.config, os.environ.get("PULUMI_PROJECT", "project"))
                 provider.configure(dynamic.ConfigureRequest(config))
                 self.providers[pickled] = provider
             return self.providers[pickled]
+
+
+def _provider_of(pickled: object) -> dynamic.ResourceProvider:
+    """Return the provider that ``pickled`` names, which a module of the project defines.
+
+    Raises:
+        RunError: it is something else.
+    """
+    refusal = RunError(
+        "the state carries a provider that is no class of this project's own modules, so it is not run: a"
+        " provider may hold any program. If the state is yours, define the provider in a module beside the"
+        " program; if it came from somebody else, do not use it"
+    )
+    try:
+        module, name = providers.named(str(pickled))
+    except providers.Foreign:
+        raise refusal from None
+    try:
+        made = getattr(importlib.import_module(module), name, None) if _is_ours(module) else None
+    except ImportError:
+        raise refusal from None
+    if not isinstance(made, type) or not issubclass(made, dynamic.ResourceProvider):
+        raise refusal
+    return made.__new__(made)
+
+
+def _is_ours(module: str) -> bool:
+    """Whether ``module`` lies in the program's folder; of nestlab's own only components count."""
+    top, here = module.partition(".")[0], Path.cwd()
+    found = None if top == "__main__" else importlib.util.find_spec(top)
+    if found is None or (here == paths.ROOT and top != "components"):
+        return False
+    places = [
+        Path(each) for each in (found.origin, *(found.submodule_search_locations or [])) if each
+    ]
+    # Python's own have words there, such as "frozen".
+    return any(each.is_absolute() and each.resolve().is_relative_to(here) for each in places)
 
 
 def _properties(outs: dict[str, Any] | None, given: dict[str, Any]) -> Any:

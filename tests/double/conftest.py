@@ -35,8 +35,11 @@ class Project:
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
 
-    def write(self, program: str) -> None:
+    def write(self, program: str, providers: str = "") -> None:
+        """Write the program, and beside it ``providers.py``: none that a program defines itself is run."""
         (self.folder / "__main__.py").write_text(program)
+        if providers:
+            (self.folder / "providers.py").write_text(f"from pulumi import dynamic\n{providers}")
 
     @contextmanager
     def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:

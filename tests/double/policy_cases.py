@@ -47,13 +47,16 @@ SECRET_KEY = "4dabf18193072939515e22adb298388d"
 SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"
 PACKAGES = {"libvirt": "0.5.4", "proxmoxve": "8.3.0", "vsphere": "4.17.0"}
 
+LATER = """
+class Later(dynamic.ResourceProvider):
+    def create(self, props):
+        return dynamic.CreateResult("later", {**props, "value": "qemu:///system"})
+"""
 PROGRAM = '''
 import json, pathlib, pulumi
 from pulumi import dynamic
 
-class Later(dynamic.ResourceProvider):
-    def create(self, props):
-        return dynamic.CreateResult("later", {**props, "value": "qemu:///system"})
+from providers import Later
 
 class Value(dynamic.Resource):
     value: pulumi.Output[str]

@@ -5,16 +5,20 @@ A failure here means that students' programs end without their message, or leave
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import pickle
 import signal
 import subprocess
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc
+from typing_extensions import override
 
 from tests.double.conftest import children, eventually
 from toolchain import environment, golang, paths, pins
@@ -196,19 +200,21 @@ pulumi.export("size", File("kept", {str(path)!r}, {text!r}).size)
 def test_a_failing_dynamic_resource_says_why(
     project: Project, raised: str, shown: str, traced: bool
 ) -> None:
-    said = project.up(
-        f"""
+    provider = f"""
 import pulumi
-from pulumi import dynamic
 class Fails(dynamic.ResourceProvider):
     def create(self, props):
         raise {raised}
+"""
+    program = """
+from pulumi import dynamic
+from providers import Fails
 class Failing(dynamic.Resource):
     pass
-Failing(Fails(), "fails", {{}})
-""",
-        fails=True,
-    )
+Failing(Fails(), "fails", {})
+"""
+    project.write(program, provider)
+    said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
     diagnostics = said.split("Diagnostics:")[1]
     assert diagnostics.count(shown) == 1
     assert ("Traceback" in diagnostics) is traced
@@ -218,9 +224,8 @@ Failing(Fails(), "fails", {{}})
 
 def test_many_long_waits_do_not_starve_each_other(project: Project, tmp_path: Path) -> None:
     # Each wait ends only once all are under way: with few threads none would.
-    program = f"""
+    provider = f"""
 import pathlib, time
-from pulumi import dynamic
 class Meets(dynamic.ResourceProvider):
     def create(self, props):
         folder = pathlib.Path({str(tmp_path / "met")!r})
@@ -232,12 +237,66 @@ class Meets(dynamic.ResourceProvider):
                 raise TimeoutError("the others never came")
             time.sleep(0.05)
         return dynamic.CreateResult(props["me"], props)
+"""
+    program = """
+from pulumi import dynamic
+from providers import Meets
 class Meeting(dynamic.Resource):
     pass
 for number in range(12):
-    Meeting(Meets(), f"m{{number}}", {{"me": str(number)}})
+    Meeting(Meets(), f"m{number}", {"me": str(number)})
 """
+    project.write(program, provider)
     assert "13 created" in project.up(program, "--parallel", "16")
+
+
+STRANGE = """
+import pulumi
+from pulumi import dynamic
+class Harmful(dynamic.ResourceProvider):
+    def create(self, props):
+        open({sign!r}, "w").close()
+        return dynamic.CreateResult("x", props)
+    def delete(self, id, props):
+        open({sign!r}, "w").close()
+class Strange(dynamic.Resource):
+    pass
+Strange(Harmful(), "strange", {{}})
+"""
+
+
+def test_no_code_that_comes_out_of_a_state_is_run(project: Project, tmp_path: Path) -> None:
+    """Pulumi's own host would run it; a program's own class is kept in the state as a whole."""
+    sign = tmp_path / "ran"
+    said = project.up(STRANGE.format(sign=str(sign)), fails=True)
+    assert "no class of this project's own modules" in said
+    assert not sign.exists()
+    # A state from somebody else, as the official host would have left it.
+    (project.folder / "files.py").write_text(FILES)
+    project.up(f"from files import File\nFile('kept', {str(tmp_path / 'kept')!r}, 'one')\n")
+    state = json.loads(project.pulumi("stack", "export"))
+    [kept] = [one for one in state["deployment"]["resources"] if one["urn"].endswith("::kept")]
+    for properties in (kept["inputs"], kept["outputs"]):
+        properties["__provider"] = base64.b64encode(
+            pickle.dumps(Opens(str(sign)), protocol=4)
+        ).decode()
+    (project.folder / "state.json").write_text(json.dumps(state))
+    project.pulumi("stack", "import", "--file", "state.json")
+    for command in ("refresh", "destroy"):
+        said = project.pulumi(command, "--yes", "--skip-preview", fails=True)
+        assert "no class of this project's own modules" in said
+        assert not sign.exists()
+
+
+class Opens:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
 
 
 @pytest.fixture
@@ -322,11 +381,12 @@ def test_a_proxy_of_the_users_is_not_asked_for_the_way_to_the_engine(
     project.variables["no_grpc_proxy"] = "elsewhere.example"
     project.write(
         "from pulumi import dynamic\n"
+        "from providers import Fine\n"
+        "class Made(dynamic.Resource): pass\n"
+        "Made(Fine(), 'made', {})\n",
         "class Fine(dynamic.ResourceProvider):\n"
         "    def create(self, props):\n"
-        "        return dynamic.CreateResult('fine', props)\n"
-        "class Made(dynamic.Resource): pass\n"
-        "Made(Fine(), 'made', {})\n"
+        "        return dynamic.CreateResult('fine', props)\n",
     )
     assert "2 created" in project.pulumi("up", "--yes", "--skip-preview")
 

@@ -70,7 +70,7 @@ def config(project: Project, every: list[Case]) -> tuple[str, ...]:
 
 def previewed(project: Project, every: list[Case], *, fails: bool) -> dict[str, set[str]]:
     (project.folder / "cases.json").write_text(policy_cases.program(every))
-    project.write(policy_cases.PROGRAM)
+    project.write(policy_cases.PROGRAM, policy_cases.LATER)
     said = project.pulumi("preview", *config(project, every), fails=fails)
     assert "can't run policy" not in said
     return by_case(said)
@@ -136,14 +136,17 @@ def test_a_state_with_encrypted_secrets_is_judged_as_well(
     assert missed <= hidden, "only what is in a secret can be missed"
 
 
+LATER = """
+class Later(dynamic.ResourceProvider):
+    def create(self, props):
+        return dynamic.CreateResult("later", {"uri": "qemu:///system"})
+"""
 PLAIN = '''
 import pulumi
 from pulumi import dynamic
 import pulumi_libvirt as libvirt
 
-class Later(dynamic.ResourceProvider):
-    def create(self, props):
-        return dynamic.CreateResult("later", {"uri": "qemu:///system"})
+from providers import Later
 
 class Address(dynamic.Resource):
     uri: pulumi.Output[str]
@@ -322,7 +325,7 @@ def test_plain_programs_are_judged_right(project: Project) -> None:
             case.replace("'it", f"'c{number:02}-it") + "\n"
             for number, (case, rule) in enumerate(CASES)
             if bool(rule) is breaks
-        ))  # fmt: skip
+        ), LATER)  # fmt: skip
         words = (*PACK, "--policy-pack-config", "levels.json")
         said = project.pulumi("preview", *words, fails=breaks)
         assert "hunter22" not in said
@@ -334,7 +337,7 @@ def test_plain_programs_are_judged_right(project: Project) -> None:
 
 
 def test_levels_and_settings_are_the_users(project: Project, tmp_path: Path) -> None:
-    project.write(PLAIN + "domain('it', 'proxmox', mode='custom', listen='0.0.0.0')\n")
+    project.write(PLAIN + "domain('it', 'proxmox', mode='custom', listen='0.0.0.0')\n", LATER)
     own = tmp_path / "levels.json"
 
     def levels(**given: Any) -> tuple[str, ...]:
@@ -352,7 +355,9 @@ def test_levels_and_settings_are_the_users(project: Project, tmp_path: Path) -> 
 
 
 def test_the_stack_itself_can_say_what_it_may(project: Project) -> None:
-    project.write(PLAIN + "libvirt.Network('it', mode='bridge', bridge='br0', opts=on_host)\n")
+    project.write(
+        PLAIN + "libvirt.Network('it', mode='bridge', bridge='br0', opts=on_host)\n", LATER
+    )
     project.pulumi("preview", *PACK, fails=True)
     project.pulumi("config", "set", "--path", "nestlab:bridges[0]", "br0")
     assert verdicts(project.pulumi("preview", *PACK)) == {}
