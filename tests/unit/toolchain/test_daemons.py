@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,6 @@ from toolchain.system import Result, System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 
 class Starts(System):
@@ -33,7 +33,8 @@ class Starts(System):
         if daemon:
             child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
             self.running.append(child)
-            self.masks[daemon] = f"{processes.umask(child.pid):03o}"
+            told = Path(f"/proc/{child.pid}/status").read_text().split("Umask:")[1]
+            self.masks[daemon] = told.split()[0]
         return Result(0)
 
     def listening(self, path: Path) -> int | None:
@@ -71,7 +72,7 @@ def test_daemons_write_what_their_helpers_can_read_whatever_the_umask(
 ) -> None:
     """dnsmasq is another user: it reads the reservations that libvirtd writes."""
     host.prepare(machine)
-    assert machine.masks == {"virtlogd": "022", "libvirtd": "022"}
+    assert machine.masks == {"virtlogd": "0022", "libvirtd": "0022"}
     mode = stat.S_IMODE(daemons.STATE.stat().st_mode)
     assert mode == 0o755, "who is no root reads in there whether libvirt is ours"
     assert stat.S_IMODE(daemons.RECORD.stat().st_mode) == 0o644
@@ -81,7 +82,8 @@ def test_daemons_write_what_their_helpers_can_read_whatever_the_umask(
 def test_every_socket_of_our_libvirtd_is_for_the_group_only(machine: Starts) -> None:
     host.prepare(machine)
     told = dict(
-        line.replace('"', "").split(" = ") for line in daemons.CONF.read_text().splitlines()
+        line.replace('"', "").split(" = ")
+        for line in (daemons.STATE / "libvirtd.conf").read_text().splitlines()
     )
     assert told["unix_sock_group"] == "libvirt"
     assert {told["unix_sock_ro_perms"], told["unix_sock_rw_perms"]} == {"0770"}
