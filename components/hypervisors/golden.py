@@ -14,7 +14,7 @@ from components.domain_xml import DiskProfile
 from components.hypervisors.access import access
 from components.hypervisors.domain import DirectBoot, Drive, fingerprint, machine_facts
 from components.hypervisors.handle import Inside, Opened
-from components.hypervisors.libvirt import PRIVATE
+from components.hypervisors.libvirt import PRIVATE, as_url
 from components.media import seed as script
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def system(
             name=f"{plan.domain_name}-golden-{part}",
             pool=host.pool.name,
             xml=PRIVATE,
-            source=of(lambda each: str(getattr(each.files, part))),
+            source=of(lambda each: as_url(str(getattr(each.files, part)))),
             format=form,
             opts=host.options(parent, ignore_changes=["xml"]),
         )

@@ -6,8 +6,10 @@ what, and what goes away with what.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 import pulumi
 import pulumi_libvirt as libvirt
@@ -181,7 +183,7 @@ class LibvirtPlace:
                 name=f"medium-{name}-{sums.sample(path)}.{suffix}",
                 pool=self.pool.name,
                 xml=PRIVATE,
-                source=str(path),
+                source=as_url(str(path)),
                 # Without a format the provider writes qcow2, and reads back what it finds.
                 format="iso" if iso else _format(path),
                 opts=self.options(self.owner, ignore_changes=["xml"]),
@@ -312,7 +314,7 @@ class LibvirtPlace:
             name=f"disc-{disc.name}.{'img' if disc.stick else 'iso'}",
             pool=self.pool.name,
             xml=PRIVATE,
-            source=disc.path,
+            source=pulumi.Output.from_input(disc.path).apply(as_url),
             format="raw" if disc.stick else "iso",
             opts=self.options(
                 self.owner if disc.shared else parent,
@@ -439,6 +441,15 @@ def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:
     nic = next(nic for nic in plan.nics if place.networks[nic.network].dhcp)
     network = place.networks[nic.network].libvirt_name
     return {"kind": "lease", "network": network, "mac": nic.mac, "address": nic.address or ""}
+
+
+def as_url(path: str) -> str:
+    """Return ``path`` as the provider takes it, who reads a URL (volume_image.go): ``#`` ends one.
+
+    What is usual in a path stays as it is: another text is another volume.
+    """
+    said = f"/{path.lstrip('/')}"
+    return re.sub(r"[%?#\x00-\x1f\x7f]", lambda found: quote(found[0]), said)
 
 
 def _format(image: Path) -> str:

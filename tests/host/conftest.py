@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 FOLDER = "a b+c&d#é%41'\"$HOME?"
+IPXE = "/usr/lib/ipxe/ipxe.iso"
+MEDIUM = "ipxe #1 100%41?.iso"
 SSH_CONFIG = """\
 Host *
   Port 1
@@ -50,6 +52,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     (home / ".ssh" / "config").write_text(SSH_CONFIG)
     own = {"HOME": str(home), "NESTLAB_CACHE": str(paths.cache())}
     made = Checkout.make(tmp_path_factory.mktemp("checkout") / FOLDER, SETTINGS | own)
+    made.edit(lambda lab: lab["media"]["ipxe"].update(path=shutil.copy2(IPXE, made.root / MEDIUM)))
     try:
         yield made
     finally:

@@ -12,6 +12,7 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from components import domain_xml
 from components.hypervisors.handle import BootQueue
 from components.hypervisors.kvm import KEYS
+from components.hypervisors.libvirt import as_url
 from components.remote.ownership import uuid_of
 from components.spec import NetworkSpec, load, plan
 from components.spec.networks import Mode
@@ -585,8 +587,12 @@ def test_objects_have_uuids_of_their_lab_by_name_outside_and_by_logical_name_ins
 
 
 def test_files_of_a_lab_are_closed_to_other_accounts_at_every_depth() -> None:
-    data = inner_guest()
-    for engine in (up(data), up({**data, "host": {"uri": "qemu+ssh://me@server/system"}})):
+    remote = {
+        **inner_guest(),
+        "networks": {"net": {"subnet": "10.77.0.0/24", "mode": "route"}},
+        "host": {"uri": "qemu+ssh://lab@server/system"},
+    }
+    for engine in (up(inner_guest()), up(remote), up(THREE)):
         volumes = engine.of_type("volume:Volume")
         assert volumes
         for one in volumes:
@@ -597,6 +603,23 @@ def test_files_of_a_lab_are_closed_to_other_accounts_at_every_depth() -> None:
                 "<mode>0710</mode><owner>0</owner><group>64055</group>"
                 in (pool.inputs["xml"]["xslt"])
             )
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/a/b c+d&e.iso", "/a/win#10.iso", "/a/100%41.iso", "/a/what?.iso", "//srv/é'.iso", "/a:b"],
+)
+def test_the_provider_reads_a_files_path_and_no_url(path: str) -> None:
+    """As Go's url.Parse does: what comes after ``#`` and ``?`` is no path, ``%41`` is an A."""
+    link = urlsplit(as_url(path))
+    assert (link.scheme, link.netloc, unquote(link.path)) == ("", "", path.replace("//", "/"))
+    assert as_url("/usr/lib/ipxe/it's [a] b+c&d.iso") == "/usr/lib/ipxe/it's [a] b+c&d.iso"
+
+
+def test_media_of_any_name_are_what_the_provider_uploads() -> None:
+    engine = up({**with_guest(), "media": {"ipxe": {"path": "/media/win#10 %41?.iso"}}})
+    source = engine.named("host-medium-ipxe").inputs["source"]
+    assert unquote(urlsplit(source).path) == "/media/win#10 %41?.iso"
 
 
 # Networks -------------------------------------------------------------------------------------
