@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,13 @@ def strangers() -> dict[str, str]:
     return {what: virsh(what, "--all", "--name") for what in ("list", "net-list", "pool-list")}
 
 
+def packet(checkout: Checkout) -> str:
+    """Send a packet from the container through the inner network; return what ping said of it."""
+    gateway = checkout.sheet()["box"]["address"].rpartition(".")[0] + ".1"
+    ping = ("ping", "-c1", "-W5", gateway)
+    return checkout.run("python3", "-m", "toolchain", "enter", "box", "--", *ping).said
+
+
 def test_preview_before_anything_exists_shows_both_layers(checkout: Checkout) -> None:
     done = checkout.make_target("toolchain")
     assert done.code == 0, done.said
@@ -73,18 +81,7 @@ def test_make_up_brings_a_guest_and_a_container_up_inside_a_nested_host(checkout
     assert address in leases, "the planned address was really leased"
     answer = checkout.run("python3", "-m", "toolchain", "enter", "box", "--", "cat", "/proc/1/comm")
     assert answer.said.strip() == "init", "the container answers a command"
-    ping = checkout.run(
-        "python3",
-        "-m",
-        "toolchain",
-        "enter",
-        "box",
-        "--",
-        "ping",
-        "-c1",
-        address.rpartition(".")[0] + ".1",
-    )
-    assert "1 packets received" in ping.said, "the container has its network"
+    assert "1 packets received" in packet(checkout), "the container has its network"
 
 
 def test_an_emulated_host_does_without_nested_paging(checkout: Checkout) -> None:
@@ -194,6 +191,7 @@ def test_harm_to_the_outer_layer_is_seen_in_preview_and_mended_by_up(
     checkout.up()
     assert checkout.inside("virsh", "-q", "list", "--name").said.split() == ["ipxe"]
     assert checkout.inside("lxc-info", "-n", "box", "-sH").said.strip() == "RUNNING"
+    assert "1 packets received" in packet(checkout), "mended is what carries packets"
     assert set(changes(checkout.up())) == {"unchanged"}
 
 
@@ -218,7 +216,36 @@ def test_harm_inside_the_nested_host_is_seen_in_preview_and_mended_by_up(
     assert checkout.inside("virsh", "-q", "list", "--name").said.split() == ["ipxe"]
     assert checkout.inside("virsh", "-q", "net-list", "--name").said.split() == ["inner"]
     assert checkout.inside("lxc-info", "-n", "box", "-sH").said.strip() == "RUNNING"
+    assert "1 packets received" in packet(checkout), "mended is what carries packets"
     assert set(changes(checkout.up())) == {"unchanged"}
+
+
+def test_connections_cut_in_the_middle_are_told_and_the_next_up_mends(checkout: Checkout) -> None:
+    """All of the nested host's SSH sessions end while a guest is being made in it."""
+    whole = checkout.settings.read_text()
+
+    def add(lab: dict[str, Any]) -> None:
+        guest = {"iso": "ipxe", "memory_mib": 128, "network": "inner", "ready": {"reset_s": 60}}
+        lab["hypervisors"]["kvm1"]["guests"]["cut"] = guest
+
+    checkout.edit(add)
+    output = checkout.root / "cut.log"
+    script = ". .nestlab/env.sh && exec pulumi up --yes --skip-preview --non-interactive"
+    running = checkout.start(["bash", "-c", script], output)
+    while b"kvm1-cut-domain creating" not in output.read_bytes() and running.poll() is None:
+        time.sleep(0.05)
+    # The session that does it ends with the others.
+    checkout.inside("sh", "-c", "busybox pkill -f '^sshd: .*@'")
+    code = running.wait(300)
+    said = output.read_text(errors="replace")
+    assert code == 0 or "kvm1" in said.partition("Diagnostics:")[2], said
+    assert "Traceback" not in said, said
+    checkout.up()
+    assert set(changes(checkout.up())) == {"unchanged"}
+    assert set(checkout.inside("virsh", "-q", "list", "--name").said.split()) == {"ipxe", "cut"}
+    assert "1 packets received" in packet(checkout)
+    checkout.settings.write_text(whole)
+    checkout.up()
 
 
 def test_a_third_inner_guest_changes_just_that(checkout: Checkout) -> None:
