@@ -161,8 +161,10 @@ def program(path: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     path.symlink_to(os.path.realpath(sys.executable))
     with subprocess.Popen([path, "-S", "-c", "import time; time.sleep(60)", *words]) as child:
         try:
-            # The kernel names it a moment after it says that it was started.
-            while processes.name(child.pid) != path.name[:15]:
+            # The kernel names it a moment after it says that it was started, and its words after that.
+            while processes.name(child.pid) != path.name[
+                :15
+            ] or "time.sleep" not in processes.command_line(child.pid):
                 time.sleep(0.001)
             yield child
         finally:
