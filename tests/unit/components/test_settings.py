@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -11,6 +14,8 @@ import yaml
 
 from components import settings
 from components.spec import GoldenImage
+from components.spec.allow import Allowed
+from tests.support import images
 from toolchain import paths
 
 if TYPE_CHECKING:
@@ -322,3 +327,77 @@ def test_a_password_is_read_as_a_secret_and_refused_in_clear(
 def test_a_stack_whose_keys_would_lie_in_another_folder_is_refused(stack: str, root: Path) -> None:
     with pytest.raises(pulumi.RunError, match="can't be called"):
         settings.load(NET, root, stack)
+
+
+# What a stack file of somebody else's asks for ---------------------------------------------------
+
+
+def test_what_may_not_be_named_is_neither_summed_nor_looked_into(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Allowed(root=str(root), strict=True)
+    secret = root.parent / "secret"
+    secret.write_bytes(images.raw())
+    digest = hashlib.sha256(images.raw()).hexdigest()
+    installed = {"kind": "proxmox", "iso": "m", "network": "net"}
+    for more in ({}, {"hypervisors": {"p": installed}}, {"guests": {"g": {"nosuch": 1}}}):
+        data = NET | {"media": {"m": {"path": str(secret), "sha256": "0" * 64}}} | more
+        data |= {"templates": {"t": {"path": str(secret), "sha256": "0" * 64}}}
+        monkeypatch.setattr(pathlib.Path, "open", refused := _Refused())
+        monkeypatch.setattr(os, "open", refused)
+        with pytest.raises(pulumi.RunError) as said:
+            settings.load(data, root, "mine", preview=True, allowed=own)
+        monkeypatch.undo()
+        assert digest not in str(said.value)
+        assert "the project's own files only" in str(said.value)
+
+
+class _Refused:
+    """Opens this project's facts, and fails the test for anything else of the root's neighbours."""
+
+    def __init__(self) -> None:
+        self._open, self._path_open = os.open, pathlib.Path.open
+
+    def __call__(self, path: Any, *words: Any, **more: Any) -> Any:
+        assert "secret" not in str(path), "it was opened"
+        how = self._path_open if isinstance(path, pathlib.Path) else self._open
+        return how(path, *words, **more)
+
+    def __get__(self, path: Any, _: Any) -> Any:
+        return self if path is None else lambda *words, **more: self(path, *words, **more)
+
+
+def test_a_sum_is_shown_of_files_that_everybody_reads_anyway(root: Path) -> None:
+    file = root / "disk.img"
+    file.write_bytes(images.raw())
+    digest = hashlib.sha256(images.raw()).hexdigest()
+    data = NET | {"media": {"m": {"path": "disk.img", "sha256": "0" * 64}}}
+    for mode, shown in ((0o644, True), (0o600, False)):
+        file.chmod(mode)
+        [line] = refusal(data, root)
+        assert "lab.media.m.sha256" in line
+        assert (digest in line) is shown, oct(mode)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / "pipe.iso")
+    data = NET | {
+        "media": {"m": {"path": "pipe.iso", "sha256": "0" * 64}},
+        "hypervisors": {"p": {"kind": "proxmox", "iso": "m", "network": "net"}},
+    }
+    assert any("it is a pipe" in line for line in refusal(data, root))
+
+
+def test_a_preview_needs_neither_media_nor_templates(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", told.append)
+    sums = {"sha256": "0" * 64}
+    data = KVM | {
+        "media": {"m": {"path": "not/there.iso"} | sums},
+        "templates": {"t": {"path": "not/there.tar.gz"} | sums},
+    }
+    settings.load(data, root, "mine", preview=True)
+    assert len(told) == 2
+    assert len(refusal(data, root)) == 2
