@@ -52,7 +52,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     (home / ".ssh" / "config").write_text(SSH_CONFIG)
     own = {"HOME": str(home), "NESTLAB_CACHE": str(paths.cache())}
     made = Checkout.make(tmp_path_factory.mktemp("checkout") / FOLDER, SETTINGS | own)
-    made.edit(lambda lab: lab["media"]["ipxe"].update(path=shutil.copy2(IPXE, made.root / MEDIUM)))
+    shutil.copy2(IPXE, made.root / MEDIUM)
+    made.edit(lambda lab: lab["media"]["ipxe"].update(path=MEDIUM))
     try:
         yield made
     finally:
