@@ -96,16 +96,15 @@ class Plain:
         made.xml = {"lab": lab, "base": golden["kernel"].removesuffix(".vmlinuz") + ".qcow2"}
         return made
 
+    @property
+    def options(self) -> list[str]:
+        """Of ssh and scp: the user's own settings must not change what is measured."""
+        known = f"UserKnownHostsFile={self.folder}/known_hosts"
+        return ["-F", "none", "-i", f"{self.folder}/id_ed25519", "-o", known, "-o", "BatchMode=yes"]
+
     def ssh(self, *command: str, stdin: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command on the nested host with the plain ssh client."""
-        options = [
-            "-i",
-            f"{self.folder}/id_ed25519",
-            "-o",
-            f"UserKnownHostsFile={self.folder}/known_hosts",
-        ]
-        options += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=2"]
-        argv = ["ssh", *options, f"root@{self.address}", *command]
+        argv = ["ssh", *self.options, "-o", "ConnectTimeout=2", f"root@{self.address}", *command]
         with (stdin or Path("/dev/null")).open() as handle:
             return subprocess.run(argv, stdin=handle, capture_output=True, text=True, check=False)
 
@@ -153,8 +152,7 @@ class Plain:
         """Copy a file into the nested host."""
         self.ssh(f"cat > {target}", stdin=source) if source.suffix == ".xml" else subprocess.run(
             [
-                *("scp", "-q", "-i", f"{self.folder}/id_ed25519"),
-                *("-o", f"UserKnownHostsFile={self.folder}/known_hosts", "-o", "BatchMode=yes"),
+                *("scp", "-q", *self.options),
                 *(str(source), f"root@{self.address}:{target}"),
             ],
             check=True,
