@@ -226,6 +226,7 @@ def main() -> None:
 
     lifeline.watch(end)
     lifeline.speak_by_lines()
+    lifeline.collect_again()
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Host(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -2,13 +2,14 @@
 
 The official one is a Go program that the Go module proxy does not have. This one runs programs in
 its own process and environment. The engine starts it twice for each command, the first time only
-to ask which plugins a program needs. So it answers that before pulumi is imported, which takes
-three quarters of its start; everything else waits for `toolchain.language`.
+to ask about it. So it answers that without pulumi, whose import takes three quarters of its start;
+the first question about a program begins that, and everything else waits for `toolchain.language`.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import threading
 from concurrent import futures
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from toolchain import lifeline
+from toolchain import lifeline, pins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,11 @@ EMPTY = {"Handshake", "GetRequiredPackages", "Cancel"}
 """Answered by an empty message, which is no bytes at all. No required packages: the SDKs name their
 plugin and its exact version with each resource. Cancel: the engine no longer takes resources, by
 which the program ends, and then interrupts this process."""
+ABOUT = {
+    "GetPluginInfo": (pins.PULUMI,),
+    "About": (sys.executable, platform.python_version()),
+}
+"""Answered by texts, which are the first fields of PluginInfo and AboutResponse."""
 STREAMS = {"RunPlugin", "InstallDependencies"}
 
 
@@ -40,6 +46,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     def __init__(self) -> None:
         self.host: Host | None = None
         self.methods: Any = None
+        self.wanted = threading.Event()
         self.opened = threading.Event()
 
     def open(self, host: Host) -> None:
@@ -61,7 +68,12 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         """Return the handler of one call."""
         name = call.method.rpartition("/")[2]
         if name in EMPTY:
+            if name == "GetRequiredPackages":
+                self.wanted.set()
             return grpc.unary_unary_rpc_method_handler(lambda *_: b"")
+        if name in ABOUT:
+            return grpc.unary_unary_rpc_method_handler(lambda *_: message(*ABOUT[name]))
+        self.wanted.set()
         if name in STREAMS:
             return grpc.unary_stream_rpc_method_handler(lambda raw, at: self._stream(call, raw, at))
         return grpc.unary_unary_rpc_method_handler(lambda raw, at: self._answer(call, raw, at))
@@ -90,6 +102,18 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         os._exit(0)
 
 
+def message(*texts: str) -> bytes:
+    """Return a protobuf message whose fields 1, 2, ... are ``texts``."""
+    encoded = b""
+    for number, text in enumerate(texts, 1):
+        data = text.encode()
+        length, size = len(data), b""
+        while length > 0x7F:  # noqa: PLR2004 - seven bits a byte, the least first
+            size, length = size + bytes([length & 0x7F | 0x80]), length >> 7
+        encoded += bytes([number << 3 | 2]) + size + bytes([length]) + data
+    return encoded
+
+
 def main() -> None:
     """Serve the engine until it goes; ``sys.argv`` ends with the engine's address."""
     door = Door()
@@ -100,8 +124,10 @@ def main() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
+    door.wanted.wait()
     from toolchain.language import Host  # noqa: PLC0415 - slow, see above
 
     host = Host()
     door.open(host)
+    lifeline.collect_again()
     host.serve(sys.argv[-1])

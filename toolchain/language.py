@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
 import queue
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pulumi.runtime.proto import (
     LanguageRuntimeServicer,
     language_pb2,
-    plugin_pb2,
 )
 
 from toolchain import program
@@ -39,14 +37,6 @@ class Host(LanguageRuntimeServicer):
     def __init__(self) -> None:
         self.programs: queue.SimpleQueue[tuple[Any, futures.Future[Any]]] = queue.SimpleQueue()
         self.children: set[subprocess.Popen[bytes]] = set()
-
-    def GetPluginInfo(self, request: Any, context: Any) -> Any:
-        return plugin_pb2.PluginInfo(version=importlib.metadata.version("pulumi"))
-
-    def About(self, request: Any, context: Any) -> Any:
-        return language_pb2.AboutResponse(
-            executable=sys.executable, version=platform.python_version()
-        )
 
     def GetProgramDependencies(self, request: Any, context: Any) -> Any:
         held = {found.name: found.version for found in importlib.metadata.distributions()}

@@ -106,7 +106,8 @@ exec "$engine" "$@"
 # SIGINT in the first tenths of a second, while modules are still imported, would print a trace.
 _HOST = """#!/bin/sh
 exec "$NESTLAB_ROOT/.venv/bin/python3" -P -c '
-import signal
+import gc, signal
+gc.disable()
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 from toolchain.@MODULE@ import main
 main()' "$@"
