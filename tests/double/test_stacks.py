@@ -6,21 +6,22 @@ that a stack of the project breaks a rule of the project. Vendors' ISOs are not 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from components.spec import load, plan
 from tests.double.conftest import Project
+from tests.support import images
 from tests.support.checkout import Checkout
 from toolchain import environment, paths
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.double
 
@@ -96,3 +97,51 @@ def test_a_stack_is_previewed_whole_and_keeps_the_rules(checkout: Path, stack: P
         for network in place.networks:
             logical = "-".join((*place.path, network))
             assert any(urn.endswith(f"BridgedNetwork::{logical}") for urn in urns), logical
+
+
+def test_a_strangers_stack_file_reaches_nothing(checkout: Path, tmp_path: Path) -> None:
+    """Without an allow.yaml, as somebody who looks at a branch for the first time."""
+    (tmp_path / "home").mkdir()
+    (checkout / "overlay.qcow2").write_bytes(images.qcow2(backing=b"/etc/shadow"))
+    (checkout / "link.iso").symlink_to("/etc/passwd")
+    os.mkfifo(checkout / "pipe.iso")
+    word = "a-passphrase-of-somebody"
+    own = {
+        "HOME": str(tmp_path / "home"),
+        "PULUMI_BACKEND_URL": f"file://{checkout}/.nestlab/state",
+        "PULUMI_CONFIG_PASSPHRASE": word,
+    }
+    project = Project(checkout, environment.environment(own))
+    files = ("/etc/shadow", "/proc/kmsg", "/dev/zero", "overlay.qcow2", "link.iso", "pipe.iso")
+    lab: dict[str, Any] = {
+        "name": "lab",
+        "networks": {"net": {"subnet": "10.77.0.0/24"}},
+        "media": {f"m{n}": {"path": path, "sha256": "0" * 64} for n, path in enumerate(files)},
+        "guests": {f"g{n}": {"image": f"m{n}"} for n in range(len(files))},
+    }
+    settings = checkout / "stacks" / "Pulumi.stranger.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        at = f"qemu+ssh://x@127.0.0.1:{port}/system"
+        for uri, said in (
+            (f"{at}?knownhosts=$PULUMI_CONFIG_PASSPHRASE", "a URI with $"),
+            (at, "allow"),
+        ):
+            lab["host"] = {"uri": uri, "accelerator": "kvm"}
+            settings.write_text(yaml.safe_dump({"config": {"nestlab:lab": lab}}))
+            if not (checkout / ".nestlab/state/.pulumi/stacks/nestlab/stranger.json").exists():
+                project.pulumi("stack", "init", "stranger")
+            told = project.pulumi("preview", "--stack", "stranger", fails=True)
+            assert "lab.host.uri: " in told, told
+            assert said in told
+            assert word not in told
+            assert "Traceback" not in told
+            refused = {
+                line.split(":")[0].strip() for line in told.splitlines() if ".path: " in line
+            }
+            assert refused == {f"lab.media.m{n}.path" for n in range(len(files))}, told
+            digest = hashlib.sha256(Path("/etc/passwd").read_bytes()).hexdigest()
+            assert digest not in told
+        listening.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
