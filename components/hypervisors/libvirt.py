@@ -115,7 +115,8 @@ class LibvirtPlace:
                     self._uuid("pool", self.pool_name, f"{self.name}-pool"), self.group
                 ).apply(lambda known: domain_xml.pool(known[0], known[1]))
             ),
-            opts=self.options(self.owner),
+            # Of a lab that was made before its group was known; another stylesheet is another pool.
+            opts=self.options(self.owner, ignore_changes=["xml"]),
         )
 
     def options(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:

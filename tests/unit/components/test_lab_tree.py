@@ -599,6 +599,7 @@ def test_files_of_a_lab_are_closed_to_other_accounts_at_every_depth() -> None:
             assert one.inputs["xml"]["xslt"] == domain_xml.PRIVATE_VOLUME, one.name
             assert "xml" in one.ignore_changes, "a volume that is there is not made again for it"
         for pool in engine.of_type("pool:Pool"):
+            assert "xml" in pool.ignore_changes, "nor is a pool, with all that is in it"
             assert (
                 "<mode>0710</mode><owner>0</owner><group>64055</group>"
                 in (pool.inputs["xml"]["xslt"])
