@@ -11,12 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.double.conftest import eventually
-from tests.support.checkout import Checkout
+from tests.support.checkout import Checkout, Done
 from toolchain import environment, paths, recover, state
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.double
 
 PROGRAM = """
 import pulumi
-import waits
+from components import waits
 lab = pulumi.Config().require_object("lab")
 for name in lab["things"]:
     waits.Wait(name, lab["folder"])
@@ -68,15 +69,21 @@ config:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Checkout]:
-    """A checkout whose program makes things that may take long; its stack ``local`` is there."""
+    """A checkout whose program makes things that may take long."""
+    with made_at(tmp_path / "lab") as made:
+        yield made
+
+
+@contextmanager
+def made_at(root: Path) -> Iterator[Checkout]:
     if not environment.built_here():
         pytest.skip("needs the engine: run `make toolchain`")
-    made = Checkout.make(tmp_path / "lab")
+    made = Checkout.make(root)
     done = made.run(sys.executable, "-m", "toolchain", "toolchain")
     assert done.code == 0, done.said
     (made.root / "__main__.py").write_text(PROGRAM)
     signs(made).mkdir()
-    (made.root / "waits.py").write_text(WAITS)
+    (made.root / "components" / "waits.py").write_text(WAITS)
     things(made, "one")
     yield made
     for waiting in signs(made).glob("*-waits"):
@@ -133,10 +140,6 @@ def test_no_command_changes_the_checkout_and_every_form_of_a_state_counts(
     toolchain = (sys.executable, "-m", "toolchain")
     shown = checkout.run(*toolchain, "show")
     assert shown.code == 0, shown.said
-    refused = checkout.run(*toolchain, "clean")
-    assert refused.code == 1, refused.said
-    assert "stack local (" in refused.said
-    assert "Traceback" not in refused.said
     down = checkout.run(*toolchain, "down")
     assert down.code == 0, down.said
     assert "not up" not in down.said
@@ -216,3 +219,100 @@ def test_two_engines_and_a_recovery_never_work_on_one_stack(
     monkeypatch.undo()
     checkout.down()
     assert not state.file_of("local", folder)
+
+
+# Disks ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def mounted(*words: str | Path) -> Iterator[None]:
+    """Mount something, and unmount it whoever is still in there."""
+    subprocess.run(["mount", *words], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", words[-1]], check=True)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+
+
+@needs_root
+def test_a_full_disk_is_named_and_costs_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "lab"
+    root.mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=24m", "tmpfs", root), made_at(root) as checkout:
+        assert checkout.pulumi("stack", "init", "local").code == 0
+        checkout.up()
+        before = state.read(backend(checkout) / "stacks" / "nestlab" / "local.json").wrapped
+        things(checkout, "one", "two")
+        files = written(checkout)
+        fill = root / "fill"
+        full(fill)
+        toolchain = (sys.executable, "-m", "toolchain")
+        commands: list[tuple[str, ...]] = [
+            ("bash", "-c", ". .nestlab/env.sh && exec pulumi up --yes --skip-preview")
+        ]
+        commands += [(*toolchain, "toolchain"), (*toolchain, "show")]
+        for words in commands:
+            done = run(checkout, tmp_path, *words)
+            assert "Traceback" not in done.said, done.said
+            assert done.code == 0 or "no space left on device" in done.said.lower(), done.said
+            assert words[-1] != commands[0][-1] or done.code != 0
+        fill.unlink()
+        assert written(checkout) == files
+        (backend(checkout).parent.parent / "env.sh").unlink()
+        full(fill)
+        done = run(checkout, tmp_path, *toolchain, "toolchain")
+        assert done.code == 1
+        assert "error: " in done.said
+        assert "Free some space there" in done.said
+        fill.unlink()
+        assert state.read(backend(checkout) / "stacks" / "nestlab" / "local.json").wrapped == before
+        assert run(checkout, tmp_path, *toolchain, "toolchain").code == 0
+        assert "1 created" in checkout.up(), "the next command mends"
+
+
+@needs_root
+def test_a_checkout_on_a_read_only_disk_is_named(checkout: Checkout, tmp_path: Path) -> None:
+    assert checkout.pulumi("stack", "init", "local").code == 0
+    before = written(checkout)
+    toolchain = (sys.executable, "-m", "toolchain")
+    with (
+        mounted("--bind", checkout.root, checkout.root),
+    ):
+        subprocess.run(["mount", "-o", "remount,bind,ro", checkout.root], check=True)
+        for words in [
+            ("bash", "-c", ". .nestlab/env.sh && exec pulumi up --yes --skip-preview"),
+            (*toolchain, "down"),
+        ]:
+            done = run(checkout, tmp_path, *words)
+            assert done.code != 0, done.said
+            assert "read-only" in done.said.lower(), done.said
+            assert "Traceback" not in done.said
+    assert written(checkout) == before
+    checkout.up()
+
+
+def full(file: Path) -> None:
+    """Write zeros until there is no room for one more."""
+    with file.open("wb", buffering=0) as handle, suppress(OSError):
+        while handle.write(bytes(1 << 12)):
+            pass
+
+
+def run(checkout: Checkout, tmp_path: Path, *words: str) -> Done:
+    """Run a command of the checkout whose output goes elsewhere."""
+    output = tmp_path / "output"
+    with output.open("wb") as handle:
+        done = subprocess.run(
+            words,
+            cwd=checkout.root,
+            env=checkout.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+            check=False,
+        )
+    return Done(done.returncode, output.read_text(errors="replace"))
