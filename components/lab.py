@@ -14,7 +14,7 @@ from components import hypervisors
 from components.gates.identity import Identity
 from components.gates.kept import Kept
 from components.gates.secrets import SshKey
-from components.hypervisors.handle import LOCAL, Lab
+from components.hypervisors.handle import LOCAL, Lab, pool_of
 from components.nested_hypervisor_lab import fill
 from components.sheet import logins, passwords, sheet
 from components.spec import GoldenImage
@@ -56,9 +56,10 @@ def deploy(
     """
     owner = _Outer("host")
     child = pulumi.ResourceOptions(parent=owner)
+    plan = planned(spec)
     lab = Lab(
         spec=spec,
-        plan=planned(spec),
+        plan=plan,
         root=root,
         private=private,
         accelerator=accelerator,
@@ -76,6 +77,8 @@ def deploy(
             uri=spec.host.where if isinstance(spec.host, LibvirtHost) else "",
             lab=spec.name,
             private=str(private),
+            pool=pool_of(spec.name) if plan.pool_path else "",
+            folders=plan.pool_path,
             opts=child,
         ),
         key=SshKey("key", opts=child),

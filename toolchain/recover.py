@@ -289,7 +289,7 @@ class _Found:
             self.virsh.run("pool-refresh", self.pool)
             self.virsh.run("vol-delete", self.name, "--pool", self.pool)
         else:
-            ownership.remove(self.virsh, self.kind, self.name)
+            ownership.remove(self.virsh, self.kind, self.uuid)
 
     def gone(self) -> bool:
         """Whether it is not there; volumes and pools may be deleted twice."""

@@ -8,19 +8,19 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import pulumi
 from pulumi.dynamic import CreateResult, DiffResult
 from typing_extensions import override
 
 from components.gates.base import BorderProvider, BorderResource
-from components.remote.ownership import keys_away, left_behind, remove, tidy, uuid_of
+from components.remote import ownership
+from components.remote.ownership import uuid_of
 from components.remote.shell import Target, Unreachable, shell_of
 from components.remote.virsh import Virsh, VirshError
 from components.remote.waiting import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import pulumi
 
     from components.gates.base import Props
 
@@ -31,8 +31,11 @@ class _Identity(TypedDict):
     uri: str
     lab: str
     private: str
+    pool: str
+    folders: str
     value: str | None
     group: str | None
+    folder: str | None
 
 
 class IdentityProvider(BorderProvider):
@@ -42,9 +45,20 @@ class IdentityProvider(BorderProvider):
 
     @override
     def create(self, props: Props) -> CreateResult:
-        virsh = Virsh(shell_of(props["target"]), props["uri"]) if props["uri"] else None
-        group = virsh.qemu_group() if virsh else ""
-        outs = {**props, "value": secrets.token_hex(8), "group": group}
+        value, group = secrets.token_hex(8), ""
+        if props["uri"]:
+            virsh = Virsh(shell_of(props["target"]), props["uri"])
+            # Two labs of one name on one host: told before anything is made.
+            if props.get("pool") and virsh.uuids("pool", props["pool"]):
+                raise VirshError(ownership.taken(virsh, "pool", [props["pool"]]))
+            group = virsh.qemu_group()
+        begins = props.get("folders")
+        outs = {
+            **props,
+            "value": value,
+            "group": group,
+            "folder": f"{begins}-{value}" if begins else "",
+        }
         return CreateResult(str(props["name"]), outs)
 
     @override
@@ -57,14 +71,15 @@ class IdentityProvider(BorderProvider):
         # knew of; what is left was half-made by a step that failed or was killed.
         props = self.stored(_props)
         if not props["uri"]:
-            keys_away(props["private"])
+            ownership.keys_away(props["private"])
             return
         virsh = Virsh(shell_of(props["target"]), props["uri"])
         try:
-            for kind, name in list(left_behind(virsh, props["value"])):
-                remove(virsh, kind, name)
+            for kind, uuid, name in list(ownership.left_behind(virsh, props["value"])):
+                ownership.remove(virsh, kind, uuid)
                 say(f"removed {kind} {name}, left behind by a step that did not end")
-            tidy(virsh, props["lab"], props["private"])
+                ownership.logs_away(virsh, [name] if kind == "domain" else [])
+            ownership.keys_away(props["private"])
         except (Unreachable, VirshError) as beyond:
             say(f"could not look for left-overs: {beyond}")
 
@@ -72,7 +87,8 @@ class IdentityProvider(BorderProvider):
 class Identity(BorderResource, module="nestlab", name="Identity"):
     """The random number that a lab's UUIDs are made from.
 
-    ``uri`` is the libvirt of its outer host; empty: it has none to sweep.
+    ``uri`` is the libvirt of its outer host; empty: it has none to sweep. ``pool`` is what its pool
+    is to be called there, ``folders`` what the path of its folder is to begin with.
     """
 
     value: pulumi.Output[str]
@@ -80,6 +96,9 @@ class Identity(BorderResource, module="nestlab", name="Identity"):
     group: pulumi.Output[str | None]
     """Number of the group that QEMU runs in on the outer host; empty where that is not libvirt's, None
     for a lab that was made before its folders were closed."""
+    folder: pulumi.Output[str | None]
+    """The lab's own folder for disks on its outer host, which it keeps until it is taken down; empty
+    where the host has no folders, None for a lab that was made before folders had a mark."""
 
     def __init__(
         self,
@@ -89,6 +108,8 @@ class Identity(BorderResource, module="nestlab", name="Identity"):
         uri: str,
         lab: str,
         private: str,
+        pool: str = "",
+        folders: str = "",
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
@@ -97,10 +118,19 @@ class Identity(BorderResource, module="nestlab", name="Identity"):
             "uri": uri,
             "lab": lab,
             "private": private,
+            "pool": pool,
+            "folders": folders,
             "value": None,
             "group": None,
+            "folder": None,
         }
         super().__init__(IdentityProvider(), name, props, opts)
+
+    def below(self, folder: str) -> pulumi.Output[str]:
+        """Folder of the lab's own below ``folder``, on a host inside it; as `folder` for older labs."""
+        return pulumi.Output.all(self.value, self.folder).apply(
+            lambda known: folder if known[1] is None else f"{folder}/{known[0]}"
+        )
 
     def uuid(self, kind: str, name: str) -> pulumi.Output[str]:
         """UUID of an object of the lab; see `uuid_of`."""

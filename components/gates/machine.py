@@ -18,6 +18,7 @@ from components.gates import probes
 from components.gates.base import BorderResource, Gate, Props
 from components.gates.keys import remove_keys, write_keys
 from components.remote.census import census, changed
+from components.remote.ownership import insist
 from components.remote.shell import Target, Unreachable, keep, shell_of
 from components.remote.virsh import DomainFacts, Virsh, VirshError
 from components.remote.waiting import NotReady, Seen, say, wait_for
@@ -93,6 +94,8 @@ class MachineGateProvider(Gate):
             virsh.define("domain", olds["definition"])
             virsh.must("autostart", domain)
             say(f"{news['name']}: defined again; its disk is the one it had")
+        else:
+            insist("domain", domain, facts.definition, olds.get("definition") or "")
         if facts is None or facts.state != "running":
             facts = _running(news, virsh, facts.state if facts else None)
         write_keys(news)

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from components.gates.base import BorderResource, Gate, Props
 from components.remote.census import census, changed
+from components.remote.ownership import insist
 from components.remote.shell import Target, shell_of
 from components.remote.virsh import NetworkFacts, Virsh, VirshError, words_of
 from components.remote.waiting import Seen
@@ -60,6 +61,8 @@ class NetworkGateProvider(Gate):
             virsh.define("network", olds["definition"])
             virsh.must("net-autostart", network)
             facts = NetworkFacts(active=False, definition=olds["definition"])
+        else:
+            insist("network", network, facts.definition, olds.get("definition") or "")
         definition = virsh.reserve(network, facts, words_of(news["reservations"]))
         if not facts.active:
             virsh.start_network(network)

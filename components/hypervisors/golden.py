@@ -118,12 +118,12 @@ def system(
     def copy(part: str, form: str) -> pulumi.Output[str]:
         made = libvirt.Volume(
             f"{name}-golden-{part}",
-            name=f"{plan.domain_name}-golden-{part}",
+            name=host.volume(f"{plan.domain_name}-golden-{part}"),
             pool=host.pool.name,
             xml=PRIVATE,
             source=of(lambda each: as_url(str(getattr(each.files, part)))),
             format=form,
-            opts=host.options(parent, ignore_changes=["xml"]),
+            opts=host.options(parent, depends_on=[host.ready], ignore_changes=["xml"]),
         )
         return made.id
 
@@ -158,11 +158,11 @@ def seed(
     )
     return libvirt.CloudInitDisk(
         f"{name}-seed",
-        name=f"{plan.domain_name}-seed.iso",
+        name=host.volume(f"{plan.domain_name}-seed.iso"),
         pool=host.pool.name,
         user_data=user_data,
         meta_data=lab.identity.value.apply(
             lambda identity: script.meta_data(name=plan.name, instance=f"{identity}-{plan.name}")
         ),
-        opts=host.options(parent, delete_before_replace=True),
+        opts=host.options(parent, depends_on=[host.ready], delete_before_replace=True),
     )

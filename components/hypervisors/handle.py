@@ -36,6 +36,11 @@ LOCAL: JsonMap = {"kind": "local", "name": "this machine"}
 """`components.remote.shell.Target` of the machine that deploys."""
 
 
+def pool_of(lab: str) -> str:
+    """Name of a lab's pool in the libvirt of its outer host."""
+    return f"nestlab-{lab}"
+
+
 @dataclass(frozen=True)
 class Lab:
     """What all layers of one lab share."""

@@ -32,6 +32,7 @@ HOME, where it looks for ``.ssh/config``: Port, ProxyJump and HostKeyAlgorithms 
 would go before the URI."""
 POOL = "nestlab"
 POOL_PATH = "/var/lib/libvirt/nestlab"
+"""Folder of a nested host in which the lab makes its own."""
 QEMU_GROUP = "64055"
 """Of Debian's libvirt-qemu, on every installation (base-passwd's README; libvirt-daemon-system sets it)."""
 
@@ -83,7 +84,7 @@ def install(
         if not (host.plan.path or lab.nests or host.accelerator == "tcg")
         else "kvm",
         pool_name=POOL,
-        pool_path=POOL_PATH,
+        pool_path=lab.identity.below(POOL_PATH),
         group=lab.identity.group.apply(lambda known: known if known is None else QEMU_GROUP),
         cores=plan.cores,
         inside=opened.inside,

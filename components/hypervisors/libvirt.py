@@ -18,6 +18,7 @@ from components import domain_xml
 from components.domain_xml import DiskProfile
 from components.gates.machine import MachineGate
 from components.gates.network import NetworkGate
+from components.gates.pool import PoolGate
 from components.gates.secrets import Password
 from components.hypervisors import wanted
 from components.hypervisors.domain import (
@@ -44,11 +45,13 @@ from components.hypervisors.handle import (
     Opened,
     asked,
     bound,
+    pool_of,
 )
 from components.remote.objects import RemoteObject
 from components.remote.ownership import CONSOLE_LOG
 from components.remote.virsh import words_of
 from components.spec import sums
+from components.spec.hosts.libvirt import LibvirtHost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +95,8 @@ class LibvirtPlace:
     """libvirt's URI as seen from there."""
     accelerator: str
     pool_name: str
-    pool_path: str
+    pool_path: pulumi.Input[str]
+    """Folder that is the lab's alone; see `Identity.folder`."""
     group: pulumi.Output[str | None]
     """Number of the group that QEMU runs in there, to which the pool's folder is open; see `Identity`."""
     cores: int
@@ -100,6 +104,9 @@ class LibvirtPlace:
     inside: Inside | None = None
     queue: BootQueue = field(init=False)
     pool: libvirt.Pool = field(init=False)
+    ready: PoolGate = field(init=False)
+    """What everything of the place waits for."""
+    _volumes: list[str] = field(default_factory=list)
     _media: dict[str, libvirt.Volume] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,6 +125,37 @@ class LibvirtPlace:
             # Of a lab that was made before its group was known; another stylesheet is another pool.
             opts=self.options(self.owner, ignore_changes=["xml"]),
         )
+        self.ready = PoolGate(
+            f"{self.name}-pool-gate",
+            target=self.target,
+            uri=self.uri,
+            pool=self.pool.name,
+            uuid=self._uuid("pool", self.pool_name, f"{self.name}-pool"),
+            domains={
+                one.domain_name: self._uuid(
+                    "domain", one.domain_name, f"{self.name}-{one.name}-domain"
+                )
+                for one in self.plan.machines.values()
+                if one.group != "containers"
+            },
+            networks={
+                one.libvirt_name: self._uuid(
+                    "network", one.libvirt_name, f"{self.name}-{one.name}-network"
+                )
+                for one in self.plan.networks.values()
+            },
+            volumes=pulumi.Output.from_input(self._all_volumes()),
+            opts=self.bound(self.owner, depends_on=[self.pool]),
+        )
+
+    async def _all_volumes(self) -> list[str]:
+        """Names of all volumes of the place: this runs when the program has said all it wants."""
+        return sorted(self._volumes)
+
+    def volume(self, name: str) -> str:
+        """Note that the lab makes the volume ``name``, without which it would not be removed."""
+        self._volumes.append(name)
+        return name
 
     def options(self, parent: pulumi.Resource | None, **more: Any) -> pulumi.ResourceOptions:
         """Options of a resource of this libvirt."""
@@ -160,7 +198,12 @@ class LibvirtPlace:
             ),
             # The first reservations come with the network: adding one later makes libvirt write all
             # its firewall rules again, three seconds on an emulated machine. The gate does the rest.
-            opts=self.options(opts.parent, delete_before_replace=True, ignore_changes=["xml"]),
+            opts=self.options(
+                opts.parent,
+                depends_on=[self.ready],
+                delete_before_replace=True,
+                ignore_changes=["xml"],
+            ),
         )
         gate = NetworkGate(
             f"{name}-gate",
@@ -181,13 +224,13 @@ class LibvirtPlace:
             self._media[name] = libvirt.Volume(
                 f"{self.name}-medium-{name}",
                 # The provider does not notice that a file of the same name is another one.
-                name=f"medium-{name}-{sums.sample(path)}.{suffix}",
+                name=self.volume(f"medium-{name}-{sums.sample(path)}.{suffix}"),
                 pool=self.pool.name,
                 xml=PRIVATE,
                 source=as_url(str(path)),
                 # Without a format the provider writes qcow2, and reads back what it finds.
                 format="iso" if iso else _format(path),
-                opts=self.options(self.owner, ignore_changes=["xml"]),
+                opts=self.options(self.owner, depends_on=[self.ready], ignore_changes=["xml"]),
             )
         return self._media[name]
 
@@ -312,13 +355,14 @@ class LibvirtPlace:
             return self._media[disc.name]
         made = libvirt.Volume(
             f"{self.name}-disc-{disc.name}",
-            name=f"disc-{disc.name}.{'img' if disc.stick else 'iso'}",
+            name=self.volume(f"disc-{disc.name}.{'img' if disc.stick else 'iso'}"),
             pool=self.pool.name,
             xml=PRIVATE,
             source=pulumi.Output.from_input(disc.path).apply(as_url),
             format="raw" if disc.stick else "iso",
             opts=self.options(
                 self.owner if disc.shared else parent,
+                depends_on=[self.ready],
                 delete_before_replace=not disc.shared,
                 ignore_changes=["xml"],
             ),
@@ -333,12 +377,17 @@ class LibvirtPlace:
         """Make the system disk of a machine: empty, or a linked clone of ``base_volume_...``."""
         return libvirt.Volume(
             f"{name}-disk",
-            name=f"{plan.domain_name}.qcow2",
+            name=self.volume(f"{plan.domain_name}.qcow2"),
             pool=self.pool.name,
             xml=PRIVATE,
             format="qcow2",
             size=plan.disk_gib * GIB or None,
-            opts=self.options(parent, delete_before_replace=True, ignore_changes=["xml"]),
+            opts=self.options(
+                parent,
+                depends_on=[self.ready],
+                delete_before_replace=True,
+                ignore_changes=["xml"],
+            ),
             **base,
         )
 
@@ -373,6 +422,7 @@ class LibvirtPlace:
             opts=self.options(
                 parent,
                 depends_on=[
+                    self.ready,
                     *self.queue.turn(),
                     *(networks[nic.network].ready for nic in plan.nics),
                 ],
@@ -428,11 +478,18 @@ def outer(
         target=LOCAL,
         uri=uri,
         accelerator=lab.accelerator,
-        pool_name=f"nestlab-{lab.spec.name}",
-        pool_path=lab.plan.pool_path,
+        pool_name=pool_of(lab.spec.name),
+        pool_path=lab.identity.folder.apply(lambda known: known or _before(lab)),
         group=lab.identity.group,
         cores=cores,
     )
+
+
+def _before(lab: Lab) -> str:
+    """Folder of a lab that was made when folders had no mark: it stays there until it is taken down."""
+    host = lab.spec.host
+    given = host.pool_path if isinstance(host, LibvirtHost) else None
+    return given or lab.plan.pool_path
 
 
 def _probe(plan: MachinePlan, place: PlacePlan) -> JsonMap:

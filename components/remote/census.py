@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from components.remote.shell import LocalShell, Unreachable
-from components.remote.virsh import VirshError
+from components.remote.virsh import VirshError, lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 
 FRESH_S = 2.0
 """How long a census may be used: the gates of one place look within a second of one another."""
+
+DOMAIN, STATE = "Domain: '", "  state.state="
+WORDS = {
+    "nostate": "no state",
+    "running": "running",
+    "blocked": "idle",
+    "paused": "paused",
+    "shutdown": "in shutdown",
+    "shutoff": "shut off",
+    "crashed": "crashed",
+    "pmsuspended": "pmsuspended",
+}
+"""virDomainState in virsh's words, by its words in libvirt's own files (domain_conf.c) and in their order."""
+STATES = dict(enumerate(WORDS.values()))
 
 # Shell built-ins but for one grep: each program started costs an emulated machine 50 ms. The state of
 # a running domain stands in its status file (libvirt, src/conf/virdomainobjlist.c), and a running
@@ -35,12 +49,14 @@ for f in /run/libvirt/qemu/*.xml; do
   while read -r line; do
     case $line in "<domstatus "*) state=${line#*state=\'}; state=${state%%\'*}; break ;; esac
   done <"$f"
-  f=${f##*/}; echo "runs ${f%.xml} $state"
+  f=${f##*/}; echo "runs $state ${f%.xml}"
 done
 for f in /etc/libvirt/qemu/networks/*.xml; do
   [ -e "$f" ] && f=${f##*/} && echo "network ${f%.xml}"
 done
 for f in /run/libvirt/network/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "up ${f%.xml}"; done
+for f in /etc/libvirt/storage/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "pool ${f%.xml}"; done
+for f in /run/libvirt/storage/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "stored ${f%.xml}"; done
 for f in /var/lib/lxc/*/nestlab.conf; do
   [ -e "$f" ] || continue
   name=${f%/*}; echo "container ${name##*/}"
@@ -77,6 +93,8 @@ class Census:
     """State by name, in libvirt's words ("running", "shut off", ...)."""
     networks: dict[str, bool] = field(default_factory=dict)
     """Whether it is up, by name."""
+    pools: dict[str, bool] = field(default_factory=dict)
+    """Whether it is active, by name."""
     containers: dict[str, Container] = field(default_factory=dict)
     """By name; only nested hosts are asked for them."""
     leases: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -100,22 +118,36 @@ def take(virsh: Virsh) -> Census:
 
 
 def _by_virsh(virsh: Virsh) -> Census:
-    told = virsh.must("list --all; echo networks:; net-list --all")
-    # Quiet, virsh ends what `echo` says with no line break.
-    domains, _, networks = told.partition("networks:")
-    rows = (line.split(maxsplit=2) for line in domains.splitlines() if line.strip())
-    nets = (line.split() for line in networks.splitlines() if line.strip())
+    every, active = ("--all", "--name"), ("--name",)
+    asked = [(f"{kind}-list", *which) for kind in ("net", "pool") for which in (every, active)]
+    domains, *told = virsh.each(("domstats", "--state"), *asked)
+    networks, up = map(lines, told[:2])
+    # pool-list pads names, of which the lab's have no blanks.
+    pools, started = ([name.rstrip(" ") for name in lines(each)] for each in told[2:])
     return Census(
-        {name: state.strip() for _, name, state in rows},
-        {words[0]: words[1] == "active" for words in nets},
+        _states(domains),
+        {name: name in up for name in networks},
+        {name: name in started for name in pools},
     )
+
+
+def _states(told: str) -> dict[str, str]:
+    """Read what ``virsh domstats --state`` prints: names are anybody's, and alone on their lines."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines(told):
+        if line.startswith(DOMAIN):
+            name = line.removeprefix(DOMAIN).removesuffix("'")
+        elif line.startswith(STATE):
+            found[name] = STATES.get(int(line.removeprefix(STATE)), "in an unknown state")
+    return found
 
 
 def read(told: str) -> Census:
     """Return what `SCRIPT` printed."""
     rows: dict[str, list[str]] = {}
     settings: dict[str, list[str]] = {}
-    for line in told.splitlines():
+    for line in lines(told):
         word, _, rest = line.partition(" ")
         if word == "container":
             name = rest
@@ -126,13 +158,16 @@ def read(told: str) -> Census:
             rows.setdefault("monitor", []).append(word.split("/")[-2])
         else:
             rows.setdefault(word, []).append(rest)
-    states = dict(row.split(" ", 1) for row in rows.get("runs", ()))
+    # The state first: it is one word, and a name is anybody's.
+    runs = (row.partition(" ") for row in rows.get("runs", ()))
+    states = {name: WORDS.get(state, state) for state, _, name in runs}
     up = set(rows.get("up", ()))
     running = set(rows.get("monitor", ()))
     return Census(
         dict.fromkeys(rows.get("domain", ()), "shut off") | states,
         dict.fromkeys(rows.get("network", ()), False) | dict.fromkeys(up, True),
-        {name: Container("\n".join(lines), name in running) for name, lines in settings.items()},
+        dict.fromkeys(rows.get("pool", ()), False) | dict.fromkeys(rows.get("stored", ()), True),
+        {name: Container("\n".join(told), name in running) for name, told in settings.items()},
         _leases(rows.get("lease", ())),
         set(rows.get("port", ())),
     )

@@ -7,6 +7,7 @@ again. This does, by libvirt's client, which every place with libvirt has.
 from __future__ import annotations
 
 import re
+import secrets
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,8 @@ GONE = re.compile(
     re.IGNORECASE,
 )
 """What virsh says when an object is not defined (libvirt 9: "failed to get domain 'x'")."""
-
-
-MARK = "nestlab-next"
-"""What stands between the outputs of commands that one virsh runs."""
+COMMANDS = {"domain": "", "network": "net-", "pool": "pool-"}
+"""What virsh's commands about each kind of object begin with."""
 
 
 class VirshError(Exception):
@@ -78,6 +77,21 @@ class DomainFacts:
 
 
 @dataclass(frozen=True)
+class PoolFacts:
+    """A pool that is defined."""
+
+    active: bool
+    definition: str
+    """Its XML."""
+
+    @property
+    def path(self) -> str:
+        """Its folder."""
+        root = ET.fromstring(self.definition)  # noqa: S314 - libvirt's own output
+        return root.findtext("target/path") or ""
+
+
+@dataclass(frozen=True)
 class Virsh:
     """virsh on one libvirt. Names and UUIDs are both taken as ``name``."""
 
@@ -122,10 +136,60 @@ class Virsh:
 
         On an emulated machine starting virsh takes a third of a second, a command of it a tenth.
         """
-        line = f"; echo {MARK}; ".join(" ".join(map(_quoted, words)) for words in commands)
+        # New each time: what is printed may hold words that somebody chose.
+        mark = f"nestlab-{secrets.token_hex(8)}"
+        line = f"; echo {mark}; ".join(" ".join(map(_quoted, words)) for words in commands)
         done = self.run(line)
         # Quiet, virsh ends what `echo` says with no line break.
-        return done.out.split(MARK), done.err.strip()
+        return done.out.split(mark), done.err.strip()
+
+    def together(self, *commands: Sequence[str]) -> list[str]:
+        """Run several commands by one virsh; return what each printed, nothing where one failed.
+
+        Raises:
+            Unreachable: the place or its libvirt does not answer.
+        """
+        told, _ = self._batch(*commands)
+        return [*told, *[""] * (len(commands) - len(told))]
+
+    def each(self, *commands: Sequence[str]) -> list[str]:
+        """Like `together`, but every command has to succeed.
+
+        Raises:
+            VirshError: one did not.
+        """
+        told, wrong = self._batch(*commands)
+        if wrong or len(told) != len(commands):
+            raise VirshError(f"virsh {commands[0][0]} at {self.shell.name}: {_last(wrong)}")
+        return told
+
+    def uuids(self, kind: str, *names: str) -> dict[str, str]:
+        """UUID by name of those of ``names`` that are a ``kind`` ("domain", ...) here.
+
+        Raises:
+            VirshError: libvirt says anything else of one than that it is not there.
+        """
+        if not names:
+            return {}
+        command = "domuuid" if kind == "domain" else f"{COMMANDS[kind]}uuid"
+        told, wrong = self._batch(*((command, name) for name in names))
+        if any(not GONE.search(line) for line in lines(wrong)) or len(told) != len(names):
+            raise VirshError(f"virsh {command} at {self.shell.name}: {_last(wrong)}")
+        return {name: uuid.strip() for name, uuid in zip(names, told, strict=True) if uuid.strip()}
+
+    def pairs(self, kind: str) -> list[tuple[str, str]]:
+        """UUID and name of every ``kind`` here.
+
+        Names are anybody's, with blanks and quotes: only a line break can't be in one.
+        """
+        every = (f"{COMMANDS[kind]}list", "--all", "--uuid")
+        if kind != "network":
+            rows = [line.partition(" ") for line in lines(self.must(*every, "--name"))]
+            return [(uuid, name.strip(" ")) for uuid, _, name in rows]
+        # net-list can't print both (libvirt 9).
+        found = lines(self.must(*every))
+        told = self.together(*(("net-name", uuid) for uuid in found)) if found else []
+        return [(uuid, name.strip("\n")) for uuid, name in zip(found, told, strict=True) if name]
 
     def qemu_group(self) -> str:
         """Number of the group that QEMU runs in here; empty where libvirt does not say.
@@ -167,10 +231,19 @@ class Virsh:
         active = bool(re.search(r"^Active:\s+yes", told[0], re.MULTILINE))
         return NetworkFacts(active, told[1].strip())
 
+    def pool(self, name: str) -> PoolFacts | None:
+        """What there is to know of a pool; None when it is not defined."""
+        told, wrong = self._batch(("pool-info", name), ("pool-dumpxml", name))
+        if GONE.search(wrong):
+            return None
+        if wrong or len(told) != 2:  # noqa: PLR2004
+            raise VirshError(f"virsh pool-info at {self.shell.name}: {_last(wrong)}")
+        active = bool(re.search(r"^State:\s+running", told[0], re.MULTILINE))
+        return PoolFacts(active, told[1].strip())
+
     def define(self, kind: str, xml: str) -> None:
-        """Define a domain or network from ``xml``, which goes through standard input."""
-        command = {"domain": "define", "network": "net-define"}[kind]
-        self.must(command, "/dev/stdin", stdin=xml.encode())
+        """Define a domain, network or pool from ``xml``, which goes through standard input."""
+        self.must(f"{COMMANDS[kind]}define", "/dev/stdin", stdin=xml.encode())
 
     def leases(self, network: str, mac: str) -> tuple[str, ...]:
         """Addresses that ``mac`` has leased on ``network``, dotted IPv4: one of an earlier plan may last."""
@@ -205,17 +278,11 @@ class Virsh:
         libvirt removes the bridge with the network, and a domain that ran on keeps a loose tap.
         """
         self.must("net-start", name)
-        bridge = self._bridge(name)
-        for domain in self.must("list", "--name").split():
-            for line in self.must("domiflist", domain).splitlines():
-                words = line.split()
-                if len(words) >= 3 and words[1:3] == ["network", name]:  # noqa: PLR2004
-                    self.shell.run(["ip", "link", "set", words[0], "master", bridge, "up"])
-
-    def _bridge(self, network: str) -> str:
-        info = self.must("net-info", network)
-        found = re.search(r"^Bridge:\s+(\S+)", info, re.MULTILINE)
-        return found[1] if found else ""
+        bridge = _attribute(self.must("net-dumpxml", name), "bridge", "name")
+        for domain in lines(self.must("list", "--uuid")):
+            told = self.run("dumpxml", domain)
+            for tap in _taps(told.out, name) if told.ok else []:  # it may be gone by now
+                self.shell.run(["ip", "link", "set", tap, "master", bridge, "up"])
 
     def tail(self, log: str, lines: int = 8) -> list[str]:
         """Last lines of a console log at this place; none where it can't be read."""
@@ -235,6 +302,27 @@ def _quoted(word: str) -> str:
     """Return ``word`` as one word of virsh's command line, which knows double quotes (virsh(1))."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def lines(told: str) -> list[str]:
+    """Return the lines of what virsh printed, and nothing else that Unicode calls a line."""
+    return [line for line in told.split("\n") if line]
+
+
+def _attribute(xml: str, path: str, name: str) -> str:
+    found = ET.fromstring(xml).find(path)  # noqa: S314 - libvirt's own output
+    return "" if found is None else found.get(name, "")
+
+
+def _taps(domain: str, network: str) -> list[str]:
+    """Devices by which the running ``domain`` (its XML) is plugged into ``network``."""
+    taps = []
+    root = ET.fromstring(domain)  # noqa: S314 - libvirt's own output
+    for nic in root.iterfind("devices/interface"):
+        source, target = nic.find("source"), nic.find("target")
+        if source is not None and target is not None and source.get("network") == network:
+            taps.append(target.get("dev", ""))
+    return taps
 
 
 def _last(complaint: str) -> str:

@@ -76,7 +76,11 @@ class LabSpec(PlaceSpec):
 
     @property
     def pool_path(self) -> str:
-        """Folder of the outer host that holds the lab's disks; empty where it has no folders."""
+        """What the path of the lab's own folder begins with; empty where the host has no folders.
+
+        What follows is the lab's mark, a random number: so the folder is nobody else's, whatever lies
+        beside it.
+        """
         if not isinstance(self.host, LibvirtHost):
             return ""
-        return self.host.pool_path or f"{POOLS}/{self.name}"
+        return f"{self.host.pool_path or POOLS}/{self.name}"

@@ -139,7 +139,7 @@ class LabPlan:
 
     name: str
     pool_path: str
-    """Folder of the outer host for the lab's disks; empty where it has no folders."""
+    """What the path of the lab's own folder for disks begins with; see `LabSpec.pool_path`."""
     places: tuple[PlacePlan, ...]
 
     def place(self, *path: str) -> PlacePlan:

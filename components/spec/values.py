@@ -158,16 +158,18 @@ def _file(value: str, info: ValidationInfo) -> str:
 
 
 def _folder(value: str) -> str:
-    if not value.startswith("/") or os.path.normpath(value) == "/":
+    # Of two slashes in front normpath makes two: POSIX lets them mean something else.
+    path = os.path.normpath("/" + value.lstrip("/"))
+    if not value.startswith("/") or path == "/":
         refuse(
             Problem(
                 "",
                 f"{value!r} given",
                 "the host keeps the lab's disks in a folder of their own, given by its full path",
-                "write it like /var/lib/libvirt/nestlab/NAME",
+                "write it like /srv/labs",
             )
         )
-    return _fits(os.path.normpath(value))
+    return _fits(path)
 
 
 def _address(value: object) -> IPv4Address:

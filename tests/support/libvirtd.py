@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
+from xml.sax.saxutils import escape, quoteattr
 
 from components.remote.shell import COMMAND_S, LocalShell, Result, Unreachable
 
@@ -69,7 +70,11 @@ class FakeLibvirt:
     pools: dict[str, str] = field(default_factory=dict)
     """UUID by name."""
     volumes: dict[str, list[str]] = field(default_factory=dict)
-    """Names by pool."""
+    """Names by pool: every file of its folder, whoever put it there, as libvirt does."""
+    stopped: set[str] = field(default_factory=set)
+    """Pools that are not active."""
+    folders: set[str] = field(default_factory=set)
+    """Names of undefined pools whose folder stayed."""
     leases: dict[str, str] = field(default_factory=dict)
     """Address by MAC."""
     taps: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -85,11 +90,11 @@ class FakeLibvirt:
     """Called with each command before it runs: to change the world meanwhile, or to raise."""
 
     def domain(self, name: str, state: str = "running", uuid: str = "") -> None:
-        xml = DOMAIN.format(name=name, uuid=uuid or uuid5(SPACE, name))
+        xml = DOMAIN.format(name=escape(name), uuid=uuid or uuid5(SPACE, name))
         self.domains[name] = Made(xml, state)
 
     def network(self, name: str, state: str = "active", uuid: str = "") -> None:
-        xml = NETWORK.format(name=name, uuid=uuid or uuid5(SPACE, name))
+        xml = NETWORK.format(name=escape(name, {"'": "&apos;"}), uuid=uuid or uuid5(SPACE, name))
         self.networks[name] = Made(xml, state)
 
     def hosts(self, network: str) -> list[tuple[str, str, str]]:
@@ -100,7 +105,8 @@ class FakeLibvirt:
     def commands(self) -> list[str]:
         """The words of virsh that change something, in order."""
         asking = re.compile(
-            r"(list|echo|capabilities|dom(state|display|iflist)|(net-)?(dumpxml|info)|.*-list|net-dhcp-leases|.*uuid)"
+            r"(list|echo|capabilities|dom(state|stats|display)|(net-|pool-)?(dumpxml|info|name)|"
+            r".*-list|net-dhcp-leases|.*uuid)"
         )
         words = []
         for each in self.said:
@@ -108,7 +114,7 @@ class FakeLibvirt:
                 # Several commands may be one line, which virsh takes apart itself.
                 words += (
                     [shlex.split(one) for one in each[4].split(";")]
-                    if ";" in each[4]
+                    if ";" in each[4] or " " in each[4]
                     else [each[4:]]
                 )
         return [" ".join(each) for each in words if not asking.fullmatch(each[0].split()[0])]
@@ -155,8 +161,11 @@ class FakeLibvirt:
             raise Unreachable(f"{self.name}: no answer")
         lines = [f"domain {name}" for name in self.domains]
         alive = {name: one for name, one in self.domains.items() if one.state != "shut off"}
-        lines += [f"runs {name} {one.state}" for name, one in alive.items()]
+        words = {"in shutdown": "shutdown", "idle": "blocked"}
+        lines += [f"runs {words.get(one.state, one.state)} {name}" for name, one in alive.items()]
         lines += [f"network {name}" for name in self.networks]
+        lines += [f"pool {name}" for name in self.pools]
+        lines += [f"stored {name}" for name in self.pools if name not in self.stopped]
         leased = [(mac, address) for mac, address in self.leases.items()]
         for mac, address in leased:
             lines += [f'lease "ip-address": "{address}",', f'lease "mac-address": "{mac}",']
@@ -166,7 +175,7 @@ class FakeLibvirt:
     # As virsh ---------------------------------------------------------------------------------
 
     def _virsh(self, words: list[str], stdin: str) -> str:
-        if ";" in words[0]:
+        if ";" in words[0] or " " in words[0]:
             return self._line(words[0])
         command, names = words[0], [word for word in words[1:] if not word.startswith("--")]
         method = getattr(self, "_" + command.replace("-", "_"), None)
@@ -203,38 +212,73 @@ class FakeLibvirt:
         return " ".join(names)
 
     def _a_domain(self, names: list[str]) -> Made:
-        if names[0] not in self.domains:
-            raise Refused(f"failed to get domain '{names[0]}'")
-        return self.domains[names[0]]
+        """Find a domain by UUID, then by name, as virsh does."""
+        return self.domains[self._key(self.domains, names[0], "domain")]
 
     def _a_network(self, names: list[str]) -> Made:
-        if names[0] not in self.networks:
-            name = names[0]
-            lost = f"Network not found: no network with matching name '{name}'"
-            raise Refused(f"failed to get network '{name}'\nerror: {lost}")
-        return self.networks[names[0]]
+        return self.networks[self._key(self.networks, names[0], "network")]
+
+    @staticmethod
+    def _key(rows: dict[str, Made], asked: str, kind: str) -> str:
+        found = next((name for name, one in rows.items() if one.uuid == asked), asked)
+        if found not in rows:
+            lost = f"{kind.title()} not found: no {kind} with matching name '{asked}'"
+            raise Refused(f"failed to get {kind} '{asked}'\nerror: {lost}")
+        return found
+
+    def _listed(
+        self, rows: dict[str, str], alive: set[str], options: list[str], table: dict[str, str]
+    ) -> str:
+        """Print ``rows`` (UUID by name) as virsh's three tables of objects do."""
+        shown = {n: uuid for n, uuid in rows.items() if "--all" in options or n in alive}
+        if "--uuid" in options and "--name" in options:
+            return "".join(f"{uuid:<36} {name:<20}\n" for name, uuid in shown.items())
+        if "--uuid" in options:
+            return "".join(f"{uuid}\n" for uuid in shown.values())
+        if "--name" in options:
+            return "".join(f"{name}\n" for name in shown)
+        return "".join(table[name] for name in shown)
 
     def _list(self, names: list[str], options: list[str]) -> str:
         del names
-        if "--uuid" in options:
-            return "".join(f"{one.uuid} {name}\n" for name, one in self.domains.items())
-        if options == ["--name"]:
-            alive = [n for n, one in self.domains.items() if one.state != "shut off"]
-            return "\n".join(alive)
-        return "".join(f" -    {name}   {one.state}\n" for name, one in self.domains.items())
+        alive = {name for name, one in self.domains.items() if one.state != "shut off"}
+        table = {name: f" -    {name}   {one.state}\n" for name, one in self.domains.items()}
+        rows = {name: one.uuid for name, one in self.domains.items()}
+        return self._listed(rows, alive, options, table)
+
+    def _domstats(self, names: list[str], options: list[str]) -> str:
+        """Virsh's own form (virsh-domain-monitor.c, cmdDomstats); numbers are virDomainState's."""
+        del names
+        assert options == ["--state"]
+        numbers = ["no state", "running", "idle", "paused", "in shutdown", "shut off", "crashed"]
+        numbers.append("pmsuspended")
+        return "".join(
+            f"Domain: '{name}'\n  state.state={numbers.index(one.state)}\n  state.reason=1\n\n"
+            for name, one in self.domains.items()
+        )
 
     def _net_list(self, names: list[str], options: list[str]) -> str:
         del names
         if "--uuid" in options and "--name" in options:
             raise Refused("Only one argument from --table, --name and --uuid may be specified.")
-        if "--name" in options:
-            return "\n".join(self.networks)
-        rows = self.networks.items()
-        return "".join(f" {name}   {one.state}   yes   yes\n" for name, one in rows)
+        alive = {name for name, one in self.networks.items() if one.state == "active"}
+        table = {n: f" {n}   {one.state}   yes   yes\n" for n, one in self.networks.items()}
+        rows = {name: one.uuid for name, one in self.networks.items()}
+        return self._listed(rows, alive, options, table)
+
+    def _net_name(self, names: list[str], options: list[str]) -> str:
+        del options
+        return f"{parsed(self._a_network(names).xml).findtext('name')}\n"
 
     def _pool_list(self, names: list[str], options: list[str]) -> str:
-        del names, options
-        return "".join(f"{uuid} {name}      \n" for name, uuid in self.pools.items())
+        del names
+        alive = set(self.pools) - self.stopped
+        if options in (["--name"], ["--all", "--name"]):
+            # Padded, unlike those of domains and networks (libvirt 9).
+            shown = [name for name in self.pools if options[0] == "--all" or name in alive]
+            return "".join(f"{name:<20}\n" for name in shown)
+        table = {name: f" {name}   active   yes\n" for name in self.pools}
+        return self._listed(self.pools, alive, options, table)
 
     def _domstate(self, names: list[str], options: list[str]) -> str:
         del options
@@ -250,13 +294,17 @@ class FakeLibvirt:
 
     def _pool_uuid(self, names: list[str], options: list[str]) -> str:
         del options
-        if names[0] not in self.pools:
-            raise Refused(f"failed to get pool '{names[0]}'")
-        return self.pools[names[0]]
+        return f"{self.pools[self._a_pool(names)]}\n"
 
     def _dumpxml(self, names: list[str], options: list[str]) -> str:
-        assert "--security-info" in options, "without it the password is lost when defined again"
-        return self._a_domain(names).xml
+        one = self._a_domain(names)
+        if "--inactive" in options:
+            assert "--security-info" in options, (
+                "without it the password is lost when defined again"
+            )
+            return one.xml
+        name = self._key(self.domains, names[0], "domain")
+        return one.xml.replace("</domain>", f"{self._nic(name)}</domain>")
 
     def _net_dumpxml(self, names: list[str], options: list[str]) -> str:
         del options
@@ -309,7 +357,7 @@ class FakeLibvirt:
         assert "--nvram" in options, "libvirt refuses a UEFI guest without it"
         if self._a_domain(names).state != "shut off":
             raise Refused("domain is running, which this lab never undefines")
-        del self.domains[names[0]]
+        del self.domains[self._key(self.domains, names[0], "domain")]
 
     def _net_start(self, names: list[str], options: list[str]) -> None:
         del options
@@ -327,8 +375,7 @@ class FakeLibvirt:
 
     def _net_undefine(self, names: list[str], options: list[str]) -> None:
         del options
-        self._a_network(names)
-        del self.networks[names[0]]
+        del self.networks[self._key(self.networks, names[0], "network")]
 
     def _net_info(self, names: list[str], options: list[str]) -> str:
         del options
@@ -376,40 +423,110 @@ class FakeLibvirt:
             raise Refused("Domain is not running")
         return "vnc://127.0.0.1:0\n"
 
-    def _domiflist(self, names: list[str], options: list[str]) -> str:
-        del options
-        if names[0] not in self.taps:
+    def _nic(self, domain: str) -> str:
+        if domain not in self.taps:
             return ""
-        network, tap = self.taps[names[0]]
-        return f" {tap}   network   {network}   virtio   52:54:00:00:00:01\n"
+        network, tap = self.taps[domain]
+        return (
+            "<devices><interface type='network'>"
+            f"<source network={quoteattr(network)}/><target dev={quoteattr(tap)}/>"
+            "</interface></devices>"
+        )
+
+    # Pools, as virStorageBackendDeleteLocal (libvirt, storage_util.c) and virsh-pool.c have them.
+
+    def _a_pool(self, names: list[str]) -> str:
+        for name, uuid in self.pools.items():
+            if names[0] in {name, uuid}:
+                return name
+        raise Refused(f"failed to get pool '{names[0]}'")
+
+    def _pool_name(self, names: list[str], options: list[str]) -> str:
+        del options
+        return f"{self._a_pool(names)}\n"
+
+    def _pool_dumpxml(self, names: list[str], options: list[str]) -> str:
+        del options
+        name = self._a_pool(names)
+        return (
+            f"<pool type='dir'><name>{name}</name><uuid>{self.pools[name]}</uuid>"
+            f"<target><path>/pool/{name}</path></target></pool>"
+        )
+
+    def _pool_info(self, names: list[str], options: list[str]) -> str:
+        del options
+        name = self._a_pool(names)
+        state = "inactive" if name in self.stopped else "running"
+        return f"Name:           {name}\nState:          {state}\nAutostart:      yes\n"
+
+    def _pool_define(self, xml: str) -> str:
+        root = parsed(xml)
+        name = root.findtext("name") or ""
+        self.pools[name] = root.findtext("uuid") or ""
+        self.stopped.add(name)
+        return ""
+
+    def _pool_autostart(self, names: list[str], options: list[str]) -> None:
+        del options
+        self._a_pool(names)
+
+    def _pool_build(self, names: list[str], options: list[str]) -> None:
+        del options
+        self.volumes.setdefault(self._a_pool(names), [])
 
     def _pool_start(self, names: list[str], options: list[str]) -> None:
         del options
-        raise Refused(f"pool '{names[0]}' is already active")
+        name = self._a_pool(names)
+        if name not in self.stopped:
+            raise Refused(f"pool '{name}' is already active")
+        if name not in self.volumes:
+            raise Refused(f"cannot open directory '/pool/{name}': No such file or directory")
+        self.stopped.remove(name)
+
+    def _an_active_pool(self, names: list[str]) -> str:
+        name = self._a_pool(names)
+        if name in self.stopped:
+            raise Refused(f"storage pool '{name}' is not active")
+        return name
 
     def _pool_refresh(self, names: list[str], options: list[str]) -> None:
-        del names, options
+        del options
+        self._an_active_pool(names)
 
     def _vol_list(self, names: list[str], options: list[str]) -> str:
         del options
-        return "".join(f" {name}   /pool/{name}\n" for name in self.volumes.get(names[0], []))
+        pool = self._an_active_pool(names)
+        return "".join(f" {name}   /pool/{name}\n" for name in self.volumes.get(pool, []))
 
     def _vol_delete(self, names: list[str], options: list[str]) -> None:
         assert options == ["--pool"]
-        if names[0] not in self.volumes.get(names[1], []):
+        pool = self._an_active_pool(names[1:])
+        if names[0] not in self.volumes.get(pool, []):
             raise Refused(f"failed to get vol '{names[0]}'")
-        self.volumes[names[1]].remove(names[0])
+        self.volumes[pool].remove(names[0])
 
     def _pool_destroy(self, names: list[str], options: list[str]) -> None:
         del options
-        assert not self.volumes.get(names[0]), "a pool is removed with its volumes"
+        self.stopped.add(self._an_active_pool(names))
 
     def _pool_delete(self, names: list[str], options: list[str]) -> None:
-        del names, options
+        del options
+        name = self._a_pool(names)
+        if name not in self.stopped:
+            raise Refused(f"storage pool '{name}' is still active")
+        if self.volumes.get(name):
+            raise Refused(f"failed to remove pool '/pool/{name}': Directory not empty")
+        self.volumes.pop(name, None)
 
     def _pool_undefine(self, names: list[str], options: list[str]) -> None:
         del options
-        del self.pools[names[0]]
+        name = self._a_pool(names)
+        if name not in self.stopped:
+            raise Refused(f"storage pool '{name}' is still active")
+        del self.pools[name]
+        self.stopped.remove(name)
+        if name in self.volumes:
+            self.folders.add(name)
 
 
 class LocalLibvirt(FakeLibvirt, LocalShell):

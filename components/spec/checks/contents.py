@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from components.spec import kinds
+from components.spec import kinds, pools
 from components.spec.bounds import MOST_ENTRIES
 from components.spec.files import Glance, glance
 from components.spec.images import QEMU_NAMES
@@ -361,4 +361,15 @@ def _too_large(lab: LabSpec, images: dict[str, Glance]) -> list[Problem]:
     return found
 
 
-CONTENTS = (numbers, names, depth, nesting, containers, media, templates, hardware)
+CONTENTS = (
+    numbers,
+    names,
+    pools.names,
+    pools.folder,
+    depth,
+    nesting,
+    containers,
+    media,
+    templates,
+    hardware,
+)

@@ -35,7 +35,8 @@ class LibvirtHost(HostSpec):
         description="What runs the first layer: kvm; tcg, emulation; auto, the doctor's verdict",
     )
     pool_path: Folder | None = Field(
-        None, description=f"Its folder for the lab's disks; default: {POOLS}/NAME"
+        None,
+        description=f"Its folder in which the lab makes one of its own for its disks; default: {POOLS}",
     )
 
     @property

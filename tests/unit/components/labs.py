@@ -66,7 +66,11 @@ def answers(resource: Registered) -> Mapping[str, Any]:
     """What the providers of a lab would answer."""
     secret = private(resource)
     return {
-        "Identity": {"value": IDENTITY, "group": "64055"},
+        "Identity": {
+            "value": IDENTITY,
+            "group": "64055",
+            "folder": f"{resource.inputs.get('folders')}-{IDENTITY}",
+        },
         "SshKey": {"private": secret, "public": f"ssh-ed25519 AAAA-{resource.name} comment"},
         "Password": {"value": secret},
         "MachineGate": {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from components.gates import identity as identities
 from components.gates.identity import IdentityProvider
-from components.remote import ownership
+from components.remote import census, ownership
 from components.remote.ownership import left_behind, remove, uuid_of
 from components.remote.shell import Unreachable
 from components.remote.virsh import Virsh, VirshError
@@ -52,11 +52,14 @@ def test_what_is_ours_is_found_by_its_uuid_in_an_order_in_which_it_can_go(
     place: FakeLibvirt,
 ) -> None:
     assert list(left_behind(Virsh(place, URI), OURS)) == [
-        ("domain", "ours-web"),
-        ("domain", "ours-off"),
-        ("network", "ours-net"),
-        ("network", "ours-down"),
-        ("pool", "nestlab-ours"),
+        (kind, uuid_of(OURS, kind, name), name)
+        for kind, name in (
+            ("domain", "ours-web"),
+            ("domain", "ours-off"),
+            ("network", "ours-net"),
+            ("network", "ours-down"),
+            ("pool", "nestlab-ours"),
+        )
     ]
 
 
@@ -66,21 +69,32 @@ def identity(private: str = "") -> dict[str, Any]:
     return {**names, "target": target, "uri": URI, "value": OURS}
 
 
-def test_keys_and_console_logs_of_gates_that_never_opened_go_with_the_lab(
+def test_a_destroy_removes_the_lab_s_keys_and_logs_by_name_and_nothing_beside_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = LocalLibvirt()
+    here.domain("ours-kvm1", uuid=uuid_of(OURS, "domain", "ours-kvm1"))
     here.domain("ours-too-web")
     monkeypatch.setattr(identities, "shell_of", lambda _: here)
     monkeypatch.setattr(ownership, "CONSOLE_LOG", f"{tmp_path}/{{domain}}-console.log")
-    for name in ("ours-kvm1", "ours-too-web", "theirs-kvm1"):
+    for name in ("ours-kvm1", "ours-mine", "ours-too-web", "theirs-kvm1"):
         (tmp_path / f"{name}-console.log").touch()
-    keys = tmp_path / "keys" / "local"
+    keys, mine = tmp_path / "keys" / "local", tmp_path / "ssh"
     (keys / "kvm1").mkdir(parents=True)
-    (keys / "kvm1" / "id_ed25519").touch()
+    (keys / "link").symlink_to(mine)
+    mine.mkdir()
+    for folder in (keys / "kvm1", mine):
+        for name in ("id_ed25519", "known_hosts", "answers-0123456789ab.iso", "notes.txt"):
+            (folder / name).touch()
     IdentityProvider().delete("", identity(str(keys)))
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"ours-too-web-console.log", "theirs-kvm1-console.log"}
+    logs = {path.name for path in tmp_path.glob("*.log")}
+    assert logs == {
+        "ours-mine-console.log",
+        "ours-too-web-console.log",
+        "theirs-kvm1-console.log",
+    }
+    assert [path.name for path in (keys / "kvm1").iterdir()] == ["notes.txt"]
+    assert len(list(mine.iterdir())) == 4, "a link leads to what is the user's"
 
 
 def test_a_lab_without_libvirt_below_it_takes_its_keys_away_and_asks_nobody(
@@ -88,8 +102,8 @@ def test_a_lab_without_libvirt_below_it_takes_its_keys_away_and_asks_nobody(
 ) -> None:
     monkeypatch.delattr(identities, "shell_of")
     keys = tmp_path / "keys" / "local"
-    keys.mkdir(parents=True)
-    (keys / "id_ed25519").touch()
+    (keys / "kvm1").mkdir(parents=True)
+    (keys / "kvm1" / "id_ed25519").touch()
     IdentityProvider().delete("", {**identity(str(keys)), "uri": ""})
     assert not list(tmp_path.iterdir())
 
@@ -131,13 +145,15 @@ def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
     assert set(place.networks) == {"theirs-net", "theirs-down", "default"}
     assert set(place.pools) == {"nestlab-theirs", "default"}
     assert place.volumes == {
-        "nestlab-ours": [],
+        # Its UUID is the lab's, but not what somebody put there: its folder stays with all in it.
+        "nestlab-ours": ["ours-web.qcow2", "medium-ipxe.iso"],
         "nestlab-theirs": ["theirs-web.qcow2", "medium-ipxe.iso"],
         "default": ["precious.qcow2"],
     }
     said = capsys.readouterr().err.splitlines()
     assert "removed pool nestlab-ours, left behind by a step that did not end" in said
-    assert len(said) == 5
+    assert any("/pool/nestlab-ours at this machine stays" in line for line in said)
+    assert len(said) == 6
 
 
 def test_a_host_that_does_not_answer_does_not_stop_a_destroy(
@@ -153,8 +169,10 @@ def test_a_host_that_does_not_answer_does_not_stop_a_destroy(
 def test_a_lab_keeps_its_identity_and_no_two_have_the_same() -> None:
     provider = IdentityProvider()
     made: list[dict[str, Any]] = [
-        provider.create({"name": "identity", "uri": ""}).outs or {} for _ in range(50)
+        provider.create({"name": "identity", "uri": "", "folders": "/srv/labs/ours"}).outs or {}
+        for _ in range(50)
     ]
+    assert {each["folder"] for each in made} == {f"/srv/labs/ours-{each['value']}" for each in made}
     assert len({each["value"] for each in made}) == 50
     assert all(uuid.UUID(uuid_of(each["value"], "domain", "web")) for each in made)
     assert provider.diff("", made[0], {"name": "identity", "uri": "other"}).changes is False
@@ -190,8 +208,92 @@ def test_uuids_stay_what_they_are_in_running_labs() -> None:
 
 
 def test_what_can_not_be_removed_is_told(place: FakeLibvirt) -> None:
-    with pytest.raises(VirshError, match=r"virsh undefine at this machine: .*failed to get domain"):
+    with pytest.raises(VirshError, match=r"virsh undefine at this machine: .*'nobody'"):
         remove(Virsh(place, URI), "domain", "nobody")
     place.down = True
     with pytest.raises(Unreachable):
         remove(Virsh(place, URI), "domain", "ours-web")
+
+
+def test_of_a_pool_only_what_the_lab_made_goes_by_its_name(place: FakeLibvirt) -> None:
+    mine = [
+        "thesis.txt",
+        "my-vm.qcow2",
+        "win 10.img",
+        "ours",
+        "ours-web.qcow2.bak",
+        "-x",
+        "a\u2028b",
+    ]
+    place.volumes["nestlab-ours"] += mine
+    made = ["ours-web.qcow2", "medium-ipxe.iso", "ours-db.qcow2"]
+    remove(Virsh(place, URI), "pool", "nestlab-ours", made)
+    assert place.volumes["nestlab-ours"] == mine
+    assert "nestlab-ours" not in place.pools
+
+
+def test_a_pool_with_nothing_of_anybody_s_goes_with_its_folder(place: FakeLibvirt) -> None:
+    remove(Virsh(place, URI), "pool", "nestlab-ours", ["ours-web.qcow2", "medium-ipxe.iso"])
+    assert "nestlab-ours" not in {*place.pools, *place.volumes}
+
+
+@pytest.mark.parametrize("state", ["stopped", "without its folder", "gone"])
+def test_a_pool_goes_whatever_became_of_it(state: str, place: FakeLibvirt) -> None:
+    place.stopped.add("nestlab-ours")
+    if state == "without its folder":
+        del place.volumes["nestlab-ours"]
+    if state == "gone":
+        del place.pools["nestlab-ours"]
+    remove(Virsh(place, URI), "pool", "nestlab-ours", ["ours-web.qcow2", "medium-ipxe.iso"])
+    assert "nestlab-ours" not in place.pools
+    assert bool(place.volumes.get("nestlab-ours")) is (state == "gone")
+
+
+ODD = [
+    *(
+        "ours-web copy",
+        "my web",
+        "-x",
+        "--all",
+        "a'b",
+        'q"q',
+        "  ours-web",
+        "ours-web  ",
+        "a\u2028b",
+    ),
+    *(
+        "\u0085",
+        "semi; undefine ours-web",
+        "back\\slash",
+        "tab\tname",
+        "running",
+        "ours-web   running",
+    ),
+]
+"""Names that libvirt 9 lets anybody give (tried on its test driver)."""
+
+
+@pytest.mark.parametrize("way", ["by virsh", "by a script"])
+@pytest.mark.parametrize("name", ODD)
+def test_strangers_with_odd_names_are_neither_taken_nor_in_the_way(
+    name: str, way: str, place: FakeLibvirt
+) -> None:
+    if way == "by virsh":
+        place = LocalLibvirt(**vars(place))
+    place.domain(name, "shut off")
+    place.network(name, "inactive")
+    place.pools[name] = str(uuid.uuid4())
+    place.volumes[name] = ["precious.qcow2"]
+    at = Virsh(place, URI)
+    seen = census.take(at)
+    assert seen.domains["ours-web"] == "running"
+    assert seen.domains[name] == "shut off"
+    assert (seen.networks["ours-net"], seen.networks[name]) == (True, False)
+    assert {"nestlab-ours", name.rstrip(" ")} <= {each.rstrip(" ") for each in seen.pools}
+    assert len(list(left_behind(at, OURS))) == 5
+    for kind, found, _ in left_behind(at, OURS):
+        remove(at, kind, found)
+    assert name in place.domains
+    assert name in place.networks
+    assert name in place.pools
+    assert place.volumes[name] == ["precious.qcow2"]

@@ -406,15 +406,15 @@ def test_a_network_that_was_being_made_goes_if_it_is_ours(
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_a_pool_that_was_being_made_goes_with_its_volumes_if_it_is_ours(
+def test_a_pool_that_was_being_made_goes_if_it_is_ours_and_takes_no_file_with_it(
     ours: bool, engine: Engine, outer: FakeLibvirt
 ) -> None:
     outer.pools["nestlab-lab"] = uuid_of(IDENTITY, "pool", "nestlab-lab") if ours else str(uuid4())
-    outer.volumes["nestlab-lab"] = ["a.qcow2"]
+    outer.volumes["nestlab-lab"] = ["my-vm.qcow2", "thesis.txt"]
     engine.resources = engine.resources[:-1]
     engine.recovered(("creating", resource("pool", "host-pool", name="nestlab-lab")))
     assert ("nestlab-lab" in outer.pools) is not ours
-    assert outer.volumes["nestlab-lab"] == ([] if ours else ["a.qcow2"])
+    assert outer.volumes["nestlab-lab"] == ["my-vm.qcow2", "thesis.txt"]
 
 
 @pytest.mark.parametrize("kind", ["volume", "seed"])

@@ -1,0 +1,149 @@
+"""The gate of a pool: brought back, names that others have refused, left-overs gone by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from components.gates import pool as gates
+from components.gates.pool import PoolGateProvider
+from components.remote import census, ownership
+from components.remote.ownership import uuid_of
+from components.remote.virsh import VirshError
+from tests.support.libvirtd import FakeLibvirt, LocalLibvirt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OURS = "0123456789abcdef"
+POOL = "nestlab-ours"
+UUID = uuid_of(OURS, "pool", POOL)
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
+    made = LocalLibvirt()
+    made.pools[POOL] = UUID
+    made.volumes[POOL] = []
+    monkeypatch.setattr(gates, "shell_of", lambda _: made)
+    monkeypatch.setattr(census, "FRESH_S", -1.0)
+    return made
+
+
+def props(*machines: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": "host-pool-gate",
+        "target": {"kind": "local"},
+        "uri": "qemu:///system",
+        "pool": POOL,
+        "uuid": UUID,
+        "domains": {name: uuid_of(OURS, "domain", name) for name in machines},
+        "networks": {"ours-net": uuid_of(OURS, "network", "ours-net")},
+        "volumes": [f"{name}.qcow2" for name in machines],
+        **more,
+    }
+
+
+def made(news: dict[str, Any]) -> dict[str, Any]:
+    outs = PoolGateProvider().create(news).outs
+    assert outs
+    return dict(outs)
+
+
+def test_a_pool_that_is_up_is_no_change_and_nothing_is_done_to_it(place: FakeLibvirt) -> None:
+    outs = made(props("ours-web"))
+    assert PoolGateProvider().diff("", outs, props("ours-web")).changes is False
+    assert place.commands() == []
+
+
+@pytest.mark.parametrize("state", ["stopped", "not defined any more"])
+@pytest.mark.parametrize("folder", ["there", "gone"])
+def test_a_pool_is_brought_back_with_the_files_it_had(
+    state: str, folder: str, place: FakeLibvirt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outs = made(props("ours-web"))
+    place.volumes[POOL] = ["ours-web.qcow2", "thesis.txt"]
+    place.stopped.add(POOL)
+    if state != "stopped":
+        del place.pools[POOL]
+    if folder == "gone":
+        del place.volumes[POOL]
+    assert PoolGateProvider().diff("", outs, props("ours-web")).changes is True
+    assert f"pool {POOL} is {state}; `pulumi up` mends it" in capsys.readouterr().err
+    PoolGateProvider().update("", outs, props("ours-web"))
+    assert place.pools[POOL] == UUID
+    assert POOL not in place.stopped
+    assert place.volumes[POOL] == (["ours-web.qcow2", "thesis.txt"] if folder == "there" else [])
+    built = "pool-build" in " ".join(place.commands())
+    assert built is (folder == "gone"), "building sets mode and owner of a folder that is there"
+
+
+@pytest.mark.parametrize("kind", ["domain", "network", "pool"])
+def test_a_name_that_somebody_else_has_is_refused_before_anything_is_made(
+    kind: str, place: FakeLibvirt
+) -> None:
+    if kind == "domain":
+        place.domain("ours-web")
+    elif kind == "network":
+        place.network("ours-net")
+    else:
+        place.pools[POOL] = uuid_of("f" * 16, "pool", POOL)
+    with pytest.raises(
+        VirshError, match=r"which is not this lab's.*another checkout or of another"
+    ) as no:
+        PoolGateProvider().create(props("ours-web"))
+    assert f"this machine has a {kind} " in str(no.value)
+    assert "lab.name in its stack file" in str(no.value)
+    assert place.commands() == []
+
+
+def test_what_is_the_lab_s_already_is_no_stranger(place: FakeLibvirt) -> None:
+    place.domain("ours-web", uuid=uuid_of(OURS, "domain", "ours-web"))
+    place.domain("ours-web copy")
+    outs = made(props("ours-web"))
+    assert PoolGateProvider().update("", outs, props("ours-web", "ours-db")).outs
+
+
+def test_what_was_once_made_is_not_forgotten_when_it_leaves_the_stack(place: FakeLibvirt) -> None:
+    assert place.pools == {POOL: UUID}
+    outs = made(props("ours-web"))
+    later = PoolGateProvider().update("", outs, props("ours-db")).outs
+    assert later
+    assert later["made"]["volumes"] == ["ours-db.qcow2", "ours-web.qcow2"]
+    assert set(later["made"]["domains"]) == {"ours-web", "ours-db"}
+
+
+def test_when_the_lab_goes_its_left_overs_go_by_name_and_nothing_else(
+    place: FakeLibvirt,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ownership, "CONSOLE_LOG", f"{tmp_path}/{{domain}}-console.log")
+    for name in ("ours-web", "ours-webby", "ours-db"):
+        (tmp_path / f"{name}-console.log").touch()
+    outs = made(props("ours-web", "ours-db"))
+    place.domain("ours-web", uuid=uuid_of(OURS, "domain", "ours-web"))
+    place.domain("ours-db")
+    place.network("ours-net")
+    place.volumes[POOL] = ["ours-web.qcow2", "my vm.qcow2", "ours-web.qcow2~"]
+    PoolGateProvider().delete("", outs)
+    assert set(place.domains) == {"ours-db"}, "somebody else's of the same name"
+    assert set(place.networks) == {"ours-net"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ours-webby-console.log",
+        "ours-db-console.log",
+    }
+    assert POOL not in place.pools
+    assert place.volumes[POOL] == ["my vm.qcow2", "ours-web.qcow2~"]
+    assert f"/pool/{POOL} at this machine stays" in capsys.readouterr().err
+
+
+def test_a_pool_of_somebody_else_s_is_left_alone_when_the_lab_goes(place: FakeLibvirt) -> None:
+    outs = made(props("ours-web"))
+    place.pools[POOL] = uuid_of("f" * 16, "pool", POOL)
+    place.volumes[POOL] = ["ours-web.qcow2"]
+    PoolGateProvider().delete("", outs)
+    assert place.volumes[POOL] == ["ours-web.qcow2"]
+    assert POOL in place.pools
