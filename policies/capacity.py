@@ -8,6 +8,7 @@ configuration, in the same words: memory_mib, disk_gib, cores.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,11 +116,12 @@ def _too_small_a_disk(host: PolicyResource, kind: str) -> list[str]:
 def _too_full(host: PolicyResource, kind: str, inside: list[Size], disk: float) -> list[str]:
     least, own = limits(kind), _size(host)
     found = []
-    for what, have, reserve in (
-        ("memory_mib", own.memory_mib, least.reserve_mib),
-        ("disk_gib", disk, least.reserve_gib),
+    for what, have, always, share in (
+        ("memory_mib", own.memory_mib, least.reserve_mib, least.share_mib),
+        ("disk_gib", disk, least.reserve_gib, least.share_gib),
     ):
         need, parts = _sum(inside, what)
+        reserve = always + math.ceil((have or 0) * share / 1000)
         if have and need and need + reserve > have:
             found.append(
                 f"it has {have:g} {UNITS[what]}, and {reserve} for itself with {need:g} inside "

@@ -21,13 +21,19 @@ class Limits:
     reserve_gib: int
     """Disk that the hypervisor keeps for itself, GiB."""
     source: str
+    share_mib: int = 0
+    """Of each 1000 MiB of memory, how many it keeps beside ``reserve_mib``."""
+    share_gib: int = 0
+    """Of each 1000 GiB of disk, likewise."""
 
 
 LIMITS = {
     "kvm": Limits(2, 2048, 8, 512, 2, "nestlab's settings for Debian with KVM"),
-    "proxmox": Limits(2, 2048, 20, 1024, 8, "Proxmox VE's system requirements, for evaluation"),
+    "proxmox": Limits(
+        2, 2048, 20, 1024, 16, "Proxmox VE's system requirements, for evaluation", share_gib=20
+    ),
     "esxi": Limits(2, 8192, 37, 2048, 33, "VMware: 8 GB memory; 33 GB disk, 4 for a datastore"),
-    "xenserver": Limits(2, 4096, 46, 1536, 42, "host-installer: min_primary_disk_size = 46"),
+    "xenserver": Limits(2, 4096, 50, 1168, 42, "XCP-ng's guide to XCP-ng in a VM", share_mib=58),
     "hyperv": Limits(2, 4096, 32, 2048, 20, "Windows Server: 4 GB for nesting, 32 GB disk"),
     "xen": Limits(2, 3072, 8, 1664, 3, "nestlab's settings for Debian with Xen"),
     "virtualbox": Limits(2, 4096, 30, 1024, 8, "nestlab's settings for Linux with VirtualBox"),

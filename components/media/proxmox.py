@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from components.media.recipe import Edits, Recipe, other, text
 from components.media.recognise import pairs
+from components.spec.kinds.proxmox import LVM
 
 if TYPE_CHECKING:
     from components.media.answers import Answers
@@ -60,7 +61,7 @@ def files(answers: Answers) -> dict[str, bytes]:
     """Return what is on the CD `LABEL`.
 
     Options: ``country`` (two letters), ``filesystem``, ``zfs_raid``, ``mailto``, and ``lvm``, a
-    mapping of hdsize, swapsize, maxroot, maxvz and minfree in GiB (R124).
+    mapping of hdsize, swapsize, maxroot, maxvz and minfree in GiB (R124; default: `LVM`).
     """
     return {
         "/answer.toml": _toml(_answer(answers)).encode(),
@@ -114,7 +115,7 @@ def _disk(answers: Answers) -> dict[str, object]:
         disk["zfs"] = {"raid": answers.option("zfs_raid", "raid0")}
     elif system == "btrfs":
         disk["btrfs"] = {"raid": "raid0"}
-    sizes = answers.options.get("lvm", {})
+    sizes = answers.options.get("lvm", LVM if system in {"ext4", "xfs"} else {})
     if not isinstance(sizes, dict) or not all(
         key in LVM_KEYS and isinstance(size, int | float) and size >= 0
         for key, size in sizes.items()

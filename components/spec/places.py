@@ -198,14 +198,18 @@ class Kind:
     cores: Minimum
     disk_gib: Minimum
     reserve_mib: int
-    """Memory the hypervisor needs for itself, MiB."""
+    """Memory the hypervisor needs for itself, MiB, whatever it has."""
     reserve_gib: int
-    """Disk the hypervisor needs for itself, GiB."""
+    """Disk the hypervisor needs for itself, GiB, whatever it has."""
     needs_dhcp: bool
     """Whether it can only take its planned address by DHCP."""
     offers: Offers
     golden: str = ""
     """The golden image it is a clone of, as ``make image`` calls it; empty: of none."""
+    share_mib: int = 0
+    """Of each 1000 MiB of memory, how many it needs for itself beside ``reserve_mib``."""
+    share_gib: int = 0
+    """Of each 1000 GiB of disk, likewise."""
     hardware: Hardware = field(default_factory=Hardware)
     reads_ahci: bool = True
     """Whether its installer reads its answers from a CD on QEMU's AHCI, where CDs of q35 are; where it
@@ -296,6 +300,11 @@ class Place:
         while place is not None:
             yield place
             place = place.above
+
+
+def own(reserve: int, share: int, have: int) -> int:
+    """Return how much of ``have`` a hypervisor keeps: ``reserve`` and ``share`` per mille, rounded up."""
+    return reserve - (-have * share // 1000)
 
 
 def ordered(mapping: Mapping[str, T]) -> list[tuple[str, T]]:

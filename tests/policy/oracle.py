@@ -6,6 +6,7 @@ does from who wrote it (`Styled`). So that the pack is not asked whether the pac
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -334,7 +335,7 @@ class Oracle:
                 # What would be in it stands on the outer host then, by the pack's lights.
                 outer += inside
                 continue
-            memory, disk = reserves(kind)
+            memory, disk = reserves(kind, own)
             if inside and sum(size[1] for size in inside) + memory > own[1]:
                 yield "capacity"
             if (need := sum(size[2] for size in inside)) and own[2] and need + disk > own[2]:
@@ -435,9 +436,15 @@ def limits(kind: str) -> tuple[int, int, int]:
     return int(of.cores.value), int(of.memory_mib.value), int(of.disk_gib.value)
 
 
-def reserves(kind: str) -> tuple[int, int]:
-    """Memory and disk that a kind keeps for itself."""
-    return (KINDS[kind].reserve_mib, KINDS[kind].reserve_gib) if kind in KINDS else RESERVES
+def reserves(kind: str, have: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Memory and disk that a kind keeps for itself of what it has."""
+    if kind not in KINDS:
+        return RESERVES
+    of = KINDS[kind]
+    shares = (have[1] * of.share_mib, have[2] * of.share_gib)
+    return of.reserve_mib + math.ceil(shares[0] / 1000), of.reserve_gib + math.ceil(
+        shares[1] / 1000
+    )
 
 
 def overlap(one: str, other: str) -> bool:

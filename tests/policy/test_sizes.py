@@ -35,7 +35,7 @@ def proxmox(**props: Any) -> Res:
         "tags": ["lab", "nestlab-kind-xenserver"],
         "cpu": {"type": "host", "cores": 1, "sockets": 2},
         "memory": {"dedicated": 4096},
-        "disks": [{"interface": "sata0", "size": 46}],
+        "disks": [{"interface": "sata0", "size": 50}],
     }
     return Res(PROXMOX, "xcp", given | props)
 
@@ -97,7 +97,8 @@ def test_model_and_policy_refuse_the_same() -> None:
             least.cores,
             least.disk_gib,
         ), name
-        assert (kind.reserve_mib, kind.reserve_gib) == (least.reserve_mib, least.reserve_gib), name
+        for field in ("reserve_mib", "reserve_gib", "share_mib", "share_gib"):
+            assert getattr(kind, field) == getattr(least, field), name
 
 
 def test_an_unsaid_kind_is_held_to_the_least_of_all() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from components.spec import nodes
 from components.spec.hosts.base import ClusterSpec
 from components.spec.machines import ContainerSpec
-from components.spec.places import HypervisorSpec, Machine, Place, machines, places
+from components.spec.places import HypervisorSpec, Machine, Place, machines, own, places
 from components.spec.problems import Problem, counted
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def memory(lab: LabSpec) -> list[Problem]:
     """Guests, containers, nested hypervisors and the host itself fit into the host's memory."""
     found = []
     for place, kind, spec in _nested(lab):
-        found += _fits(place, _MEMORY, spec.memory_mib, kind.reserve_mib)
+        found += _fits(place, _MEMORY, spec.memory_mib, kind.reserve_mib, kind.share_mib)
     return found
 
 
@@ -85,7 +85,7 @@ def disk(lab: LabSpec) -> list[Problem]:
     """The disks inside and the host's own system fit onto the host's disk."""
     found = []
     for place, kind, spec in _nested(lab):
-        found += _fits(place, _DISK, spec.disk_gib, kind.reserve_gib)
+        found += _fits(place, _DISK, spec.disk_gib, kind.reserve_gib, kind.share_gib)
     return found
 
 
@@ -95,26 +95,36 @@ def _nested(lab: LabSpec) -> Iterator[tuple[Place, Kind, HypervisorSpec]]:
             yield place, place.kind, place.spec
 
 
-def _fits(place: Place, measure: _Measure, have: int, own: int) -> list[Problem]:
+def _least(need: int, reserve: int, share: int) -> int:
+    """Return the least that a hypervisor has to have for ``need`` inside."""
+    least = -(-(need + reserve) * 1000 // (1000 - share))
+    while least - own(reserve, share, least) < need:  # by rounding, once
+        least += 1
+    return least
+
+
+def _fits(place: Place, measure: _Measure, have: int, reserve: int, share: int) -> list[Problem]:
     field, unit = measure.field, measure.unit
     inside = list(place.machines())
-    if too_big := [machine for machine in inside if measure.of(machine) + own > have]:
-        rule = f"{place.title} has {have} {unit}, {own} of them for itself"
-        less = f"write {have - own} or less, or " if have > own else ""
+    kept = own(reserve, share, have)
+    if too_big := [machine for machine in inside if measure.of(machine) + kept > have]:
+        rule = f"{place.title} has {have} {unit}, {kept} of them for itself"
+        less = f"write {have - kept} or less, or " if have > kept else ""
         return [
             Problem(
                 f"{machine.at}.{field}",
                 f"{measure.of(machine)} {unit} given",
                 rule,
-                f"{less}raise {place.at}.{field} to {measure.of(machine) + own}",
+                f"{less}raise {place.at}.{field} to {_least(measure.of(machine), reserve, share)}",
             )
             for machine in too_big
         ]
     need, parts = _sum(inside, measure)
-    if need + own <= have:
+    if need + kept <= have:
         return []
-    rule = f"it needs {need + own} {unit}: {own} for itself and {need} inside ({parts})"
-    remedy = f"raise it to {need + own} or make what is inside smaller"
+    least = _least(need, reserve, share)
+    rule = f"it needs {least} {unit}: {least - need} for itself and {need} inside ({parts})"
+    remedy = f"raise it to {least} or make what is inside smaller"
     return [Problem(f"{place.at}.{field}", f"{counted(have, unit)} given", rule, remedy)]
 
 

@@ -16,7 +16,9 @@ class ProxmoxSpec(InstalledSpec):
     kind: Literal["proxmox"] = Field(description="What hypervisor it is: Proxmox VE")
     memory_mib: Mib = Field(4096, description="Memory, MiB: its own 1024 and that of all it holds")
     cores: Cores = Field(2, description="Virtual cores")
-    disk_gib: Gib = Field(32, description="System disk, GiB: its own 8 and those of all it holds")
+    disk_gib: Gib = Field(
+        32, description="System disk, GiB: its own, 16 and 2 %, and those of all it holds"
+    )
     filesystem: Literal["ext4", "xfs"] = Field(
         "ext4",
         description="File system of its root; guests' disks are on LVM-thin beside it (R124)",
@@ -28,6 +30,8 @@ class ProxmoxSpec(InstalledSpec):
     )
 
 
+LVM = {"swapsize": 1.0, "maxroot": 12.0, "minfree": 0.5}
+"""What its installer is told of the system disk, GiB; by itself it gives root up to 96, swap up to 8."""
 _ADMIN = "Proxmox VE Administration Guide, System Requirements"
 
 KIND = Kind(
@@ -38,7 +42,10 @@ KIND = Kind(
     cores=Minimum(2, "what it was seen to work with"),
     disk_gib=Minimum(20, "what its installer's default layout was seen to work with"),
     reserve_mib=1024,
-    reserve_gib=8,
+    # With `LVM`: 0.5 or 1 GiB to boot, swap, root, free, and 1 % of the rest, at least 1 GiB, twice for the
+    # pool's own bookkeeping (pve-installer, Install.pm, create_lvm_volumes).
+    reserve_gib=16,
+    share_gib=20,
     needs_dhcp=False,
     ready_s=3600,
     needs=lambda spec: spec.kvm,

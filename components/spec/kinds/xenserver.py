@@ -18,7 +18,9 @@ class XenServerSpec(InstalledSpec):
     """XCP-ng 8.3 or XenServer 8; older ones have other installers."""
 
     kind: Literal["xenserver"] = Field(description="What hypervisor it is: XCP-ng or XenServer")
-    memory_mib: Mib = Field(8192, description="Memory, MiB: its own 1536 and that of all it holds")
+    memory_mib: Mib = Field(
+        8192, description="Memory, MiB: its own, 1168 and 5.8 %, and that of all it holds"
+    )
     cores: Cores = Field(4, description="Virtual cores")
     disk_gib: Gib = Field(64, description="System disk, GiB: its own 42 and those of all it holds")
     # XCP-ng's guide to XCP-ng in a VM: with UEFI "installation may complete but may not boot", and
@@ -58,11 +60,12 @@ KIND = Kind(
     model=XenServerSpec,
     memory_mib=Minimum(4096, _GUIDE),
     cores=Minimum(2, _GUIDE),
-    disk_gib=Minimum(
-        46, "its installer's min_primary_disk_size, below which it refuses the disk (R103)"
-    ),
-    # Its control domain takes about 1 GiB of 4, Xen itself the rest.
-    reserve_mib=1536,
+    # Its installer refuses less than 46 (min_primary_disk_size, R103).
+    disk_gib=Minimum(50, _GUIDE),
+    # Its control domain takes 1024 MiB and 5 % of what there is and 256 MiB (python-libs, xcp/dom0.py,
+    # default_memory_v3), Xen itself about 128 MiB and 1/128.
+    reserve_mib=1168,
+    share_mib=58,
     # Its installer's partitions: 512 + 18432 + 18432 + 1024 + 4096 MiB.
     reserve_gib=42,
     needs_dhcp=False,

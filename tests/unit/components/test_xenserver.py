@@ -1044,7 +1044,7 @@ def refused(**hypervisor: Any) -> str:
 @pytest.mark.parametrize(
     ("given_", "words"),
     [
-        ({"disk_gib": 40}, "at least 46 GiB"),
+        ({"disk_gib": 46}, "at least 50 GiB (XCP-ng's guide"),
         ({"memory_mib": 2048}, "at least 4096 MiB"),
         ({"cores": 1}, "at least 2 cores"),
         ({"machine": "q35"}, "machine"),
@@ -1083,5 +1083,5 @@ def test_an_image_that_xapi_cant_import_is_refused_by_the_spec(tmp_path: Path) -
 
 def test_policies_and_spec_agree_on_what_it_needs() -> None:
     kind = KINDS["xenserver"]
-    assert (kind.cores.value, kind.memory_mib.value, kind.disk_gib.value) == (2, 4096, 46)
-    assert (kind.reserve_mib, kind.reserve_gib) == (1536, 42)
+    assert (kind.cores.value, kind.memory_mib.value, kind.disk_gib.value) == (2, 4096, 50)
+    assert (kind.reserve_mib, kind.share_mib, kind.reserve_gib) == (1168, 58, 42)

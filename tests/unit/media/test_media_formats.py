@@ -16,6 +16,7 @@ import yaml
 
 from components.media import cloud_init, esxi, proxmox, windows, xenserver
 from components.media.iso import LABEL_LENGTH
+from components.spec.kinds.proxmox import LVM
 from tests.support import weasel
 from tests.unit.media.answers import ECDSA, HOST, LOGIN, PASSWORD, STATIC, answers
 
@@ -83,7 +84,7 @@ def test_proxmox_has_what_its_installer_knows_and_nothing_else() -> None:
         "gateway": "10.77.0.1",
         "filter": {"ID_NET_NAME_MAC": "*525400123456"},
     }
-    assert told["disk-setup"] == {"filesystem": "ext4", "disk-list": ["sda"]}
+    assert told["disk-setup"] == {"filesystem": "ext4", "disk-list": ["sda"], "lvm": LVM}
     assert told["first-boot"] == {"source": "from-iso", "ordering": "before-network"}
 
 
