@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 import time
-import xml.etree.ElementTree as ET
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,17 +20,6 @@ if TYPE_CHECKING:
     from tests.support.checkout import Checkout
 
 pytestmark = pytest.mark.host
-
-MEANT = (
-    r"^file /(usr|lib|etc|dev)/",
-    # Golden images are made of Debian's packages and hold no secret.
-    r"^file /var/lib/libvirt/nestlab/images/",
-    # Names and addresses, which libvirt shows.
-    r"^file /(var/lib/libvirt/dnsmasq|run/libvirt/network|run/nestlab)/",
-    r"^file .*[/.](pid|placeholder)$",
-    r"^port .*:53$",
-)
-"""What everybody may see of a lab, or of the machine it is on."""
 
 
 def changes(said: str) -> dict[str, int]:
@@ -114,23 +101,8 @@ def test_the_sheet_says_where_everything_is_and_no_secret(checkout: Checkout) ->
 
 def test_another_account_gets_into_nothing_of_the_lab(checkout: Checkout) -> None:
     """Seeds hold keys, discs passwords, disks everything: each door that root finds is tried."""
-    shown = json.loads(
-        checkout.run("python3", "-m", "toolchain", "show", "--json", "--secrets").said
-    )
-    namespace = (checkout.root / ".nestlab" / "netns").read_text().strip()
-    doors = account.Doors(namespace)
-    doors.secrets = [*shown["passwords"].values(), shown["key"].splitlines()[1]]
-    pool = ET.fromstring(virsh("pool-dumpxml", f"nestlab-{checkout.lab}"))  # noqa: S314
-    folder = Path(pool.findtext("target/path") or "")
-    assert any(path.suffix == ".iso" for path in folder.iterdir()), "the seed is among them"
-    doors.below(folder, checkout.root / ".nestlab", Path("/var/lib/libvirt/qemu"))
-    # Where libvirt is not ours, who may ask it is its owner's to say.
-    doors.processes(checkout.lab, *(["virtlogd", "libvirtd"] if namespace else ()))
-    for log in Path("/var/log/libvirt").rglob("*"):
-        doors.path(log)
-    for path in Path("/run/libvirt").rglob("*") if namespace else ():
-        doors.path(path)
-    doors.listening()
+    doors = account.of_lab(checkout)
+    assert {path.rpartition(".")[2] for path in doors.files} >= {"iso", "qcow2", "log"}, doors
     assert len(doors.files) > 50, doors
     assert {port for _, port in doors.ports} & set(range(5900, 6000)), (
         "there is a screen to look at"
@@ -141,10 +113,9 @@ def test_another_account_gets_into_nothing_of_the_lab(checkout: Checkout) -> Non
     nested = checkout.sheet()["kvm1"]["address"]
     doors.ports |= {(nested, port) for port in (22, 53, 5900, 16509, 16514)}
     with account.another() as name:
-        got = account.opened(name, doors, MEANT)
-        assert account.opened(name, account.Doors(namespace, files={"/etc/passwd"})), (
-            "it can open what it may"
-        )
+        got = account.opened(name, doors)
+        known = account.Doors(doors.namespace, files={"/etc/passwd"})
+        assert account.opened(name, known, meant=()), "it can open what it may"
     assert not got, "\n".join(got)
 
 

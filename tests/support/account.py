@@ -14,13 +14,18 @@ import stat
 import subprocess
 import sys
 import uuid
+import xml.etree.ElementTree as ET
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.checkout import virsh
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from tests.support.checkout import Checkout
 
 TRY = r"""
 import json, os, socket, sys
@@ -94,6 +99,16 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 json.dump(got, sys.stdout)
 """
 """What the account runs."""
+MEANT = (
+    r"^file /(usr|lib|etc|dev)/",
+    # Golden images are made of Debian's packages and hold no secret.
+    r"^file /var/lib/libvirt/nestlab/images/",
+    # Names and addresses, which libvirt shows.
+    r"^file /(var/lib/libvirt/dnsmasq|run/libvirt/network|run/nestlab)/",
+    r"^file .*[/.](pid|placeholder)$",
+    r"^port .*:53$",
+)
+"""What everybody may see of a lab, or of the machine it is on."""
 HERE = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104
 """How what listens everywhere is reached."""
 
@@ -153,6 +168,25 @@ class Doors:
             self.ports.add((HERE.get(address, address), int(port)))
 
 
+def of_lab(checkout: Checkout) -> Doors:
+    """Find every door of the lab of ``checkout``, which is up, and of the libvirt that it is in."""
+    show = ("python3", "-m", "toolchain", "show", "--json", "--secrets")
+    shown = json.loads(checkout.run(*show).said)
+    doors = Doors((checkout.root / ".nestlab" / "netns").read_text().strip())
+    doors.secrets = [*shown["passwords"].values(), shown["key"].splitlines()[1]]
+    pool = ET.fromstring(virsh("pool-dumpxml", f"nestlab-{checkout.lab}"))  # noqa: S314
+    folder = Path(pool.findtext("target/path") or "")
+    doors.below(folder, checkout.root / ".nestlab", Path("/var/lib/libvirt/qemu"))
+    # Where libvirt is not ours, who may ask it is its owner's to say.
+    ours = bool(doors.namespace)
+    doors.processes(checkout.lab, *(["virtlogd", "libvirtd"] if ours else ()))
+    logs = Path("/var/log/libvirt").rglob("*")
+    for path in (*logs, *(Path("/run/libvirt").rglob("*") if ours else ())):
+        doors.path(path)
+    doors.listening()
+    return doors
+
+
 def _family() -> set[int]:
     return {os.getpid(), os.getppid()}
 
@@ -190,7 +224,7 @@ def another() -> Iterator[str]:
         subprocess.run(["userdel", "--force", name], check=True, capture_output=True)
 
 
-def opened(account: str, doors: Doors, meant: Iterable[str] = ()) -> list[str]:
+def opened(account: str, doors: Doors, meant: Iterable[str] = MEANT) -> list[str]:
     """Return in words what ``account`` got into, but for what matches one of the patterns ``meant``."""
     asked = {
         "files": sorted(doors.files),
