@@ -324,7 +324,7 @@ def in_use(system: System, record: Record) -> list[str]:
         listed = system.run(["virsh", "-c", URI, "list", "--name"])
         if not listed.ok:
             users.append(f"libvirtd, which does not say what runs in it ({listed.last})")
-        users += [f"domain {name}" for name in listed.out.split()]
+        users += [f"domain {name}" for name in listed.out.split("\n") if name]
     if not namespace_is_there():
         return users
     known = {daemon.pid for daemon in record.daemons.values() if daemon.alive}
@@ -371,8 +371,8 @@ def stop(system: System) -> list[str]:
                 "down (`make down`), end what else runs there, and repeat."
             )
         if record.libvirtd:
-            for name in system.run(["virsh", "-c", URI, "net-list", "--name"]).out.split():
-                system.run(["virsh", "-c", URI, "net-destroy", name])
+            for uuid in system.run(["virsh", "-c", URI, "net-list", "--uuid"]).out.split():
+                system.run(["virsh", "-c", URI, "net-destroy", uuid])
         for title in ("libvirtd", "virtlogd"):
             daemon = record.daemons.get(title)
             if daemon and not daemon.stop(timeout_s=STOP_TIMEOUT_S):

@@ -8,6 +8,7 @@ says that the others are, and without it they are uploaded again.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,10 @@ CMDLINE = (
 UPLOAD_S = 900.0
 """Deadline for one upload, seconds; half a gigabyte takes 2 on a quiet machine."""
 REMEDY = f"Check that libvirt works (`virsh -c {daemons.URI} pool-list`) and that {PLACE.parent} has 1 GB free."
+HASH = re.compile(r"[0-9a-f]{12}")
+WHOLE, MARK = ".whole", ".begun"
+"""Ends the name of an empty volume that says: the image is whole; its upload was begun by us."""
+ENDS = (".qcow2", ".vmlinuz", ".initrd", WHOLE, MARK)
 SHOWN = 4
 """Users of the image that are named when it has to stay."""
 
@@ -103,8 +108,16 @@ def _quoted(word: str) -> str:
 
 
 def _names(told: str) -> list[str]:
-    """Names that virsh printed, one a line: they may have blanks."""
-    return [line.strip() for line in told.splitlines() if line.strip()]
+    """Names that virsh printed, one a line and padded: they may have blanks."""
+    return [name for line in told.split("\n") if (name := line.strip(" "))]
+
+
+def _all(system: System, command: str) -> list[tuple[str, str]]:
+    """UUID and name of what ``command`` lists: others' names are anybody's, so they are only shown."""
+    told = _must(system, f"{command} --uuid --name").split("\n")
+    return [
+        (uuid, name.strip(" ")) for uuid, _, name in (line.partition(" ") for line in told) if uuid
+    ]
 
 
 def volumes(system: System) -> set[str]:
@@ -112,7 +125,7 @@ def volumes(system: System) -> set[str]:
     told = _virsh(system, f"pool-refresh {POOL}", f"vol-list {POOL}").out
     return {
         words[0]
-        for line in told.splitlines()
+        for line in told.split("\n")
         if len(words := line.split()) > 1 and words[1].startswith("/")
     }
 
@@ -124,18 +137,21 @@ def publish(system: System, folder: Path, variant: str, root_gib: int) -> None:
         Problem: libvirt refuses; with what it said.
     """
     wanted = parts(folder)
-    whole = f"{folder.name}.whole"
+    whole, mark = f"{folder.name}{WHOLE}", f"{folder.name}{MARK}"
     names = {part.volume for part in wanted.values()} | {whole}
     if not names <= volumes(system):
         with cache.locked("image"), ui.step("golden image: hand it to libvirt"):
             ensure_pool(system)
             there = volumes(system)
             if not names <= there:
+                if mark not in there:
+                    _must(system, f"vol-create {POOL} /dev/stdin", stdin=volume_xml(mark, 0, "raw"))
                 for name in sorted(names & there):
                     _must(system, f"vol-delete {name} {POOL}")
                 for part in wanted.values():
                     upload(system, part, root_gib)
                 _must(system, f"vol-create {POOL} /dev/stdin", stdin=volume_xml(whole, 0, "raw"))
+                _must(system, f"vol-delete {mark} {POOL}")
     cache.write(facts_of(variant), json.dumps(description(folder, root_gib), indent=2) + "\n")
 
 
@@ -212,7 +228,8 @@ def forget(system: System) -> None:
     told = users(system)
     kept: set[str] = set()
     with ui.step("remove the golden image from libvirt"):
-        hashes = {name.split(".")[0] for name in volumes(system)}
+        own = _own(volumes(system))
+        hashes = {name.split(".")[0] for name in own}
         for name in sorted(hashes):
             if by := [
                 user for user, text in told.items() if f"{PLACE}/{name}." in text or not text
@@ -220,29 +237,42 @@ def forget(system: System) -> None:
                 kept.add(name)
                 shown = ", ".join(by[:SHOWN]) + (", ..." if len(by) > SHOWN else "")
                 ui.say(f"golden image {name} stays in libvirt's pool {POOL}: {shown}")
-        for name in sorted(volumes(system)):
+        for name in sorted(own):
             if name.split(".")[0] not in kept:
                 _must(system, f"vol-delete {name} {POOL}")
         if not kept:
-            for verb in ("pool-destroy", "pool-delete", "pool-undefine"):
-                _must(system, f"{verb} {POOL}")
+            _must(system, f"pool-destroy {POOL}")
+            # libvirt removes an empty folder only (rmdir); what others put there stays with it.
+            left = _virsh(system, f"pool-delete {POOL}")
+            _must(system, f"pool-undefine {POOL}")
+            if not left.ok:
+                ui.say(f"{PLACE} stays: {left.last}")
+
+
+def _own(names: set[str]) -> set[str]:
+    """Those of ``names`` that are parts of an image that was published, or begun to be."""
+    begun = {name.removesuffix(MARK) for name in names if name.endswith(MARK)}
+    begun |= {name.removesuffix(WHOLE) for name in names if name.endswith(WHOLE)}
+    known = {f"{name}{end}" for name in begun if HASH.fullmatch(name) for end in ENDS}
+    return names & known
 
 
 def users(system: System) -> dict[str, str]:
     """Who may need an image -> the XML that tells; empty text where libvirt can't tell."""
     told: dict[str, str] = {}
-    running = set(_names(_must(system, "pool-list --name")))
-    for pool in _names(_must(system, "pool-list --all --name")):
+    running = {uuid for uuid, _ in _all(system, "pool-list")}
+    for uuid, pool in _all(system, "pool-list --all"):
         if pool == POOL:
             continue
-        if pool not in running:
+        if uuid not in running:
             told[f"pool {pool} is inactive, so its disks cannot be asked"] = ""
             continue
-        listed = _must(system, f"vol-list {_quoted(pool)}").splitlines()
-        for name in (line.rsplit("/", 1)[-1].strip() for line in listed if "/" in line):
+        listed = _must(system, f"vol-list {uuid}").split("\n")
+        for name in (line.rsplit("/", 1)[-1].strip(" ") for line in listed if "/" in line):
+            # One whose name can't be asked for so counts as one that needs it.
             told[f"disk {name} needs it"] = _virsh(
-                system, f"vol-dumpxml {_quoted(name)} --pool {_quoted(pool)}"
+                system, f"vol-dumpxml --vol {_quoted(name)} --pool {uuid}"
             ).out
-    for domain in _names(_must(system, "list --all --name")):
-        told[f"guest {domain} needs it"] = _virsh(system, f"dumpxml {_quoted(domain)}").out
+    for uuid, domain in _all(system, "list --all"):
+        told[f"guest {domain} needs it"] = _virsh(system, f"dumpxml {uuid}").out
     return told

@@ -1,70 +1,296 @@
-"""A run that is killed at any moment is put right by the next command, `pulumi up` or `make down`.
+"""A run that is killed at any moment costs the user nothing, and the next command puts it right.
 
-The moments come from seeded random numbers over the length of a whole `pulumi up`. A few are tried
-in every test run; `pytest -m soak` tries the rest.
+In every folder that nestlab is told of or makes lie files of the user's: where disks go, where media
+come from, in the checkout and what is made in it, in the home. Moments and signals come from seeded
+random numbers over the length of the command. A few are tried in every test run; `python3 -m toolchain
+test host --soak` tries all hundred.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
+import shutil
 import signal
+import stat
+import subprocess
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support.checkout import URI, Checkout, virsh
+from toolchain import paths
 
-    from tests.support.checkout import Checkout
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.host
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
-ALWAYS = {0, 1, 2}
-SEEDS = range(20)
+COMMANDS = {
+    "up": ("pulumi", "up", "--yes", "--skip-preview"),
+    "down": ("make", "-s", "down"),
+    "recover": ("pulumi", "up", "--yes", "--skip-preview"),
+    "clean": ("make", "-s", "clean"),
+}
+LASTS_S = {"up": 4.0, "down": 6.0, "recover": 2.0, "clean": 4.0}
+"""About how long each takes with this lab under emulation, seconds: a later moment kills nothing."""
+ALWAYS = {0, 1, 2, 7}
+SEEDS = range(100)
 ENDS_S = 120.0
+ODD = "my web"
+"""What a stranger's domain, network and pool are called, after the lab's name."""
+STRANGER = {
+    "domain": (
+        "",
+        "<domain type='qemu'><name>{}</name><memory>1024</memory><os><type>hvm</type></os></domain>",
+    ),
+    "network": ("net-", "<network><name>{}</name></network>"),
+    "pool": ("pool-", "<pool type='dir'><name>{}</name><target><path>{}</path></target></pool>"),
+}
+
+
+@dataclass
+class User:
+    """Somebody with files, who has a lab."""
+
+    base: Path
+    checkout: Checkout = field(init=False)
+
+    def __post_init__(self) -> None:
+        for folder in ("disks/sub", "home/isos", "home/.ssh", "checkout"):
+            (self.base / folder).mkdir(parents=True)
+        self.base.chmod(0o755)
+        shutil.copy("/usr/lib/ipxe/ipxe.iso", self.base / "home/isos/mine.iso")
+        given = {"HOME": str(self.base / "home"), "NESTLAB_CACHE": str(paths.cache())}
+        self.checkout = Checkout.make(self.base / "checkout", given)
+        self.checkout.edit(self._small)
+        for folder in ("disks", "disks/sub", "home", "home/isos", "checkout", "checkout/stacks"):
+            self._files(folder)
+        (self.base / "home/.ssh/id_ed25519").write_text("mine")
+
+    def _small(self, lab: dict[str, Any]) -> None:
+        lab["host"] = {"pool_path": str(self.base / "disks")}
+        lab["media"] = {"mine": {"path": str(self.base / "home/isos/mine.iso")}}
+        del lab["hypervisors"]
+        guest = {"iso": "mine", "memory_mib": 16, "network": "lab", "ready": {"probe": "none"}}
+        lab["guests"] = {"one": {**guest, "disk_gib": 1}, "two": guest}
+
+    def _files(self, folder: str) -> None:
+        """Put files there that are called nearly as the lab calls its own."""
+        lab = self.checkout.lab
+        for number, name in enumerate(
+            (
+                "thesis.txt",
+                "my-vm.qcow2",
+                "win 10.img",
+                f"{lab}-one.qcow2",
+                "-x",
+                "a\u2028b",
+                f"{lab}.iso",
+            )
+        ):
+            file = self.base / folder / name
+            file.write_text(f"{folder} {name}")
+            os.chown(file, 1000 + number, 2000)
+            file.chmod(0o600 + number)
+
+    def grow(self) -> None:
+        """Put more into what nestlab has made."""
+        for folder in ("checkout/.nestlab", "checkout/.nestlab/keys/local"):
+            (self.base / folder).mkdir(parents=True, exist_ok=True)
+            (self.base / folder / "notes.txt").write_text("mine")
+
+    def tree(self) -> dict[str, tuple[object, ...]]:
+        """Everything of the user's: content, owner, mode, time of change; folders without their time."""
+        found: dict[str, tuple[object, ...]] = {}
+        for top in ("disks", "home", "checkout/stacks"):
+            for path in [self.base / top, *(self.base / top).rglob("*")]:
+                at = path.relative_to(self.base)
+                if self._made_by_nestlab(at):
+                    continue
+                seen = path.lstat()
+                what = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+                when = seen.st_mtime_ns if path.is_file() else 0
+                mode = stat.filemode(seen.st_mode)
+                found[str(at)] = (mode, seen.st_uid, seen.st_gid, when, what)
+        for file in sorted((self.base / "checkout").iterdir()):
+            if file.is_file() and not file.name.startswith(".output-"):
+                found[file.name] = (file.stat().st_mode, file.stat().st_mtime_ns, file.read_bytes())
+        return found
+
+    def _made_by_nestlab(self, at: Path) -> bool:
+        own = (
+            at.parts[0] == "disks"
+            and len(at.parts) > 1
+            and at.parts[1].startswith(f"{self.checkout.lab}-")
+        )
+        return (own and "." not in at.parts[1]) or at.parts[:2] in {
+            ("home", ".cache"),
+            ("home", ".config"),
+        }
+
+    def left(self) -> list[str]:
+        """What of the lab is still there."""
+        made = [
+            each
+            for each in (self.base / "disks").iterdir()
+            if self._made_by_nestlab(each.relative_to(self.base))
+        ]
+        others = {f"{kind} {self.checkout.lab} {ODD}" for kind in STRANGER}
+        notes = f"file {self.base}/checkout/.nestlab/keys/local/notes.txt"
+        return [str(each) for each in made] + [
+            each for each in self.checkout.left() if each not in others | {notes}
+        ]
 
 
 @pytest.fixture(scope="module")
-def length(checkout: Checkout) -> float:
-    """Seconds that a whole deployment takes here, once everything is set up."""
-    done = checkout.make_target("up")
-    assert done.code == 0, done.said
-    checkout.down()
-    assert checkout.pulumi("stack", "init", "local").code == 0
-    began = time.monotonic()
-    checkout.up()
-    took = time.monotonic() - began
-    checkout.down()
-    return took
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    """One with a small lab that was up once, and with objects of odd names in the same libvirt."""
+    base = tmp_path_factory.mktemp("user")
+    for parent in (base.parent, base.parent.parent):
+        parent.chmod(0o755)  # QEMU goes through them
+    made = User(base)
+    try:
+        done = made.checkout.make_target("up")
+        assert done.code == 0, done.said
+        for kind, (prefix, xml) in STRANGER.items():
+            file = base / f"{kind}.xml"
+            file.write_text(xml.format(f"{made.checkout.lab} {ODD}", base / "home/isos"))
+            subprocess.run(["virsh", "-q", "-c", URI, f"{prefix}define", str(file)], check=True)
+        made.checkout.down()
+        yield made
+    finally:
+        for prefix, _ in STRANGER.values():
+            virsh(f"{prefix}undefine", f"{made.checkout.lab} {ODD}")
+        made.checkout.destroy()
+
+
+def of(seed: int) -> str:
+    """The command that a seed kills; one in ten is the costly one."""
+    return "clean" if seed % 10 == 7 else ("up", "down", "recover")[seed % 3]
 
 
 @pytest.mark.parametrize(
     "seed",
     [pytest.param(seed, marks=[] if seed in ALWAYS else [pytest.mark.soak]) for seed in SEEDS],
 )
-def test_a_killed_up_is_put_right(
-    checkout: Checkout, length: float, seed: int, tmp_path: Path
-) -> None:
+def test_a_killed_run_costs_nothing_and_is_put_right(seed: int, user: User, tmp_path: Path) -> None:
     chance = random.Random(seed)  # noqa: S311 - a moment, not a secret
-    number = SIGNALS[seed % len(SIGNALS)]
-    moment = chance.uniform(0.2, length)
-    checkout.pulumi("stack", "init", "local")
-    script = ". .nestlab/env.sh && exec pulumi up --yes --skip-preview --non-interactive"
-    run = checkout.start(["bash", "-c", script], tmp_path / "killed")
-    with contextlib.suppress(Exception):
+    at, command, sent = user.checkout, of(seed), chance.choice(SIGNALS)
+    before = user.tree()
+    if command == "clean":
+        user.grow()
+    else:
+        at.pulumi("stack", "init", "local")
+        user.grow()
+    if command == "down":
+        at.up()
+    if command == "recover":
+        _killed(at, "up", chance.uniform(0.5, LASTS_S["up"]), signal.SIGKILL, tmp_path)
+    moment = chance.uniform(0.1, LASTS_S[command])
+    told = _killed(at, command, moment, sent, tmp_path)
+    case = f"{command}, {sent.name} after {moment:.2f} s:\n{told}"
+    assert user.tree() == before, case
+    if command == "clean":
+        done = at.make_target("up")
+        assert done.code == 0, f"{case}\n{done.said}"
+    elif chance.random() < 0.5:
+        at.pulumi("stack", "init", "local")
+        at.up()
+        running = virsh("list", "--name").split("\n")
+        assert {f"{at.lab}-one", f"{at.lab}-two"} <= set(running), case
+        assert user.tree() == before, case
+    at.down()
+    assert user.left() == [], case
+    assert user.tree() == before, case
+
+
+def _killed(at: Checkout, command: str, moment: float, sent: signal.Signals, tmp_path: Path) -> str:
+    """Run a command and end it after ``moment`` seconds; return what it said."""
+    words = " ".join(COMMANDS[command])
+    environment = ". .nestlab/env.sh && " if words.startswith("pulumi") else ""
+    run = at.start(["bash", "-c", f"{environment}exec {words}"], tmp_path / command)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         run.wait(moment)
     if run.poll() is None:
-        os.kill(run.pid, number)
+        os.kill(run.pid, sent)
+    began = time.monotonic()
     run.wait(ENDS_S)
-    if seed % 2:
-        checkout.down()
-        assert checkout.left() == [], f"{number.name} after {moment:.1f} s of {length:.1f} s"
-        return
-    checkout.up()
-    assert checkout.inside("virsh", "-q", "list", "--name").said.split() == ["ipxe"]
-    checkout.down()
-    assert checkout.left() == [], f"{number.name} after {moment:.1f} s of {length:.1f} s"
+    # Children of a killed `make` may go on for a moment, as they would in a terminal that was closed.
+    while _at_work(at) and time.monotonic() - began < ENDS_S:
+        os.kill(run.pid, 0) if run.poll() is None else None
+    return (tmp_path / command).read_text(errors="replace")[-2000:]
+
+
+def _at_work(at: Checkout) -> bool:
+    done = subprocess.run(
+        ["pgrep", "-f", f"toolchain (down|clean)|{at.root}/.nestlab.*pulumi (up|destroy)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    mine = [pid for pid in done.stdout.split() if _folder(pid) == at.root]
+    return bool(mine)
+
+
+def _folder(pid: str) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return None
+
+
+def test_a_stopped_pool_and_a_missing_one_are_seen_and_mended(user: User) -> None:
+    at, pool = user.checkout, f"nestlab-{user.checkout.lab}"
+    at.pulumi("stack", "init", "local")
+    before = user.tree()
+    at.up()
+    virsh("pool-destroy", pool)
+    assert f"pool {pool} is stopped" in at.preview()
+    at.edit(lambda lab: lab["guests"].update(three=dict(lab["guests"]["two"], disk_gib=1)))
+    at.up()
+    assert f"{at.lab}-three" in virsh("list", "--name").split("\n")
+    virsh("pool-destroy", pool)
+    virsh("pool-undefine", pool)
+    assert f"pool {pool} is not defined any more" in at.preview()
+    at.up()
+    assert pool in virsh("pool-list", "--name")
+    at.edit(lambda lab: lab["guests"].pop("three"))
+    kept = next(
+        each
+        for each in (user.base / "disks").iterdir()
+        if each.name.startswith(f"{at.lab}-") and each.is_dir()
+    )
+    (kept / "mine.txt").write_text("mine")
+    assert f"{kept} at this machine stays" in at.down()
+    assert [each.name for each in kept.iterdir()] == ["mine.txt"]
+    shutil.rmtree(kept)
+    assert user.left() == []
+    assert {k: v for k, v in user.tree().items() if "Pulumi.local" not in k} == {
+        k: v for k, v in before.items() if "Pulumi.local" not in k
+    }
+
+
+def test_a_second_lab_of_the_same_name_is_told_what_to_do_and_harms_nothing(
+    user: User, tmp_path: Path
+) -> None:
+    at = user.checkout
+    at.pulumi("stack", "init", "local")
+    at.up()
+    twin = Checkout.make(tmp_path, at.given)
+    twin.lab = at.lab
+    shutil.copy(at.settings, twin.settings)
+    done = twin.make_target("up")
+    assert done.code != 0
+    assert f"has a pool nestlab-{at.lab} already, which is not this lab's" in done.said
+    assert "lab.name in its stack file" in done.said
+    assert twin.make_target("down").code == 0
+    assert "unchanged" in at.preview()
+    at.down()
+    assert user.left() == []

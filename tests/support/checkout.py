@@ -168,13 +168,13 @@ class Checkout:
             ("network", ("net-list", "--all", "--name")),
             ("pool", ("pool-list", "--all", "--name")),
         ):
-            names = virsh(*words).split()
+            names = [name.rstrip() for name in virsh(*words).split("\n")]
             found += [f"{what} {name}" for name in names if self.lab in name]
-        places = (
-            f"/var/lib/libvirt/nestlab/{self.lab}",
-            f"/var/log/libvirt/qemu/{self.lab}-kvm1-console.log",
-        )
-        found += [f"file {place}" for place in places if Path(place).exists()]
+        places = [
+            *Path("/var/lib/libvirt/nestlab").glob(f"{self.lab}-*"),
+            *Path("/var/log/libvirt/qemu").glob(f"{self.lab}-*-console.log"),
+        ]
+        found += [f"file {place}" for place in places]
         keys = self.root / ".nestlab" / "keys"
         found += [f"file {path}" for path in keys.rglob("*") if path.is_file()]
         for entry in Path("/proc").iterdir():
@@ -203,7 +203,8 @@ class Checkout:
                     virsh("net-undefine", network)
             virsh("pool-destroy", f"nestlab-{self.lab}")
             virsh("pool-undefine", f"nestlab-{self.lab}")
-            shutil.rmtree(f"/var/lib/libvirt/nestlab/{self.lab}", ignore_errors=True)
+            for folder in Path("/var/lib/libvirt/nestlab").glob(f"{self.lab}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def virsh(*words: str) -> str:

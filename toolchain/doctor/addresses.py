@@ -45,16 +45,17 @@ class Network:
 def networks(system: System) -> list[Network]:
     """Networks of libvirt that have an address; those without have nothing to collide with."""
     virsh = ["virsh", "-q", "-c", daemons.URI]
-    active = set(system.run([*virsh, "net-list", "--name"]).out.split())
+    # By UUID: a name may have blanks, or begin as an option does.
+    active = set(system.run([*virsh, "net-list", "--uuid"]).out.split())
     found = []
-    for name in system.run([*virsh, "net-list", "--all", "--name"]).out.split():
-        told = system.run([*virsh, "net-dumpxml", name])
+    for uuid in system.run([*virsh, "net-list", "--all", "--uuid"]).out.split():
+        told = system.run([*virsh, "net-dumpxml", uuid])
         if told.ok:  # it may have been removed since
-            found.append(_network(name, name in active, told.out))
+            found.append(_network(uuid in active, told.out))
     return [network for network in found if network.subnets]
 
 
-def _network(name: str, active: bool, xml: str) -> Network:
+def _network(active: bool, xml: str) -> Network:
     tree = ET.fromstring(xml)  # noqa: S314 - libvirt's own XML, which it parsed and wrote itself
     bridge = tree.find("bridge")
     subnets = [
@@ -63,7 +64,7 @@ def _network(name: str, active: bool, xml: str) -> Network:
         if entry.get("family", "ipv4") == "ipv4"
     ]
     return Network(
-        name,
+        tree.findtext("name") or "",
         active,
         bridge.get("name", "") if bridge is not None else "",
         tuple(subnet for subnet in subnets if subnet),

@@ -53,7 +53,7 @@ def name() -> str:
 
 def sweep(system: System) -> None:
     """Destroy trial domains whose doctor is gone."""
-    for found in system.run([*VIRSH, "list", "--name"]).out.split():
+    for found in system.run([*VIRSH, "list", "--name"]).out.split("\n"):
         pid = found.removeprefix(PREFIX)
         if found.startswith(PREFIX) and pid.isdigit() and not _works(int(pid)):
             system.run([*VIRSH, "destroy", found], timeout_s=60)

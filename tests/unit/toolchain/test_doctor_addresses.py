@@ -25,8 +25,8 @@ def xml(name: str, bridge: str, *entries: str) -> Result:
 def machine(**answers: Result) -> FakeSystem:
     system = FakeSystem(
         {
-            f"{VIRSH} net-list --name": Result(0, ""),
-            f"{VIRSH} net-list --all --name": Result(0, ""),
+            f"{VIRSH} net-list --uuid": Result(0, ""),
+            f"{VIRSH} net-list --all --uuid": Result(0, ""),
             f"{INSIDE} addr": Result(0, json.dumps([LOOPBACK])),
             f"{INSIDE} route": Result(0, json.dumps([{"dst": "default", "dev": "eth0"}])),
         }
@@ -34,8 +34,8 @@ def machine(**answers: Result) -> FakeSystem:
     for key, answer in answers.items():
         system.answers[
             {
-                "active": f"{VIRSH} net-list --name",
-                "all_": f"{VIRSH} net-list --all --name",
+                "active": f"{VIRSH} net-list --uuid",
+                "all_": f"{VIRSH} net-list --all --uuid",
                 "addr": f"{INSIDE} addr",
                 "route": f"{INSIDE} route",
             }[key]
@@ -87,6 +87,16 @@ def test_another_network_of_libvirts_is_named_once_not_by_its_bridge_too() -> No
     found = row(system)
     expected = "lab 10.77.0.0/24 overlaps 10.77.0.0/24 of libvirt's network other"
     assert (found.state, found.found) == (State.FAIL, expected)
+
+
+@pytest.mark.parametrize("name", ["my lab", "--all", "a'b", "lab\u2028x"])
+def test_a_network_with_an_odd_name_counts_as_any_other(name: str) -> None:
+    uuid = "0f5a0d3c-6f5e-4a54-9d3f-2f0a5d3f9b11"
+    system = machine(active=Result(0, f"{uuid}\n"), all_=Result(0, f"{uuid}\n"))
+    system.answers[f"{VIRSH} net-dumpxml {uuid}"] = xml(
+        name, "virbr5", "address='10.77.0.1' prefix='24'"
+    )
+    assert row(system).found.endswith(f"of libvirt's network {name}")
 
 
 def test_a_network_that_is_not_active_only_warns() -> None:

@@ -15,6 +15,7 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import NAMESPACE_OID, uuid5
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -36,6 +37,10 @@ class Pool:
     place: str
     running: bool = True
     autostart: bool = False
+
+
+def uuid_of(name: str) -> str:
+    return str(uuid5(NAMESPACE_OID, name))
 
 
 @dataclass
@@ -66,13 +71,18 @@ class FakeLibvirt(System):
     def answer(self, words: list[str], stdin: str) -> Result:
         match words:
             case ["pool-list" | "list", *_]:
-                return Result(0, "".join(f"{name}\n" for name in self.listed(words)))
-            case ["dumpxml", name]:
-                return Result(0, self.domains[name])
-            case ["vol-dumpxml", volume, "--pool", pool]:
-                return Result(0, self.volumes(pool)[volume])
+                both = "--uuid" in words
+                rows = (f"{uuid_of(name)} {name}" if both else name for name in self.listed(words))
+                # Padded, as virsh-pool.c has it.
+                return Result(0, "".join(f"{row:<20}\n" for row in rows))
+            case ["dumpxml", uuid]:
+                return Result(0, next(x for n, x in self.domains.items() if uuid_of(n) == uuid))
+            case ["vol-dumpxml", "--vol", volume, "--pool", pool]:
+                return Result(0, self.volumes(self.named(pool))[volume])
             case ["pool-refresh" | "vol-list" | "pool-dumpxml" as verb, pool]:
                 return self.shown(verb, pool)
+            case ["pool-delete", pool] if self.volumes(pool):
+                return Result(1, err="error: failed to remove pool: Directory not empty")
             case _:
                 self.changes.append(" ".join(words))
                 self.change_pool(*words) if words[0].startswith("pool-") else self.change_volume(
@@ -81,12 +91,17 @@ class FakeLibvirt(System):
                 return Result(0)
 
     def listed(self, words: list[str]) -> list[str]:
+        words = [word for word in words if word != "--uuid"]
         if words == ["list", "--all", "--name"]:
             return list(self.domains)
         assert words in (["pool-list", "--name"], ["pool-list", "--all", "--name"]), words
         return [name for name, pool in self.pools.items() if pool.running or "--all" in words]
 
+    def named(self, pool: str) -> str:
+        return next((name for name in self.pools if uuid_of(name) == pool), pool)
+
     def shown(self, verb: str, name: str) -> Result:
+        name = self.named(name)
         pool = self.pools.get(name)
         if pool is None or not (pool.running or verb == "pool-dumpxml"):
             return Result(1, err=f"error: no active pool '{name}'")
@@ -689,9 +704,9 @@ def test_the_image_is_uploaded_and_marked_whole_last(made: Path) -> None:
     assert len(uploads) == 3
     assert (
         uploads[-1]
-        < len(libvirt.changes) - 1
+        < len(libvirt.changes) - 2
         == libvirt.changes.index(f"vol-create {golden.POOL} /dev/stdin", uploads[-1])
-    ), "the mark comes after every upload"
+    ), "what says that it is whole comes after every upload"
 
 
 def test_volumes_can_be_read_by_whoever_qemu_runs_as(made: Path) -> None:
@@ -818,7 +833,7 @@ def test_an_image_that_a_disk_still_rests_on_stays_and_others_go(
 ) -> None:
     libvirt = FakeLibvirt()
     golden.publish(libvirt, made, "kvm", 4)
-    libvirt.folders[str(golden.PLACE)] |= {"0ld.qcow2": "", "0ld.whole": ""}
+    libvirt.folders[str(golden.PLACE)] |= {"0123456789ac.qcow2": "", "0123456789ac.whole": ""}
     libvirt.pools["lab"] = Pool("/lab")
     backing = (
         f"<volume><backingStore><path>{golden.PLACE}/{HASH}.qcow2</path></backingStore></volume>"
@@ -862,3 +877,19 @@ def test_clean_takes_the_image_back_while_libvirt_still_runs(
     monkeypatch.setattr(host, "stop", lambda _: order.append("stop"))
     clean.main([])
     assert order == ["forget", "stop"]
+
+
+def test_what_others_put_beside_the_images_stays_and_odd_names_are_no_hindrance(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    libvirt = FakeLibvirt()
+    golden.publish(libvirt, made, "kvm", 8)
+    mine = {"notes.txt": "<v/>", "my vm.qcow2": "<v/>", "aaaaaaaaaaaa.qcow2": "<v/>"}
+    libvirt.folders[str(golden.PLACE)].update(mine)
+    libvirt.pools["--all"] = Pool("/srv/mine", running=True)
+    libvirt.folders["/srv/mine"] = {"-x": "<v/>", "a\u2028b": "<v/>"}
+    libvirt.domains["my web"] = "<domain/>"
+    golden.forget(libvirt)
+    assert libvirt.images == set(mine)
+    assert set(libvirt.pools) == {"--all"}
+    assert f"{golden.PLACE} stays" in "".join(capsys.readouterr())
