@@ -12,10 +12,11 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import stat
 import sys
 from typing import TYPE_CHECKING
 
-from toolchain import cache, paths, providers, state, ui
+from toolchain import cache, entries, paths, providers, state, ui
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ STACKS = "stacks"
 """The folder of the stack files, as Pulumi.yaml says."""
 PUT_RIGHT = 10
 """Exit status: `toolchain.recover` has to run first."""
+LARGEST = 4 << 20
+"""Of a stack file, bytes; 10,000 guests take one."""
 SALT = re.compile(rb"^encryptionsalt: .*\n?", re.MULTILINE)
 SECRET = re.compile(rb"^ +secure: ", re.MULTILINE)
 NOTE = b"""
@@ -50,6 +53,7 @@ def main(argv: list[str]) -> int:
         if folder := _project(words):
             print(folder)
         return 0
+    _refuse_damage()
     stack = state.stack_of(words)
     if stack is None:
         return 0
@@ -71,6 +75,26 @@ def _refuse_foreign(file: Path) -> None:
         )
 
 
+def _refuse_damage() -> None:
+    """Look whether engine and plugins still are what was made, as far as they come out of the cache.
+
+    Raises:
+        Problem: one is not, and would end with a signal and nothing more.
+    """
+    links = [
+        paths.BIN / "pulumi-language-python",
+        *(paths.HOME / "plugins").glob("*/pulumi-resource-*"),
+    ]
+    for link in links:
+        if not link.is_symlink():
+            continue
+        entry = link.readlink().parent
+        if (entry / entries.MANIFEST).exists() and (wrong := entries.damage(entry)):
+            raise ui.Problem(
+                f"{wrong}.\nRun `make toolchain`, which makes it again, and the same command."
+            )
+
+
 def _has(words: Sequence[str], *options: str) -> bool:
     return any(word.partition("=")[0] in options for word in words)
 
@@ -82,7 +106,9 @@ def _project(words: Sequence[str]) -> Path | None:
     if _has(words, "-C", "--cwd", "--copy-config-from", "--remote-config"):
         return None
     for file in (paths.ROOT / STACKS).glob("Pulumi.*.yaml"):
-        copy(file.name.removeprefix("Pulumi.").removesuffix(".yaml"))
+        stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
+        if state.NAME.fullmatch(stack):
+            copy(stack)
     folder = paths.LOCAL / "project"
     cache.write(folder / "Pulumi.yaml", SHADOW)
     return folder
@@ -97,7 +123,7 @@ def copy(stack: str) -> Path:
     name = f"Pulumi.{state.named(stack)}.yaml"
     to = paths.LOCAL / paths.CONFIG.name / name
     try:
-        told = (paths.ROOT / STACKS / name).read_bytes()
+        told = _content(paths.ROOT / STACKS / name)
     except FileNotFoundError:
         to.unlink(missing_ok=True)
         return to
@@ -105,6 +131,34 @@ def copy(stack: str) -> Path:
         told = SALT.sub(b"", told)
     cache.write_bytes(to, told + NOTE % f"{STACKS}/{name}".encode(), 0o600)
     return to
+
+
+def _content(file: Path) -> bytes:
+    """Return what is in a stack file; a branch may hold a link to anything in its place.
+
+    Raises:
+        Problem: it leads out of the checkout, is no file, or larger than a stack can be.
+    """
+    try:
+        real = file.resolve(strict=True)
+    except RuntimeError:
+        raise ui.Problem(f"{file} is a link that leads to itself.") from None
+    if not real.is_relative_to(paths.ROOT.resolve()):
+        raise ui.Problem(
+            f"{file} is a link that leads out of the checkout: put the file itself there."
+        )
+    # What is no file may block whoever opens it.
+    with open(real, "rb", opener=_at_once) as handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise ui.Problem(f"{file} is no regular file.")
+        told = handle.read(LARGEST + 1)
+    if len(told) > LARGEST:
+        raise ui.Problem(f"{file} has more than {LARGEST >> 20} MiB: no stack is as large.")
+    return told
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def left_behind(stack: str, backend: Path) -> bool:

@@ -291,7 +291,7 @@ def held(stack: str, backend: Path) -> Iterator[None]:
     lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = {
         "pid": os.getpid(),
-        "username": getpass.getuser(),
+        "username": _user(),
         "hostname": socket.gethostname(),
         "timestamp": dt.datetime.now(dt.UTC).isoformat(),
     }
@@ -305,6 +305,13 @@ def held(stack: str, backend: Path) -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())  # as in containers, where not everybody has a name
 
 
 def drop_stale(stack: str, backend: Path) -> int:

@@ -25,6 +25,11 @@ engine=@ENGINE@
 root=@ROOT@
 namespaces=@NAMESPACES@
 . "$root/@LOCAL@/env.sh"
+if ! [ -x "$engine" ] || ! [ -x "$root/.venv/bin/python3" ]; then
+  echo "error: the engine or the Python environment of $root is gone, as after \`make clean CACHE=1\` elsewhere." >&2
+  echo "Run \`make toolchain\` there, and the same command again." >&2
+  exit 1
+fi
 
 namespace=
 if [ -e "$root/@LOCAL@/netns" ] && ! namespace=$(cat "$root/@LOCAL@/netns" 2>/dev/null); then
@@ -51,11 +56,12 @@ if [ -n "$namespace" ] && ! [ /proc/self/ns/net -ef "$namespaces/$namespace" ]; 
 fi
 
 # The first two words that are neither an option nor an option's value.
-command= second= skip= help= select=yes
+command= second= skip= help= remove= select=yes
 for word in "$@"; do
   case $word in
     -h | --help) help=yes ;;
     --no-select) select= ;;
+    --remove | --remove=true) remove=yes ;;
   esac
   if [ -n "$skip" ]; then
     skip=
@@ -81,6 +87,20 @@ if [ -z "$help$NESTLAB_RECOVERING" ]; then
         *) exit $status ;;
       esac
       [ -z "$file" ] || export PULUMI_OPTION_CONFIG_FILE="$file"
+      case $remove$command in
+        yesdestroy | yesdown | yesdn)
+          # The engine would remove the stack's file, its owner's work, with the state.
+          if [ -n "$file" ]; then
+            for word in "$@"; do
+              shift
+              case $word in --remove | --remove=true) ;; *) set -- "$@" "$word" ;; esac
+            done
+            "$engine" "$@" || exit $?
+            name=${file##*/Pulumi.}
+            exec "$engine" stack rm --yes --preserve-config --stack "${name%.yaml}"
+          fi
+          ;;
+      esac
       ;;
     # Pulumi's own language host would make .venv anew, which is a link into the cache, and fails.
     install) case $PWD/ in "$root"/*) export PULUMI_OPTION_NO_DEPENDENCIES=true ;; esac ;;

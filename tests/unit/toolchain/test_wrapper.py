@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.toolchain.test_environment import place
-from toolchain import before, environment, paths, wrapper
+from toolchain import before, entries, environment, paths, wrapper
 
 STACK = b"""\
 # My lab.
@@ -277,7 +277,8 @@ def test_what_can_not_be_read_or_written_is_told_in_words(checkout: Path) -> Non
     (checkout / "stacks" / "Pulumi.local.yaml").mkdir()
     done = pulumi(checkout, "up")
     assert done.returncode == 1
-    assert done.stderr == f"error: {checkout}/stacks/Pulumi.local.yaml: Is a directory\n"
+    assert "Pulumi.local.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
     done = pulumi(checkout, "up", "--stack", "..")
     assert done.returncode == 1
     assert "'..' is no stack's name" in done.stderr
@@ -330,3 +331,71 @@ def test_the_environment_is_not_made_anew_by_pulumi_install(checkout: Path) -> N
         check=True,
     )
     assert elsewhere.stdout == "all\n", "another project's packages are its own"
+
+
+LEADS = {
+    "out of the checkout": "/etc/hostname", "to a device": "/dev/zero", "to the kernel": "/proc/kmsg",
+    "to itself": "Pulumi.local.yaml",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", LEADS)
+def test_a_stack_file_that_leads_elsewhere_is_not_followed(where: str, checkout: Path) -> None:
+    file = checkout / "stacks" / "Pulumi.local.yaml"
+    file.unlink()
+    file.symlink_to(LEADS[where])
+    done = pulumi(checkout, "preview")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert not list(paths.LOCAL.glob("config/*"))
+
+
+def test_a_stack_file_that_waits_or_never_ends_is_refused(checkout: Path) -> None:
+    file = checkout / "stacks" / "Pulumi.local.yaml"
+    file.unlink()
+    os.mkfifo(file)
+    assert "is no regular file" in pulumi(checkout, "preview").stderr
+    file.unlink()
+    with file.open("wb") as handle:
+        handle.truncate(1 << 40)
+    assert "more than 4 MiB" in pulumi(checkout, "preview").stderr
+    file.unlink()
+    (checkout / "stacks" / "mine.yaml").write_bytes(STACK)
+    file.symlink_to("mine.yaml")
+    assert pulumi(checkout, "preview").returncode == 0
+
+
+def test_a_file_beside_with_no_stacks_name_is_in_nobodys_way(checkout: Path) -> None:
+    (checkout / "stacks" / "Pulumi.my lab.yaml").touch()
+    assert pulumi(checkout, "stack", "init", "made").returncode == 0
+
+
+@pytest.mark.parametrize("flag", ["--remove", "--remove=true"])
+def test_a_lab_that_goes_for_good_leaves_its_file(flag: str, checkout: Path) -> None:
+    done = pulumi(checkout, "destroy", "--yes", flag, "-t", "a b")
+    lines = [line.split(maxsplit=2)[2] for line in done.stdout.splitlines()]
+    assert lines == ["destroy --yes -t a b", "stack rm --yes --preserve-config --stack local"]
+
+
+@pytest.mark.parametrize("gone", ["engine", "python"])
+def test_a_cache_that_was_cleaned_is_named_with_its_remedy(gone: str, checkout: Path) -> None:
+    (checkout.parent / "engine" if gone == "engine" else paths.VENV / "bin" / "python3").unlink()
+    done = pulumi(checkout, "version")
+    assert done.returncode == 1
+    assert "make toolchain" in done.stderr
+
+
+def test_a_cut_plugin_is_named_before_it_ends_with_a_signal(checkout: Path) -> None:
+    entry = checkout.parent / "cache" / "programs" / "plugin-1"
+    entry.mkdir(parents=True)
+    (entry / "pulumi-resource-libvirt").write_bytes(b"x" * 100)
+    entries.seal(entry)
+    at = paths.HOME / "plugins" / "resource-libvirt-v1"
+    at.mkdir(parents=True)
+    (at / "pulumi-resource-libvirt").symlink_to(entry / "pulumi-resource-libvirt")
+    assert pulumi(checkout, "up").returncode == 0
+    os.truncate(entry / "pulumi-resource-libvirt", 20)
+    done = pulumi(checkout, "up")
+    assert done.returncode == 1
+    assert "is not what was made there" in done.stderr
+    assert "make toolchain" in done.stderr
