@@ -229,6 +229,22 @@ def _must(system: System, argv: list[str], remedy: str, *, timeout_s: float = 30
         raise Problem(f"`{' '.join(argv)}` failed: {done.last}. {remedy}")
 
 
+def outside() -> list[str]:
+    """Return what runs a command where the name of a namespace is everybody's.
+
+    The name is a mount. `ip netns exec` (ip-netns(8)) unshares its mounts: a name given in there is for
+    others an empty file, which they can't enter.
+    """
+    own = Path("/proc/self/ns/mnt").readlink()
+    for pid in reversed(processes.ancestors(os.getpid())):
+        try:
+            theirs = Path(f"/proc/{pid}/ns/mnt").readlink()
+        except OSError:
+            continue  # gone, or of a container's host
+        return [] if theirs == own else ["nsenter", f"--mount=/proc/{pid}/ns/mnt"]
+    return []
+
+
 def make_namespace(system: System, libvirtd: Process | None) -> None:
     """Make the namespace, or give its name back to the one that our libvirtd still lives in."""
     remedy = "Network namespaces need CAP_SYS_ADMIN: a container must be started privileged."
@@ -236,9 +252,11 @@ def make_namespace(system: System, libvirtd: Process | None) -> None:
         if NAMESPACE_FILE.exists():
             NAMESPACE_FILE.unlink()
         if libvirtd:
-            _must(system, ["ip", "netns", "attach", NAMESPACE, str(libvirtd.pid)], remedy)
+            _must(
+                system, [*outside(), "ip", "netns", "attach", NAMESPACE, str(libvirtd.pid)], remedy
+            )
         else:
-            _must(system, ["ip", "netns", "add", NAMESPACE], remedy)
+            _must(system, [*outside(), "ip", "netns", "add", NAMESPACE], remedy)
     inside = ["ip", "netns", "exec", NAMESPACE]
     _must(system, ["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], remedy)
     forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
@@ -382,7 +400,7 @@ def stop(system: System) -> list[str]:
             if left and _is_libvirts_dnsmasq(pid):
                 left.stop(timeout_s=STOP_TIMEOUT_S)
         if namespace_is_there():
-            _must(system, ["ip", "netns", "delete", NAMESPACE], "Delete it by hand.")
+            _must(system, [*outside(), "ip", "netns", "delete", NAMESPACE], "Delete it by hand.")
         _forget()
         return [f"stopped libvirtd and virtlogd, deleted network namespace {NAMESPACE}"]
 

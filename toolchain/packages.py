@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from toolchain.ui import Problem, step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from toolchain.system import System
 
 # Package -> a program of it that is used, empty where only its files are (firmware, boot ROMs).
@@ -41,19 +43,20 @@ INDEX_TIMEOUT_S = 300
 INSTALL_TIMEOUT_S = 1800
 
 
-def missing(system: System) -> list[str]:
-    """Packages of `NEEDED` that are not installed.
+def missing(system: System, wanted: Iterable[str] = ()) -> list[str]:
+    """Packages of ``wanted``, or of `NEEDED`, that are not installed.
 
     Without dpkg, those whose program is not found; what has no program is then not looked for.
     """
+    wanted = list(wanted) or list(NEEDED)
     if not system.which("dpkg-query"):
-        used = {package: program for package, program in NEEDED.items() if program}
-        return [package for package, program in used.items() if not system.which(program)]
-    asked = system.run(["dpkg-query", "-W", "-f=${db:Status-Status} ${Package}\n", *NEEDED])
+        programs = {package: NEEDED.get(package) for package in wanted}
+        return [name for name, program in programs.items() if program and not system.which(program)]
+    asked = system.run(["dpkg-query", "-W", "-f=${db:Status-Status} ${Package}\n", *wanted])
     installed = {
         line.split()[1] for line in asked.out.splitlines() if line.startswith("installed ")
     }
-    return [package for package in NEEDED if package not in installed]
+    return [package for package in wanted if package not in installed]
 
 
 def refusal(system: System, lacking: list[str]) -> str:

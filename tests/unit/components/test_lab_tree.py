@@ -448,13 +448,18 @@ def test_nics_keep_their_order_model_mac_and_network() -> None:
         assert text_for(sheet, f"/domain/devices/interface[{number}]/model/@type") == model
 
 
-@pytest.mark.parametrize("bus", LIBVIRT.disk_buses)
-@pytest.mark.parametrize("machine", ["pc", "q35"])
+@pytest.mark.parametrize(
+    ("machine", "bus"),
+    # The spec refuses IDE on q35, which has none.
+    [
+        each
+        for each in itertools.product(("pc", "q35"), LIBVIRT.disk_buses)
+        if each != ("q35", "ide")
+    ],
+)
 def test_every_disk_bus_reaches_the_domain_and_its_cd_is_on_one_that_its_chipset_has(
     bus: str, machine: str
 ) -> None:
-    if (bus, machine) == ("ide", "q35"):
-        pytest.skip("the spec refuses it")
     engine = up(with_guest(disk_gib=10, disk_bus=bus, machine=machine))
     assert engine.named("web-domain").inputs["machine"] == machine
     sheet = sheet_of(engine, "web")
