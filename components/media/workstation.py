@@ -24,14 +24,37 @@ LABEL = cloud_init.LABEL
 TOOLS_LABEL = cloud_init.TOOLS_LABEL
 BUNDLE = "workstation.bundle"
 """What the program is called on its CD, whatever its maker calls this version."""
-PACKAGES = ("qemu-utils",)
-"""qemu-img turns disk images into VMware's format, which Workstation alone can't."""
+PACKAGES = (
+    # qemu-img turns disk images into VMware's format, which Workstation alone can't.
+    "qemu-utils",
+    # vmware-vmx, which is a virtual machine, is linked with them, with a window or without; a cloud
+    # image has none, and `vmrun list` does not miss them (reports on 17.6.3).
+    *("libx11-6", "libxext6", "libxi6", "libxtst6", "libxinerama1", "libxcursor1", "libxrandr2"),
+    *("libxxf86vm1", "libdrm2"),
+)
+_SOUND = "apt-get install -y libasound2t64 || apt-get install -y libasound2"
+"""Of the same kind; its name became another with Debian 13 and Ubuntu 24.04."""
 _NETWORKS = (
     # An installation without a window leaves them out on some systems.
     "test -s /etc/vmware/networking || vmware-networks --postinstall vmware-workstation,0,1",
     "vmware-networks --start || true",
 )
 """What makes Workstation's own networks: vmnet0 (bridge), vmnet1 (host-only), vmnet8 (NAT)."""
+_TRIAL = """\
+trial=$(mktemp -d)
+cat > $trial/trial.vmx << 'NESTLAB'
+.encoding = "UTF-8"
+config.version = "8"
+virtualHW.version = "19"
+displayName = "nestlab-trial"
+guestOS = "other"
+memsize = "4"
+vmx.allowNested = "TRUE"
+NESTLAB
+vmrun -T ws start $trial/trial.vmx nogui
+vmrun -T ws stop $trial/trial.vmx hard
+rm -r $trial"""
+"""A machine with nothing in it is started: a host that can't is not up, and says so before any guest."""
 _PRODUCT = b"vmware-workstation"
 _FOOTER = struct.Struct("<QIII")
 _FOOTER_AT = 52
@@ -45,7 +68,7 @@ def files(answers: Answers) -> dict[str, bytes]:
     answers.only(())
     setup = cloud_init.workstation(bundle=BUNDLE)
     told = {
-        "product": replace(setup, commands=(*setup.commands, *_NETWORKS)),
+        "product": replace(setup, commands=(_SOUND, *setup.commands, *_NETWORKS, _TRIAL)),
         "packages": PACKAGES,
     }
     return cloud_init.files(replace(answers, options=told))

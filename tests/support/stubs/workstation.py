@@ -4,7 +4,8 @@ What is refused and in which words was taken from what people paste of the real 
 "Error: ..." on standard output with exit code 255; vmware-networks tells each service. A running guest
 holds its settings in memory and writes them when it ends, so what somebody writes into its .vmx
 meanwhile is lost; it adds keys of its own. Left out: everything inside guests, and VMware Tools but
-for whether they are there.
+for whether they are there. Where vmware-vmx lacks a library no guest starts, and `vmrun list` works
+("libXcursor.so.1 ... the virtual machine won't start", reports on 17.6.3).
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Workstation(Stub):
         "dhcp": {},
         "nat": {},
         "modules": True,
+        "libraries": True,
     }
 
     # vmrun ---------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ class Workstation(Stub):
         told = keys(text)
         if vmx in self.running:
             raise error("The file is already in use")
-        if not self.state["modules"]:
+        if not self.state["modules"] or not self.state["libraries"]:
             raise error("Unknown error")
         if told.get("vmx.allownested", "").upper() != "TRUE":
             raise error(NESTED)

@@ -13,10 +13,12 @@ import os
 import re
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -915,8 +917,65 @@ def test_its_answers_install_the_bundle_from_the_cd() -> None:
     assert "vmx.allowNested" in data
     assert "qemu-utils" in data
     assert "vmware-networks --postinstall vmware-workstation,0,1" in data
+    script = yaml.safe_load(data)["runcmd"][0][2]
+    assert script.index("--eulas-agreed") < script.index("vmrun -T ws start")
     with pytest.raises(ValueError, match="nosuch: no such option"):
         media.files(answers(options={"nosuch": "x"}))
+
+
+@pytest.mark.parametrize("sound", ["libasound2t64", "libasound2"])
+@pytest.mark.parametrize("missing", ["", "libxcursor1"])
+def test_a_host_whose_virtual_machines_do_not_start_is_not_up(
+    sound: str, missing: str, tmp_path: Path
+) -> None:
+    """What a plain cloud image lacks is installed, and a machine is started before the gate opens."""
+    told_ = yaml.safe_load(media.files(answers())["/user-data"])
+    script = told_["runcmd"][0][2]
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    # The set-up's own way, without what needs a real system: apt knows one name of ALSA's library.
+    keep = [line for line in script.splitlines() if "libasound2" in line]
+    trial = script[script.index("trial=$(mktemp -d)") :]
+    log = tmp_path / "installed"
+    log.write_text("".join(f"{name}\n" for name in told_["packages"] if name != missing))
+    (tools / "apt-get").write_text(
+        f'#!/bin/sh\n[ "$3" = {sound} ] || exit 100\necho "$3" >> {log}\n'
+    )
+    needed = " ".join(sorted({*media.PACKAGES, sound} - {"qemu-utils"}))
+    (tools / "vmrun").write_text(
+        f'#!/bin/sh\n[ -s "$4" ] || exit 255\nfor each in {needed}; do\n'
+        f'    grep -qx "$each" {log} || {{ echo "Error: Unknown error"; exit 255; }}\ndone\n'
+        f'echo "$*" >> {tmp_path}/calls\n'
+    )
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-ec", "\n".join([*keep, trial])],
+        env={"PATH": f"{tools}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
+        timeout=30,
+        check=False,
+        capture_output=True,
+    )
+    assert (done.returncode == 0) is (not missing), done.stderr
+    if not missing:
+        calls = (tmp_path / "calls").read_text().splitlines()
+        assert [call.split()[2] for call in calls] == ["start", "stop"]
+        assert not list(tmp_path.glob("tmp.*")), "nothing of it is left"
+
+
+@pytest.mark.parametrize("libraries", [True, False])
+def test_the_machine_that_is_tried_is_one_that_workstation_starts(
+    libraries: bool, machine: Machine
+) -> None:
+    script = yaml.safe_load(media.files(answers())["/user-data"])["runcmd"][0][2]
+    vmx = f"{STORE}/trial.vmx"
+    machine.path(vmx).parent.mkdir(parents=True, exist_ok=True)
+    machine.path(vmx).write_text(re.findall(r"(?s)<< 'NESTLAB'\n(.*)\nNESTLAB", script)[0])
+    with machine.changing() as state:
+        state["libraries"] = libraries
+    assert machine.shell().run(["vmrun", "-T", "ws", "list"]).ok
+    assert machine.shell().run(["vmrun", "-T", "ws", "start", vmx, "nogui"]).ok is libraries
+    assert machine.shell().run(["vmrun", "-T", "ws", "stop", vmx, "hard"]).ok is libraries
 
 
 def told(tmp_path: Path, **other: Any) -> dict[str, Any]:
