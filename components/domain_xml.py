@@ -202,10 +202,15 @@ def _disks(disks: tuple[DiskProfile, ...]) -> list[str]:
 
 
 def _usb(disks: tuple[DiskProfile, ...]) -> list[str]:
-    # Of all controllers the one that packer-maas installs ESXi 7.0 to 9.0 with (QEMU's -usb on q35).
-    controller = '<controller type="usb" index="0" model="ich9-ehci1"/>'
+    # As QEMU's -usb makes them on q35, with which packer-maas installs ESXi 7.0 to 9.0. EHCI alone would
+    # be put behind a bridge, the whole set is at its chipset's place.
+    parts = ['<controller type="usb" index="0" model="ich9-ehci1"/>']
+    parts += [
+        f'<controller type="usb" index="0" model="ich9-uhci{number}"><master startport="{port}"/></controller>'
+        for number, port in ((1, 0), (2, 2), (3, 4))
+    ]
     used = any(disk.bus == "usb" for disk in disks)
-    return [_insert("/domain/devices", controller)] if used else []
+    return [_insert("/domain/devices", "".join(parts))] if used else []
 
 
 def _serial(log: str) -> list[str]:

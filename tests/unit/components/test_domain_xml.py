@@ -199,8 +199,11 @@ def test_a_usb_stick_is_a_disk_of_its_own_controller(folder: Path) -> None:
         "cdrom",
         "disk",
     ]
-    usb = {"type": "usb", "index": "0", "model": "ich9-ehci1"}
-    assert attributes(root, "devices/controller") == [usb]
+    made = attributes(root, "devices/controller")
+    assert {(one["type"], one["index"]) for one in made} == {("usb", "0")}
+    assert [one["model"][5:] for one in made] == ["ehci1", "uhci1", "uhci2", "uhci3"]
+    masters = attributes(root, "devices/controller/master")
+    assert [one["startport"] for one in masters] == ["0", "2", "4"]
     validate(root, folder, "domain")
 
 
