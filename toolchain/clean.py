@@ -59,7 +59,7 @@ ENTRY = re.compile(r"((pulumi|vcsim)[\w.-]*-)?[0-9a-f]{12}")
 UNLISTED = (r"pulumi[\w-]*", "vcsim", r"root\.qcow2", "vmlinuz", "initrd")
 """What is in entries that were made before they had a list."""
 SHARED: Mapping[str, tuple[str, ...]] = {
-    "programs": (r"\.(pulumi|vcsim)[\w.-]*-[0-9a-f]{12}\.making-\w+",),
+    "programs": (r"\.go-(build|modules|path)", r"\.(pulumi|vcsim)[\w.-]*-[0-9a-f]{12}\.making-\w+"),
     "venvs": (),
     "images": (r"\.[0-9a-f]{12}\.making-\w+",),
     "locks": LOCKS,

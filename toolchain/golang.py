@@ -119,6 +119,10 @@ def _environment() -> dict[str, str]:
     # GOOS and GOARCH of a cross-compiling user would give programs that do not run here; a
     # go.work above the checkout would replace the pins. GOPROXY, GOMODCACHE and the like stay.
     kept = {key: value for key, value in os.environ.items() if key not in {"GOOS", "GOARCH"}}
+    if not os.access(os.path.expanduser("~"), os.W_OK):  # noqa: PTH111 - without a home it stays "~"
+        # Where Go would keep these otherwise.
+        own = {"GOCACHE": ".go-build", "GOMODCACHE": ".go-modules", "GOPATH": ".go-path"}
+        kept = {name: str(paths.programs() / folder) for name, folder in own.items()} | kept
     return kept | {
         "CGO_ENABLED": "0",
         "GOFLAGS": "-mod=readonly -buildvcs=false",

@@ -6,6 +6,7 @@ none, or that what puts a killed run right undoes on paper what an engine did me
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -125,6 +126,13 @@ def test_no_command_changes_the_checkout_and_every_form_of_a_state_counts(
         plain = checkout.environment()
         monkeypatch.setattr(Checkout, "environment", lambda _: plain | {variable: "true"})
     before = written(checkout)
+    logs = checkout.root / ".nestlab" / "home" / "logs"
+    logs.mkdir()
+    now = dt.datetime.now(dt.UTC)
+    large = [logs / f"stack-{now - dt.timedelta(hours=age):%Y%m%dT%H%M%S}.log" for age in (1, 2, 3)]
+    for log in large:
+        with log.open("wb") as handle:
+            handle.truncate(9 << 20)
     commands = [
         ("stack", "init", "local"), ("preview",), ("up", "--yes"), ("refresh", "--yes"),
         ("stack", "output", "--show-secrets"), ("config",),
@@ -133,6 +141,9 @@ def test_no_command_changes_the_checkout_and_every_form_of_a_state_counts(
         done = checkout.pulumi(*words)
         assert done.code == 0, f"{words}\n{done.said}"
         assert written(checkout) == before, f"{words} wrote into the checkout"
+    assert [log.exists() for log in large] == [True, True, False], (
+        "20 MB of the engine's logs are kept"
+    )
     file = state.file_of("local", backend(checkout))
     assert file
     assert b"hidden" not in file.read_bytes()

@@ -350,3 +350,31 @@ def test_who_has_no_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     with pytest.raises(ui.Problem, match="you have no home folder"):
         paths.cache()
+
+
+@pytest.mark.parametrize("home", ["/dev/null", "/proc/self", "/proc/self/fd"])
+def test_a_home_that_can_not_be_written_is_told_in_words(home: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "toolchain", "toolchain"],
+        cwd=paths.ROOT,
+        env={"PATH": "/usr/bin:/bin", "HOME": home},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {home}/.cache")
+    assert "Traceback" not in done.stderr
+
+
+def test_go_keeps_its_caches_in_ours_where_there_is_no_home_for_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOCACHE", "GOMODCACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert "GOCACHE" not in golang._environment()
+    monkeypatch.setenv("HOME", "/dev/null/none")
+    assert golang._environment()["GOCACHE"] == f"{root}/programs/.go-build"
+    monkeypatch.setenv("GOCACHE", "/mine")
+    assert golang._environment()["GOCACHE"] == "/mine"
