@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.media.iso import Iso, NotMade, WrongMedium
+from components.media.iso import Endless, Iso, NotMade, WrongMedium
 from components.spec.files import there
 from components.spec.places import InstalledSpec, machines
 from components.spec.problems import Problem
@@ -32,7 +32,11 @@ def wrong(spec: LabSpec, allowed: Allowed | None = None) -> list[Problem]:
             continue
         asked = (machine.spec.kind, path)
         if asked not in known:
-            known[asked] = _wrong(*asked)
+            try:
+                known[asked] = _wrong(*asked)
+            except Endless as much:
+                found.append(Problem(f"{machine.at}.iso", much.found, much.rule, much.remedy))
+                break
         if refused := known[asked]:
             found.append(Problem(f"{machine.at}.iso", *refused))
     return found
@@ -44,6 +48,8 @@ def _wrong(kind: str, path: str) -> tuple[str, str, str] | None:
 
     try:
         installer.RECIPES[kind].check(Iso(Path(path)))
+    except Endless:
+        raise
     except WrongMedium as other:
         return other.found, other.rule, other.remedy
     except NotMade as why:

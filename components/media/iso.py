@@ -36,7 +36,7 @@ EPOCH = 1577836800
 EPOCH_DATE = "2020010100000000"
 DEADLINE_S = 1800
 """For one run of xorriso; it writes at the disk's speed."""
-LOOK_S, LOOK_CPU_S = 60, 3
+LOOK_S, LOOK_CPU_S = 60, 2
 """For one look into a medium, and of it at most as much work: a real one takes 0.1 s, and one in which a
 folder holds itself would take for ever."""
 LOOK_BYTES, LOOK_MEMORY = 16 << 20, 1 << 30
@@ -64,12 +64,20 @@ class WrongMedium(Exception):
         super().__init__(f"{found}, but {rule}: {remedy}")
 
 
+class Endless(WrongMedium):
+    """Looking into it took all that it may: who has others to look into had better stop."""
+
+
 class NotMade(Exception):
     """A medium could not be made: the program is missing, failed, or took too long."""
 
 
 class _Failed(NotMade):
     """xorriso ran, and did not do it."""
+
+
+class _Stopped(_Failed):
+    """xorriso took more than it may."""
 
 
 class Iso:
@@ -186,6 +194,9 @@ class Iso:
     def _look(self, *arguments: str) -> str:
         try:
             return _xorriso("-osirrox", "on", "-indev", str(self.path), *arguments, bounded=True)
+        except _Stopped as why:
+            rest = self._damaged(str(why))
+            raise Endless(rest.found, rest.rule, rest.remedy) from None
         except _Failed as why:
             raise self._damaged(f"xorriso can't read it: {why}") from why
 
@@ -421,7 +432,7 @@ def _xorriso(*arguments: str, bounded: bool = False) -> str:
             raise NotMade(f"xorriso did not end within {deadline_s} s") from why
         said, told = _text_of(err), _text_of(out)
     if code < 0:
-        raise _Failed("it has more in it than any real medium")
+        raise _Stopped("it has more in it than any real medium")
     if code:
         bad = [line for line in said.splitlines() if " : " in line and "NOTE" not in line]
         raise _Failed("; ".join(line.strip() for line in bad[-3:]) or f"exit {code}")

@@ -48,8 +48,10 @@ OTHERS = {
 QEMU_NAMES = {"vhd": "vpc"}
 """What qemu-img calls a format where that is another name."""
 BLOCK = 512
-MOST_TABLE = 32 << 20
-"""Most that is read of a table, bytes: QEMU's own bound of a qcow2's L1 table."""
+MOST_TABLE = 8 << 20
+"""Most that is read of a table, bytes: QEMU's own bound of a qcow2's table of reference counts."""
+_MOST_L1 = 32 << 20
+"""QEMU's own bound of a qcow2's L1 table, bytes."""
 MOST_DISK = 1 << 50
 """Largest disk, bytes; more is no real image."""
 MOST_EXTENSIONS = 64
@@ -136,22 +138,28 @@ def _qcow2(image: BinaryIO, size: int) -> int:
     features, order, length = 0, 4, _SHORTEST
     if version == _NEWER:
         features, _, _, order, length = struct.unpack_from(">QQQII", head, 72)
+    _marks(features)
+    # Before anything is shifted by it: 2^(2^32) takes half a gigabyte.
+    if bits not in _CLUSTER_BITS:
+        raise BadImage("its header is damaged")
+    cluster = 1 << bits
+    if order not in _ORDERS or length not in range(_SHORTEST, cluster + 1, 8):
+        raise BadImage("its header is damaged")
+    _extensions(image, length, min(cluster, size))
+    if l1_size * 8 > _MOST_L1 or not table_clusters:
+        raise BadImage("its header is damaged")
+    _within(size, l1_at + l1_size * 8)
+    _within(size, _last_cluster(image, table_at, table_clusters, bits, order) * cluster + 1)
+    return int(virtual)
+
+
+def _marks(features: int) -> None:
     if features & _DATA_FILE:
         raise BadImage("its content is in another file, which it names", f"{FLATTEN} -O qcow2")
     if features & _CORRUPT:
         raise BadImage("it is marked as damaged", "mend it: qemu-img check -r all")
     if features & ~(_DIRTY | _COMPRESSION | _EXTENDED):
         raise BadImage("it needs something that QEMU does not have yet")
-    cluster = 1 << bits
-    fits = bits in _CLUSTER_BITS and order in _ORDERS and length in range(_SHORTEST, cluster + 1, 8)
-    if not fits:
-        raise BadImage("its header is damaged")
-    _extensions(image, length, min(cluster, size))
-    if l1_size * 8 > MOST_TABLE or not table_clusters:
-        raise BadImage("its header is damaged")
-    _within(size, l1_at + l1_size * 8)
-    _within(size, _last_cluster(image, table_at, table_clusters, bits, order) * cluster + 1)
-    return int(virtual)
 
 
 def _extensions(image: BinaryIO, at: int, end: int) -> None:
@@ -356,13 +364,14 @@ def _vhdx(image: BinaryIO, size: int) -> int:
         if head.startswith(b"head") and head[48:64].strip(b"\0"):
             rule = "it was not closed, and its log would change it"
             raise BadImage(rule, "open and close it where it was made, or get it again")
-    found, tables = set[tuple[int, int]](), list[tuple[int, int]]()
-    for kind, offset, length in _regions(image, size):
-        if kind == _METADATA:
-            found.add(_metadata(image, offset, length))
-        elif kind == _BAT:
-            tables.append((offset, length))
-    if len(found) != 1 or len(tables) > len(_REGIONS):
+    regions = list(_regions(image, size))
+    described = [(offset, length) for kind, offset, length in regions if kind == _METADATA]
+    tables = [(offset, length) for kind, offset, length in regions if kind == _BAT]
+    # One of each, in each copy of the table of regions.
+    if max(len(described), len(tables)) > len(_REGIONS):
+        raise BadImage("its header is damaged")
+    found = {_metadata(image, offset, length) for offset, length in described}
+    if len(found) != 1:
         raise BadImage("its header is damaged")
     virtual, block = found.pop()
     for offset, length in tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from components.spec import kinds, pools
@@ -255,17 +256,18 @@ def files(
     """The files may be named, are there, and are what they are used as."""
     found = []
     used = _uses(lab)
+    look = functools.cache(glance)
     images: dict[str, Glance] = {}
     for name, medium in lab.media.items():
         at = f"lab.media.{name}.path"
-        seen, wrong = _seen(at, medium.path, exists, allowed)
+        seen, wrong = _seen(at, medium.path, exists, allowed, look)
         found += wrong
         if seen:
             images[name] = seen
             found += _medium(at, medium.path, seen, used.get(name, {}))
     for name, template in lab.templates.items():
         at = f"lab.templates.{name}.path"
-        seen, wrong = _seen(at, template.path, exists, allowed)
+        seen, wrong = _seen(at, template.path, exists, allowed, look)
         found += wrong
         if seen and seen.content not in {"archive", "absent"}:
             rule = f"it is used as a template, which is a tar archive, and is {_word(seen)}"
@@ -287,7 +289,11 @@ def _uses(lab: LabSpec) -> dict[str, dict[str, set[str]]]:
 
 
 def _seen(
-    at: str, path: str, exists: Callable[[str], bool], allowed: Allowed | None
+    at: str,
+    path: str,
+    exists: Callable[[str], bool],
+    allowed: Allowed | None,
+    look: Callable[[str], Glance],
 ) -> tuple[Glance | None, list[Problem]]:
     """Return what the file is, or why nobody looked."""
     given = f"{path!r} given"
@@ -296,7 +302,7 @@ def _seen(
     if not exists(path):
         remedy = "put the file there or correct the path"
         return None, [Problem(at, given, "there is no such file on this machine", remedy)]
-    seen = glance(path)
+    seen = look(path)
     if seen.content == "folder":
         rule = f"that is not a file but {seen.word}"
         return None, [Problem(at, given, rule, "give the path of the file")]

@@ -16,6 +16,7 @@ import shutil
 import struct
 import subprocess
 import tarfile
+import tracemalloc
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,8 @@ HOSTILE = {
     "qcow1": b"QFI\xfb" + struct.pack(">IQIIQ", 1, 0, 0, 0, GIB) + bytes(4096),
     "qcow2 of 2^63 bytes": images.qcow2()[:24] + struct.pack(">Q", 1 << 63) + images.qcow2()[32:],
     "qcow2, clusters of 2^40": images.qcow2()[:20] + struct.pack(">I", 40) + images.qcow2()[24:],
+    "qcow2, clusters of 2^(2^32)": images.qcow2()[:20] + b"\xff" * 4 + images.qcow2()[24:],
+    "qcow2, counts of 2^(2^32) bits": images.qcow2()[:96] + b"\xff" * 4 + images.qcow2()[100:],
     "qcow2, L1 table of 2^32": images.qcow2()[:36]
     + struct.pack(">I", 0xFFFFFFFF)
     + images.qcow2()[40:],
@@ -146,7 +149,11 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_qemu_would_follow_or_choke_on_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(HOSTILE[name])
+    tracemalloc.start()
     seen = glance(str(tmp_path / "a"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 * MIB, f"{peak} bytes for one look"
     assert seen.content != "image" or seen.wrong, seen
 
 
