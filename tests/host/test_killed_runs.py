@@ -16,6 +16,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,11 +151,10 @@ class User:
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+def user() -> Iterator[User]:
     """One with a small lab that was up once, and with objects of odd names in the same libvirt."""
-    base = tmp_path_factory.mktemp("user")
-    for parent in (base.parent, base.parent.parent):
-        parent.chmod(0o755)  # QEMU goes through them
+    # Not in pytest's folder: QEMU goes through all above it, and each run of pytest closes that one.
+    base = Path(tempfile.mkdtemp(prefix="nestlab-user-"))
     made = User(base)
     try:
         done = made.checkout.make_target("up")
@@ -169,6 +169,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
         for prefix, _ in STRANGER.values():
             virsh(f"{prefix}undefine", f"{made.checkout.lab} {ODD}")
         made.checkout.destroy()
+        shutil.rmtree(base)
 
 
 def of(seed: int) -> str:

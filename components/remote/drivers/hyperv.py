@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.remote import upload
 from components.remote.driver import DriverError
 from components.remote.powershell import ARGV, Script, answer, error_text, shown
 from components.remote.shell import Unreachable
@@ -61,6 +62,8 @@ STILL_S = 120.0
 """How long a guest may take to end what it is in the middle of: starting, saving."""
 TRIES = 4
 
+OWN = re.compile(r"([0-9a-f]{12}|[0-9]+)\.(iso|vhdx)")
+"""Names of media as `_file` makes them."""
 NO_PATH = "PathNotFound*"
 NO_GUEST = "InvalidParameter*"
 NOTHING_TAKEN = "ParameterArgument*"
@@ -222,16 +225,30 @@ class MediumDriver:
         if to.endswith(".iso"):
             # Images are left: disks may be clones of them.
             script = Script()
-            for row in self._files(shell, wanted):
-                if row["Name"] != to.rpartition("/")[2]:
-                    old = windows(f"{_folder(wanted)}/{row['Name']}")
-                    script.add("Remove-Item", may_fail=ANY, LiteralPath=old, Force=True)
+            for name in self._own(shell, wanted) - {to.rpartition("/")[2]}:
+                old = windows(f"{_folder(wanted)}/{name}")
+                script.add("Remove-Item", may_fail=ANY, LiteralPath=old, Force=True)
             if script.calls:
                 ask(shell, script)
 
     def remove(self, shell: Shell, wanted: Props) -> None:
-        """See `Driver.remove`."""
-        _remove_folder(shell, windows(_folder(wanted)))
+        """See `Driver.remove`; what somebody put beside it stays, and the folder with it."""
+        script = Script()
+        for name in sorted(self._own(shell, wanted)):
+            path = windows(f"{_folder(wanted)}/{name}")
+            script.add("Remove-Item", LiteralPath=path, Force=True)
+        if script.calls:
+            ask(shell, script, timeout_s=DISK_S)
+        script = Script()
+        folder = windows(_folder(wanted))
+        script.add("Get-ChildItem", "Name", may_fail=NO_PATH, LiteralPath=folder)
+        if not ask(shell, script)[0]:
+            _remove_folder(shell, folder)
+
+    def _own(self, shell: Shell, wanted: Props) -> set[str]:
+        """Names of files there that nestlab gave: of this medium, of others before it, half sent."""
+        names = {str(row["Name"]) for row in self._files(shell, wanted)}
+        return {name for name in names if OWN.fullmatch(name.removesuffix(upload.PART))}
 
     def _files(self, shell: Shell, wanted: Props) -> list[Row]:
         script = Script()

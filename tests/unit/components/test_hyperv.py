@@ -447,6 +447,23 @@ def test_another_content_is_another_file_and_an_image_outlives_it(
     assert kept == {"one.iso": ["12.iso"], "base.vhdx": ["12.vhdx", "8.vhdx"]}
 
 
+def test_what_somebody_put_beside_a_medium_stays(
+    machine: Machine, shell: DirectShell, tmp_path: Path
+) -> None:
+    file = tmp_path / "one.iso"
+    file.write_bytes(b"a medium")
+    MEDIUM.ensure(shell, medium(file))
+    folder = machine.path("/C:/nestlab/media/one.iso")
+    (folder / "mine").mkdir()
+    for name in ("thesis.txt", "my one.iso", "mine/8.iso"):
+        (folder / name).write_text("mine")
+    file.write_bytes(b"another medium")
+    MEDIUM.ensure(shell, medium(file))
+    MEDIUM.remove(shell, medium(file))
+    left = {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+    assert left == {"thesis.txt", "my one.iso", "mine/8.iso"}
+
+
 def test_every_failure_leaves_one_medium_or_none(machine: Machine, tmp_path: Path) -> None:
     file = tmp_path / "one.iso"
     file.write_bytes(b"a medium")
