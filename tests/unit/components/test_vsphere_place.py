@@ -229,6 +229,7 @@ def test_a_nested_esxi_is_known_as_one_to_vsphere(tmp_path: Path) -> None:
     engine = up(tmp_path, hypervisors={"one": nested}, guests={})
     assert engine.named("one-vm").inputs["guestId"] == "vmkernel65Guest"
     assert engine.named("one-vm").inputs["disks"][0]["controllerType"] == "sata"
+    assert engine.named("one-discs").inputs["kind"] == "esxi", "a CD: vSphere makes no stick"
 
 
 def test_a_machine_without_a_nic_is_refused(tmp_path: Path) -> None:
