@@ -14,7 +14,7 @@ from components.lab import deploy
 root = Path(__file__).resolve().parent
 config = pulumi.Config()
 given = settings.load(
-    config.require_object("lab"),
+    settings.lab(config),
     root,
     pulumi.get_stack(),
     preview=pulumi.runtime.is_dry_run(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,25 @@ class Given:
     spec: LabSpec
     facts: dict[str, Any]
     """Keyword arguments of `components.lab.deploy`."""
+
+
+def lab(config: pulumi.Config) -> object:
+    """Return what the stack file says of its lab, as it stands there.
+
+    Raises:
+        pulumi.RunError: there is nothing, or no mapping; it is never shown, whatever it is.
+    """
+    key = config.full_key("lab")
+    text = config.get("lab")
+    if text is None:
+        raise pulumi.RunError(f"{key} is not in the stack file, and is the lab: write it there")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        why = "deeper than any lab" if text.lstrip()[:1] in {"{", "["} else "no mapping of fields"
+        raise pulumi.RunError(
+            f"{key} can't be read, it is {why}: write the lab's fields below it"
+        ) from None
 
 
 def host_password(config: pulumi.Config) -> pulumi.Output[str] | None:

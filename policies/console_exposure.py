@@ -8,11 +8,12 @@ guests that a hypervisor's own commands make: a port of that hypervisor is not o
 
 from __future__ import annotations
 
-import re
+import shlex
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import machines
+import qemu_words
 from domain_xml import Made, Unjudgeable, domain, shown
 from known import UNKNOWN, number, text, value
 from pulumi_policy import (
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import xml.etree.ElementTree as ET
 
 SCREENS = {"vnc", "spice"}
-_QEMU_SCREEN = re.compile(r"(?:^|\s)-(vnc|spice)\s+(\S+)")
-_QEMU_ASKS = re.compile(r"password=on|password-secret=|tls-creds=|sasl=on|\bsasl\b|\bpassword\b")
 
 
 def loopback(address: str) -> bool:
@@ -63,7 +62,7 @@ def _asks_who_is_there(args: ResourceValidationArgs, report: ReportViolation) ->
 
 def _libvirt(args: ResourceValidationArgs) -> list[str]:
     made = domain(args.props)
-    found = [*_serial(made), *_qemu(" ".join(made.commandline()))]
+    found = [*_serial(made), *qemu_words.judged(made.commandline(), loopback)]
     if made.settled:
         for screen in made.all("devices/graphics"):
             found += _screen(screen)
@@ -118,19 +117,12 @@ def _serial(made: Made) -> list[str]:
 
 
 def _qemu(commandline: str) -> list[str]:
-    """Judge screens that are given to QEMU itself, past whatever manages it."""
-    found = []
-    for option, given in _QEMU_SCREEN.findall(commandline):
-        asks = _QEMU_ASKS.search(given) and "disable-ticketing" not in given
-        if asks or given.startswith(("unix:", "none")):
-            continue
-        if option == "spice":
-            address = next((w[5:] for w in given.split(",") if w.startswith("addr=")), "0.0.0.0")  # noqa: S104 - QEMU's default
-        else:
-            address = given.partition(",")[0].rpartition(":")[0] or "0.0.0.0"  # noqa: S104 - QEMU's default
-        if not loopback(address):
-            found.append(f"-{option} listens on {address} without a password")
-    return found
+    """Judge what is given to QEMU itself, past Proxmox VE, which splits it as a shell does."""
+    try:
+        words = shlex.split(commandline)
+    except ValueError:
+        return ["QEMU is given words whose quotes don't end"]
+    return list(qemu_words.judged(words, loopback))
 
 
 def _vsphere(args: ResourceValidationArgs) -> list[str]:

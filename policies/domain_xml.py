@@ -7,6 +7,7 @@ stylesheet can't be judged, nor made, and rules say so instead of letting it pas
 
 from __future__ import annotations
 
+import copy
 import functools
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from known import UNKNOWN, items, number, text, value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
 HIDDEN = "nestlab-not-known-yet"
 """Stands in the XML for what is not known yet."""
@@ -25,6 +26,35 @@ MEMORY_MIB = 512
 """The provider's own default."""
 ARCH, EMULATOR = "x86_64", "/usr/bin/qemu-system-x86_64"
 """What the provider asks the host for when they are not given; a stylesheet may look for them."""
+QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
+OTHERS = {
+    "devices": ("controller", "memballoon", "input", "sound"),
+    "features": ("vmport",),
+    "forward": ("nat",),
+}
+"""What libvirt or another version of the provider adds, by where."""
+BARE = {
+    ".": ("features",),
+    "devices": ("emulator", "channel", "rng"),
+}
+"""What no input says, by where, and another version of the provider may leave out."""
+JUDGED = (
+    "name",
+    "description",
+    "metadata",
+    "memory",
+    "vcpu",
+    "cpu",
+    "forward",
+    "bridge",
+    "ip",
+    "portgroup",
+    "devices/graphics",
+    "devices/interface",
+    "devices/console",
+    "devices/serial",
+    "devices/disk",
+)
 TIMEOUT_S = 20
 """Far beyond what any stylesheet needs; one that recurses for ever ends here."""
 REMEMBERED = 256
@@ -75,7 +105,7 @@ class Made:
 
     def commandline(self) -> list[str]:
         """Return the words that libvirt passes to QEMU as they are."""
-        found = self.root.iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")
+        found = self.root.iter(f"{{{QEMU}}}arg")
         return [argument.get("value", "") for argument in found]
 
 
@@ -119,12 +149,81 @@ def _styled(props: Any, root: ET.Element) -> Made:
         return Made(root, settled=False)
     if not sheet.strip():
         return Made(root, settled=True)
-    made = _transformed(ET.tostring(root, encoding="unicode"), sheet.strip())
+    made, *others = (_read(_transformed(document, sheet.strip())) for document in _variants(root))
+    if any(_judged(other) != _judged(made) for other in others):
+        raise Unjudgeable(
+            "its xml.xslt makes one thing or another of it by what the host or libvirt fills in: match "
+            "on what the program gives"
+        )
+    return Made(made, settled=True)
+
+
+def _read(made: str) -> ET.Element:
     try:
         # What came out of the program's own stylesheet; libxml2 has expanded its entities.
-        return Made(ET.fromstring(made), settled=True)  # noqa: S314
+        return ET.fromstring(made)  # noqa: S314
     except ET.ParseError:
         raise Unjudgeable("what its xml.xslt makes is no XML") from None
+
+
+def _variants(root: ET.Element) -> Iterator[str]:
+    """Yield the document as it is known here, and as other hosts and versions would fill it.
+
+    The provider asks its host for machine and emulator, and writes and leaves out by its version what no
+    input says. A stylesheet that asks for any of it may do something else there than here.
+    """
+    yield ET.tostring(root, encoding="unicode")
+    filled = copy.deepcopy(root)
+    for tag in ("title", "uuid", "clock", "on_poweroff", "on_crash", "seclabel", "mtu"):
+        filled.append(ET.Element(tag))
+    for element, tag in _each(filled, OTHERS):
+        ET.SubElement(element, tag)
+    for element in filled.iterfind("os/type"):
+        element.set("machine", _canonical(element.get("machine", "")))
+    for element in filled.iterfind("devices/emulator"):
+        element.text = "/usr/libexec/qemu-kvm"
+    yield ET.tostring(filled, encoding="unicode")
+    bare = copy.deepcopy(root)
+    for parent, tag in _each(bare, BARE):
+        _drop(parent, tag)
+    yield ET.tostring(bare, encoding="unicode")
+
+
+def _canon(element: ET.Element) -> str:
+    return ET.canonicalize(ET.tostring(element, encoding="unicode"), strip_text=True)
+
+
+def _each(
+    root: ET.Element, where: Mapping[str, tuple[str, ...]]
+) -> Iterator[tuple[ET.Element, str]]:
+    for path, tags in where.items():
+        for parent in root.findall(path):
+            yield from ((parent, tag) for tag in tags)
+
+
+def _drop(parent: ET.Element, tag: str) -> None:
+    for element in parent.findall(tag):
+        parent.remove(element)
+
+
+def _canonical(machine: str) -> str:
+    """Return the name under which libvirt knows ``machine``, one of its versions."""
+    return {"pc": "pc-i440fx-8.2", "q35": "pc-q35-8.2"}.get(machine, machine)
+
+
+def _judged(made: ET.Element) -> list[str]:
+    """Return the parts of a document that any rule looks at, but for what was filled in."""
+    found = [str(sorted(made.attrib.items()))]
+    for path in JUDGED:
+        for element in made.findall(path):
+            kept = copy.deepcopy(element)
+            for tags in OTHERS.values():
+                for tag in tags:
+                    _drop(kept, tag)
+            kept.tail = None
+            found.append(_canon(kept))
+    found += [each.get("value", "") for each in made.iter(f"{{{QEMU}}}arg")]
+    return found
 
 
 @functools.lru_cache(maxsize=512)

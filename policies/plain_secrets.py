@@ -31,7 +31,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
-_NAMES = {"password", "passwd", "passphrase", "pwd", "secret", "token", "passcode"}
+_NAMES = {
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "passcode",
+    "rootpw",
+    "adminpass",
+    "passwort",
+}
 _PAIRS = {
     ("private", "key"),
     ("api", "key"),
@@ -44,43 +55,184 @@ _HARMLESS = re.compile(
     r"\$(?:1|2[abxy]?|5|6|y|gy|7|apr1|argon2\w*|scrypt|pbkdf2\S*)\$|\{\w+\}|[*!xX]$|\$\{|\$\(|%\w|R$|RANDOM$",
 )
 """How a hash, a locked password or a place-holder begins."""
-_VALUE = r"""["']?(?P<value>[^\s"',]+)["']?,?\s*(?:\#.*)?$"""
+_VALUE = r"""["']?(?P<value>[^\s"',}\]]{1,256})["']?"""
+_SPACE = r"[ \t]{1,40}"
+_NAMED = (
+    r"plain_text_passwd|plain_passwd|hashed_passwd|passwd|password|passphrase|root[-_]?password|rootpw|"
+    r"admin_pass|adminpass|token|secret"
+)
+_SHELL = r"(?:^|[\s;&|(\"'`])"
+"""What may stand before a command's name."""
 _TEXTS = tuple(
     (re.compile(pattern, re.MULTILINE), words)
     for pattern, words in (
-        (r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----", "a private key"),
-        (r"[a-z][a-z0-9+.-]*://[^/\s:@'\"]*:(?P<value>[^/\s@'\"]+)@", "a URL with a password"),
+        (r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----", "a private key"),
         (
-            r"^[\s\-{,]*[\"']?(?:plain_text_passwd|plain_passwd|passwd|password|root[-_]password|"
-            r"admin_pass|adminpass|token|secret)[\"']?\s*[:=]\s*" + _VALUE,
+            r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,20}://[^/\s:@'\"]{0,128}:(?P<value>[^/\s@'\"]{1,256})@",
+            "a URL with a password",
+        ),
+        (
+            r"://(?:[^/\s:@]{1,64}:)?(?P<value>(?:gh[opsu]_|github_pat_|glpat-|xox[bp]-)\w{1,256})@",
+            "a URL with a token",
+        ),
+        (
+            r"[?&](?:password|passwd|pwd|token|access_token|api_?key|secret)=(?P<value>[^&\s\"']{1,256})",
+            "a URL with a password",
+        ),
+        (
+            (
+                rf"^[ \t\-{{,]{{0,64}}[\"']?(?:{_NAMED})[\"']?[ \t]{{0,40}}[:=][ \t]{{0,40}}{_VALUE},?"
+                r"[ \t]{0,40}(?:\#[^\n]{0,400})?$"
+            ),
             "a password",
         ),
         (
-            r"[\"'](?:passwd|password|root[-_]password|token|secret)[\"']\s*:\s*\"(?P<value>[^\"]+)\"",
+            rf"[{{,][ \t]{{0,40}}[\"']?(?:{_NAMED})[\"']?[ \t]{{0,40}}:[ \t]{{1,40}}{_VALUE}",
             "a password",
         ),
         (
-            r"chpasswd:[^\n]*\n(?:[^\n]*\n){0,8}?\s+-?\s*[\"']?[a-z_][\w-]*:(?P<value>\S+)\s*$",
+            (
+                r"[\"'](?:passwd|password|root[-_]password|rootpw|token|secret)[\"'][ \t]{0,40}:[ \t]{0,40}"
+                r"\"(?P<value>[^\"]{1,256})\""
+            ),
+            "a password",
+        ),
+        (
+            (
+                r"chpasswd:[^\n]{0,400}\n(?:[^\n]{0,400}\n){0,8}?[ \t]{1,40}-?[ \t]{0,40}[\"']?[a-z_][\w-]{0,32}:"
+                r"(?P<value>[^\s\"']{1,256})[\"']?[ \t]{0,40}$"
+            ),
             "a list of passwords (chpasswd)",
         ),
         (
-            r"[\"']?[a-z_][\w-]*:(?P<value>[^\s\"'|]+)[\"']?\s*\|\s*(?:sudo\s+)?chpasswd\b(?!.*-e)",
+            (
+                r"chpasswd[\"']?:[ \t]{0,40}\{[^{}\n]{0,200}?list[\"']?:[ \t]{0,40}\[?[ \t]{0,40}[\"']?[a-z_][\w-]{0,32}:"
+                r"(?P<value>[^\s\"'|,\]}]{1,256})"
+            ),
+            "a list of passwords (chpasswd)",
+        ),
+        (
+            (
+                r"(?<![^\s\"'|])[a-z_][\w-]{0,32}:(?P<value>[^\s\"'|]{1,256})(?:\\n)?[\"']?[ \t]{0,40}\|[ \t]{0,40}"
+                r"(?:sudo[ \t]{1,40})?chpasswd\b(?![^\n]{0,80}-e)"
+            ),
             "a password for chpasswd",
         ),
         (
-            r"^\s*rootpw\s+(?!.*--(?:iscrypted|lock))(?:--\w+\s+)*(?P<value>\S+)",
+            (
+                r"chpasswd[^\n<]{0,80}<<<?-?[ \t]{0,40}(?:[\"']?\w{1,20}[\"']?\n)?[ \t]{0,40}[\"']?[a-z_][\w-]{0,32}:"
+                r"(?P<value>[^\s\"']{1,256})"
+            ),
+            "a password for chpasswd",
+        ),
+        (
+            r"(?<![^\s\"'|])(?P<value>[^\s\"'|]{1,256})[\"']?[ \t]{0,40}\|[ \t]{0,40}(?:sudo[ \t]{1,40})?passwd[ \t]{1,40}--stdin",
+            "a password for passwd",
+        ),
+        (
+            (
+                r"^[ \t]{0,40}rootpw[ \t]{1,40}(?![^\n]{0,200}--(?:iscrypted|lock))(?:--\w{1,40}[ \t]{1,40}){0,8}"
+                r"(?P<value>\S{1,256})"
+            ),
             "a password (rootpw)",
         ),
-        (r"<root-password(?![^>]*type=.hash)[^>]*>(?P<value>[^<]+)<", "a password (root-password)"),
-        (r"<(?:\w*Password)>\s*<Value>(?P<value>[^<]+)</Value>", "a password (unattend)"),
-        (r"\bpasswd/[\w-]*password(?:-again)?\s+password\s+(?P<value>\S+)", "a password (preseed)"),
-        (r"\bpasswd=[\"'](?P<value>[^\"']+)[\"']", "a screen's password"),
-        (r"name=[\"']passwd[\"']>\s*(?:<xsl:text>)?(?P<value>[^<\s]+)", "a screen's password"),
-        (r"\bsshpass\s+-p\s*(?P<value>\S+)", "a password (sshpass)"),
-        (r"--password[= ](?P<value>[^\s-]\S*)", "a password (--password)"),
+        (
+            (
+                rf"{_SHELL}(?:usermod|useradd|adduser)(?:[ \t]{{1,40}}[^\s;|&]{{1,80}}){{0,12}}?[ \t]{{1,40}}"
+                r"(?:-p|--password)(?:[ \t]{1,40}|=)[\"']?(?P<value>[^\s\"']{1,256})"
+            ),
+            "a password (usermod)",
+        ),
+        (
+            (
+                rf"{_SHELL}openssl{_SPACE}passwd(?:[ \t]{{1,40}}-(?:[156]|apr1|aixmd5|noverify|quiet|table|reverse|"
+                r"salt[ \t]{1,40}\S{1,40})){0,8}[ \t]{1,40}(?!-)[\"']?(?P<value>[^\s\"')]{1,256})"
+            ),
+            "a password (openssl passwd)",
+        ),
+        (r"-pass(?:in|out)?[ \t]{1,40}pass:(?P<value>\S{1,256})", "a password (openssl)"),
+        (
+            rf"(?i:{_SHELL}net1?(?:\.exe)?{_SPACE}user{_SPACE}[^\s/]{{1,64}}{_SPACE}(?P<value>[^\s/]\S{{0,255}}))",
+            "a password (net user)",
+        ),
+        (
+            (
+                r"(?i:ConvertTo-SecureString(?:[ \t]{1,40}-(?:String|AsPlainText|Force)){0,3}[ \t]{1,40}"
+                r"[\"'](?P<value>[^\"']{1,256})[\"'])"
+            ),
+            "a password (ConvertTo-SecureString)",
+        ),
+        (
+            (
+                r"(?i:New-LocalUser|Set-LocalUser|Set-ADAccountPassword)[^\n]{0,200}-Password[ \t]{1,40}"
+                r"[\"'](?P<value>[^\"'\n]{1,256})[\"']"
+            ),
+            "a password (New-LocalUser)",
+        ),
+        (
+            (
+                r"(?i:<(?:\w{0,40}Password|Password)>\s{0,40}(?:<PlainText>\w{0,8}</PlainText>\s{0,40})?<Value>"
+                r"(?P<value>[^<]{1,512})</Value>)"
+            ),
+            "a password (unattend)",
+        ),
+        (
+            r"<root-password(?![^>]{0,200}type=.hash)[^>]{0,200}>(?P<value>[^<]{1,512})<",
+            "a password (root-password)",
+        ),
+        (
+            r"\bpasswd/[\w-]{0,40}password(?:-again)?[ \t]{1,40}password[ \t]{1,40}(?P<value>\S{1,256})",
+            "a password (preseed)",
+        ),
+        (r"\bpasswd=[\"'](?P<value>[^\"']{1,256})[\"']", "a screen's password"),
+        (
+            r"name=[\"']passwd[\"']>\s{0,40}(?:<xsl:text>)?(?P<value>[^<\s]{1,256})",
+            "a screen's password",
+        ),
+        (
+            r"\bsshpass[ \t]{1,40}-p[ \t]{0,40}[\"']?(?P<value>[^\s\"']{1,256})",
+            "a password (sshpass)",
+        ),
+        (
+            r"\bmysql(?:admin|dump)?\b[^\n]{0,200}[ \t]-p(?P<value>[^\s]{1,256})",
+            "a password (mysql)",
+        ),
+        (
+            r"\b(?:curl|wget)\b[^\n]{0,200}?[ \t](?:-u|--user)[ \t=]{1,40}[\"']?[^\s:\"']{1,64}:(?!\$\w)(?P<value>[^\s\"']{1,256})",
+            "a password (curl)",
+        ),
+        (
+            r"(?i:\bAuthorization:[ \t]{0,40}(?:Bearer|Basic|Token)[ \t]{1,40}(?P<value>[^\s\"']{8,512}))",
+            "a token",
+        ),
+        (
+            (
+                r"\bmachine[ \t]{1,40}\S{1,128}[ \t\n]{1,40}login[ \t]{1,40}\S{1,64}[ \t\n]{1,40}password[ \t]{1,40}"
+                r"(?P<value>\S{1,256})"
+            ),
+            "a password (netrc)",
+        ),
+        (
+            r"--pass(?:word|phrase)[= ][\"']?(?P<value>[^\s\-\"']\S{0,255})",
+            "a password (--password)",
+        ),
+        (
+            (
+                r"(?:^|[\s;&|(\"'`])[A-Z][A-Z0-9_]{0,40}?(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|SSHPASS|_PWD)=(?!\$\w)"
+                r"[\"']?(?P<value>[^\s\"';]{1,256})"
+            ),
+            "a password in a variable",
+        ),
+        (
+            rf"{_SHELL}(?:PASSWORD|PASSWD|SECRET|TOKEN|SSHPASS)=(?!\$\w)[\"']?(?P<value>[^\s\"';]{{1,256}})",
+            "a password in a variable",
+        ),
     )
 )
 """What in a text is a secret. The first is a key; of the others a group is the value."""
+LOOKED_AT = 1 << 20
+"""Characters of a text that are looked through, in time that grows as it does: every repetition above
+has a bound. A longer one is no configuration, and is refused unless it is marked."""
 WHOLE = {machines.gate("InstallMedium"): ("answers",), machines.REMOTE: ("target",)}
 """Inputs that are a secret whatever is in them, by type: answers, and the keys to a hypervisor."""
 _ENCODED = re.compile(r"[A-Za-z0-9+/\s]{16,}={0,2}\s*")
@@ -117,6 +269,8 @@ def _leaves(given: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(given, pulumi.StringAsset):
         yield path, given.text
     elif isinstance(given, Mapping | Sequence):
+        if command := _command(given):
+            yield path, command
         keys = given if isinstance(given, Mapping) else range(len(given))
         for key in keys:
             # The engine's own: the code of dynamic providers, lists of defaults.
@@ -127,9 +281,21 @@ def _leaves(given: Any, path: Path) -> Iterator[tuple[Path, str]]:
                 yield from _leaves(inner, (*path, key))
 
 
+def _command(given: Any) -> str:
+    """Return the words of a list as the command line that they may be; empty for anything else."""
+    if isinstance(given, Mapping):
+        return ""
+    words = [value(given, number) for number in range(len(given))]
+    return " ".join(words) if len(words) > 1 and all(isinstance(w, str) for w in words) else ""
+
+
 def _secret(path: Path, given: str) -> str:
     if not given.strip():
         return ""
+    if len(given) > LOOKED_AT:
+        return f"more than {LOOKED_AT} characters, which nobody looks through,"
+    if "chpasswd" in path and _USER.match(given):
+        return "a list of passwords (chpasswd)"
     name = next((key for key in reversed(path) if isinstance(key, str)), "")
     if "\n" not in given and _is_secret_name(name):
         return "" if _HARMLESS.match(given) else "a password or key"
@@ -150,6 +316,8 @@ def _in_text(given: str) -> str:
     return ""
 
 
+_USER = re.compile(r"[a-z_][\w-]{0,32}:(?!\$|\{\w+\}|R$|RANDOM$)\S")
+"""How a line of chpasswd's list begins, if what follows is no hash."""
 _NOTHING = {"true", "false", "null", "None", "~", "|", ">", "{", "[", "[]", "{}", "no", "yes"}
 """Values in YAML and JSON that are no password."""
 

@@ -28,6 +28,13 @@ GATE = "pulumi-python:dynamic/nestlab:PveGuestGate"
 AT = "/domain/devices/graphics"
 LISTENS = f'<xsl:template match="{AT}"><graphics type="{{}}">{{}}</graphics></xsl:template>'
 
+UNSEEN = (
+    f'<xsl:template match="{AT}"><xsl:choose><xsl:when test="{{}}"><graphics type="vnc">'
+    '<listen type="address" address="0.0.0.0"/></graphics></xsl:when>'
+    '<xsl:otherwise><xsl:copy-of select="."/></xsl:otherwise></xsl:choose></xsl:template>'
+)
+"""Opens the screen where a test holds that this machine's own document does not."""
+
 
 def screen(kind: str, inner: str) -> dict[str, str]:
     return sheet(LISTENS.format(kind, inner))
@@ -99,6 +106,38 @@ def vsphere(**extra: Any) -> Res:
         (driven("192.0.2.7", kind="rdp"),),
         (driven("::"),),
         (later("-vnc 0.0.0.0:101"),),
+        lab(machine(xml=qemu("-display", "vnc=0.0.0.0:77"))),
+        lab(machine(xml=qemu("--vnc", "0.0.0.0:5"))),
+        lab(machine(xml=qemu("-vnc", "0.0.0.0:5,password=off"))),
+        lab(machine(xml=qemu("-vnc", "0.0.0.0:5,nopassword"))),
+        lab(machine(xml=qemu("-vnc", "0.0.0.0:5,sasl=off,tls-creds="))),
+        lab(machine(xml=qemu("-vnc", "192.0.2.1:5,reverse=on"))),
+        lab(machine(xml=qemu("-spice", "port=5930,password-secret=s,disable-ticketing=on"))),
+        lab(machine(xml=qemu("-monitor", "tcp:0.0.0.0:4444,server=on,wait=off"))),
+        lab(machine(xml=qemu("-qmp", "tcp:0.0.0.0:4444,server=on"))),
+        lab(machine(xml=qemu("-chardev", "socket,id=c,host=0.0.0.0,port=1,server=on"))),
+        lab(machine(xml=qemu("-gdb", "tcp::1234"))),
+        lab(machine(xml=qemu("-s"))),
+        lab(machine(xml=qemu("-netdev", "user,id=n,hostfwd=tcp::22-:22"))),
+        lab(machine(xml=qemu("-drive", "file=/etc/shadow,format=raw"))),
+        lab(machine(xml=qemu("-fw_cfg", "name=opt/a,file=/etc/shadow"))),
+        lab(machine(xml=qemu("-incoming", "tcp:0.0.0.0:1"))),
+        lab(machine(xml=qemu("/etc/shadow"))),
+        (proxmox("'-vnc' '0.0.0.0:101,password=off'"),),
+        (proxmox("-monitor tcp:0.0.0.0:4444"),),
+        (proxmox("-vnc '0.0.0.0:1"),),
+        lab(machine(xml=sheet(UNSEEN.format("not(/domain/os/type/@machine='pc')")))),
+        lab(machine(xml=sheet(UNSEEN.format("/domain/os/type[contains(@machine, 'i440fx')]")))),
+        lab(
+            machine(
+                xml=sheet(
+                    UNSEEN.format("not(/domain/devices/emulator='/usr/bin/qemu-system-x86_64')")
+                )
+            )
+        ),
+        lab(machine(xml=sheet(UNSEEN.format("/domain/clock")))),
+        lab(machine(xml=sheet(UNSEEN.format("count(/domain/*) > 12")))),
+        lab(machine(xml=sheet(UNSEEN.format("not(/domain/devices/rng)")))),
     ],
 )
 def test_a_screen_for_everybody_is_refused(stack: tuple[Res, ...]) -> None:
@@ -118,6 +157,10 @@ def test_a_screen_for_everybody_is_refused(stack: tuple[Res, ...]) -> None:
         lab(machine(consoles=[{"type": "pty"}, {"type": "tcp", "sourceHost": "127.0.0.1"}])),
         lab(machine(xml=qemu("-vnc", "127.0.0.1:5"))),
         lab(machine(xml=qemu("-vnc", "0.0.0.0:5,password=on"))),
+        lab(machine(xml=qemu("-display", "none", "-nodefaults", "-cpu", "host"))),
+        lab(machine(xml=qemu("-display", "vnc=127.0.0.1:7"))),
+        lab(machine(xml=qemu("-vnc", "0.0.0.0:5,password"))),
+        lab(machine(xml=qemu("-fw_cfg", "name=opt/a,string=b,,file=c"))),
         (proxmox("-vnc unix:/run/vm.sock"),),
         (proxmox("-vnc 0.0.0.0:101,tls-creds=t0"),),
         (vsphere(enabled="FALSE"),),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from pulumi_policy.secret import Secret
 
 from components.media import seed
 from tests.policy.judging import CONTAINER, UNKNOWN, Res, judge, lab, machine
+from toolchain import paths
 
 SEED = "libvirt:index/cloudInitDisk:CloudInitDisk"
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----\n"
@@ -55,6 +58,40 @@ PLAIN = [
     data(f"d-i passwd/root-password password {SHOWN}\n"),
     data(f'{{"users": [{{"name": "a", "password": "{SHOWN}"}}]}}'),
     data(f"<graphics type='vnc' passwd='{SHOWN}'/>"),
+    res(rootpw=SHOWN),
+    res(answers={"rootpw": SHOWN}),
+    res(chpasswd={"list": f"root:{SHOWN}"}),
+    res(chpasswd={"list": [f"root:{SHOWN}"]}),
+    data(f"#cloud-config\nrootpw: {SHOWN}\n"),
+    data(f"rootpw={SHOWN}\n"),
+    data(f'#cloud-config\nchpasswd: {{list: "root:{SHOWN}"}}\n'),
+    data(f"#cloud-config\nchpasswd: {{expire: false, list: [root:{SHOWN}]}}\n"),
+    data(f"#cloud-config\nchpasswd: {{users: [{{name: root, password: {SHOWN}}}]}}\n"),
+    data(f"runcmd:\n  - usermod -p {SHOWN} root\n"),
+    data(f"useradd -m -s /bin/sh --password={SHOWN} a\n"),
+    data(f"usermod -p $(openssl passwd -6 -salt x {SHOWN}) root\n"),
+    data(f"openssl enc -aes256 -pass pass:{SHOWN}\n"),
+    data(f"chpasswd <<< 'root:{SHOWN}'\n"),
+    data(f"chpasswd <<EOF\nroot:{SHOWN}\nEOF\n"),
+    data(f"echo {SHOWN} | passwd --stdin root\n"),
+    data(f"net user Administrator {SHOWN}\n"),
+    data(f"NET.EXE USER a {SHOWN} /add\n"),
+    data(f'$p = ConvertTo-SecureString "{SHOWN}" -AsPlainText -Force\n'),
+    data(f"$p = ConvertTo-SecureString -AsPlainText -Force -String '{SHOWN}'\n"),
+    data(f'New-LocalUser -Name a -Password "{SHOWN}"\n'),
+    data(f"<Password><PlainText>true</PlainText>\n<Value>{SHOWN}</Value></Password>"),
+    data(f"sshpass -p{SHOWN} ssh a\n"),
+    data(f"export SSHPASS={SHOWN}\n"),
+    data(f"MYSQL_ROOT_PASSWORD={SHOWN} mysqld\n"),
+    data(f"mysql -u root -p{SHOWN} -e x\n"),
+    data(f"curl -s -u admin:{SHOWN} https://a\n"),
+    data(f"curl 'https://a/b?x=1&token={SHOWN}'\n"),
+    data(f"curl -H 'Authorization: Bearer {SHOWN}' https://a\n"),
+    data(f"git clone https://ghp_{SHOWN.replace('-', '')}@github.com/a/b\n"),
+    data(f"machine example.org login me password {SHOWN}\n"),
+    data(f"user --name=a --password={SHOWN}\n"),
+    Res(CONTAINER, "box", {"wanted": {"command": ["usermod", "-p", SHOWN, "root"]}}),
+    Res(CONTAINER, "box", {"wanted": {"command": ["sh", "-c", f"echo root:{SHOWN} | chpasswd"]}}),
 ]
 ANSWERS = {"name": "a", "options": {"licence": "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE"}}
 
@@ -142,3 +179,80 @@ def test_without_the_marks_nothing_is_taken_for_marked() -> None:
     said: dict[str, list[str]] = {}
     PLAIN_SECRETS.validate(args_of(given, plain(given.props), {}), _into(said, "it"))
     assert "leave secret-marks on remediate" in said["it"][0]
+
+
+UNITS = (
+    "a://b:",
+    "a://b:a@",
+    "chpasswd:\n",
+    "chpasswd: {list: [",
+    "chpasswd <<E\n",
+    "\n",
+    " ",
+    "{",
+    "-",
+    "a",
+    "a:",
+    "a:b |",
+    "A_",
+    "PASSWORD",
+    "password: a #",
+    '"token": "',
+    "rootpw --a ",
+    "usermod -a ",
+    "openssl passwd -1 ",
+    "net user a ",
+    "machine a login b ",
+    "<root-password ",
+    "<Password>\n",
+    "New-LocalUser ",
+    "ConvertTo-SecureString -Force ",
+    "://ghp_",
+    "?token=",
+    "-----BEGIN A ",
+)
+LOOK = """
+import sys
+import plain_secrets
+for unit in sys.argv[1:]:
+    plain_secrets._in_text(unit * (72_000 // len(unit)))
+"""
+
+
+def test_no_text_takes_longer_than_it_is_long() -> None:
+    # All of them in some three seconds here; one alone took more than a hundred.
+    subprocess.run(
+        [sys.executable, "-c", LOOK, *UNITS],
+        cwd=paths.ROOT / "policies",
+        env={"PYTHONPATH": str(paths.ROOT / "policies")},
+        timeout=60,
+        check=True,
+    )
+
+
+def test_a_text_that_is_too_long_to_be_looked_through_is_refused() -> None:
+    assert "plain-secrets" in judge(data("a" * (1 << 21)))
+    assert judge(data("a" * (1 << 19))) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "usermod -p '$6$salt$hash' root\n",
+        "usermod -aG docker me\n",
+        "openssl passwd -6 -stdin\n",
+        "net user Administrator /active:yes\n",
+        "net user a * /add\n",
+        "chpasswd: {expire: false}\n",
+        "chpasswd: {list: [root:RANDOM]}\n",
+        "sshpass -e ssh a\n",
+        "PASSWORD=$1\n",
+        "PATH=/usr/bin\n",
+        "curl -u $USER:$PASS https://a\n",
+        "rootpw --iscrypted $6$salt$hash\n",
+        "rootpw: '*'\n",
+        "https://example.org/a:b/c@d\n",
+    ],
+)
+def test_what_only_looks_like_a_password_passes(text: str) -> None:
+    assert judge(data(text)) == {}

@@ -200,6 +200,18 @@ def test_what_each_part_has_against_a_stack_is_told_in_one_round(root: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("text", [None, "text", "[" * 100_000, '{"a":' * 100_000, "{"])
+def test_a_lab_that_can_not_be_read_is_refused_in_a_line(
+    text: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = pulumi.Config("nestlab")
+    monkeypatch.setattr(config, "get", lambda _: text)
+    with pytest.raises(pulumi.RunError) as refused:
+        settings.lab(config)
+    assert str(refused.value).startswith("nestlab:lab ")
+    assert len(str(refused.value)) < 120
+
+
 INSTALLED = ("esxi", "hyperv", "proxmox", "virtualbox", "workstation", "xenserver")
 
 
