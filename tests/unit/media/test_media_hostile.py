@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.media import eltorito, udf
+from components.media import eltorito, installers, udf
 from components.media import iso as module
 from components.media.iso import Iso, WrongMedium
 from components.media.recognise import what
+from components.spec import load
 from tests.support import images
 from tests.support.udf import Volume, embedded, entry, named, sealed
 from toolchain import paths
@@ -278,3 +279,25 @@ def test_what_a_medium_makes_xorriso_do_is_bounded(
     fake.chmod(0o755)
     assert resource.getrlimit(resource.RLIMIT_CPU)[1] in {-1, resource.RLIM_INFINITY}
     Iso(file).files()
+
+
+def test_one_endless_medium_ends_the_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "bin" / "xorriso"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\necho >> {tmp_path}/runs\nexec yes /a/name\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
+    names = [f"m{number}" for number in range(5)]
+    for name in names:
+        (tmp_path / name).write_bytes(images.iso())
+    machine = {"kind": "proxmox", "network": "net"}
+    lab = {
+        "name": "lab",
+        "networks": {"net": {"subnet": "10.77.0.0/24"}},
+        "media": {name: {"path": name} for name in names},
+        "hypervisors": {f"h{name}": machine | {"iso": name} for name in names},
+    }
+    assert len(installers.wrong(load(lab, root=tmp_path))) == 1
+    assert len((tmp_path / "runs").read_text().splitlines()) == 1

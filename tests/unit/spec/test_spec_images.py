@@ -12,7 +12,6 @@ import io
 import json
 import lzma
 import random
-import shutil
 import struct
 import subprocess
 import tarfile
@@ -24,7 +23,7 @@ import pytest
 
 from components.spec import SpecError, load
 from components.spec.files import glance
-from tests.support import images
+from tests.support import images, standins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +44,7 @@ FORMS = {
 
 
 def qemu(*words: str | Path) -> None:
-    if not shutil.which("qemu-img"):
-        pytest.skip("needs qemu-utils")
+    standins.needs("qemu-img")
     subprocess.run(["qemu-img", *map(str, words)], check=True, capture_output=True, timeout=60)
 
 
