@@ -20,7 +20,7 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from toolchain import cache, entries, golden, image_disk, paths, run, ui
+from toolchain import cache, daemons, entries, golden, image_disk, paths, run, ui
 from toolchain.system import System
 
 SOURCES = Path(__file__).resolve().parent / "image"
@@ -184,8 +184,13 @@ def ensure(system: System, variant: str) -> Path:
                 if final.exists():
                     ui.say(f"{wrong}: the image is made again")
                 check(system)
-                with cache.into_place(final) as making:
-                    make(system, making, variant, of_suite)
+                # What is in it is for all users of the machines that are made from it.
+                before = os.umask(daemons.UMASK)
+                try:
+                    with cache.into_place(final) as making:
+                        make(system, making, variant, of_suite)
+                finally:
+                    os.umask(before)
     return final
 
 

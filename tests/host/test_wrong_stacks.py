@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from components.spec import SpecError, load
+from components.spec.allow import Allowed
 from tests.support.checkout import virsh
 
 if TYPE_CHECKING:
@@ -41,14 +42,15 @@ def on_the_host() -> list[str]:
     return [virsh(what, "--all") for what in ("list", "net-list", "pool-list")]
 
 
-def expected(lab: object, root: Path) -> list[str]:
+def expected(lab: object, ready: Checkout) -> list[str]:
     """The problems, as the spec words them for what the engine hands over.
 
     The engine sorts mappings and turns 2.0 into 2, so the case's own text may differ in a line.
     """
     text = json.dumps(lab, sort_keys=True).replace("2.0", "2")
+    allowed = Allowed.read(ready.root, ready.environment())
     with pytest.raises(SpecError) as refused:
-        load(json.loads(text), root=root)
+        load(json.loads(text), root=ready.root, allowed=allowed)
     return str(refused.value).splitlines()
 
 
@@ -75,6 +77,6 @@ def test_a_wrong_stack_is_refused_and_nothing_is_created(ready: Checkout, case: 
         ready.settings.write_text(whole)
     assert done.code != 0
     assert "Traceback" not in done.said
-    for line in expected(lab, ready.root):
+    for line in expected(lab, ready):
         assert line in done.said, done.said
     assert on_the_host() == before

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -642,6 +643,28 @@ def test_a_failed_making_leaves_nothing_in_place(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ui.Problem, match="no mirror"):
         image.ensure(FakeMachine(), "kvm")
     assert list(paths.images().iterdir()) == []
+
+
+@pytest.mark.parametrize("own", [0o000, 0o027, 0o077])
+def test_an_image_is_made_with_the_same_umask_whatever_the_users_is(
+    own: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders in it are made by shells: with another umask only root could enter them."""
+    seen: list[int] = []
+
+    def makes(_: System, making: Path, *__: str) -> None:
+        seen.append(os.umask(0))
+        os.umask(seen[0])
+        (making / "root.qcow2").write_text("made")
+
+    monkeypatch.setattr(image, "make", makes)
+    before = os.umask(own)
+    try:
+        image.ensure(FakeMachine(), "kvm")
+        assert os.umask(own) == own, "and it is the user's again"
+    finally:
+        os.umask(before)
+    assert seen == [0o022]
 
 
 def test_an_image_that_is_there_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
