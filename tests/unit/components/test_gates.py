@@ -674,3 +674,22 @@ def test_a_guest_is_not_reset_unless_the_stack_says_so(place: FakeLibvirt) -> No
     with pytest.raises(NotReady):
         MachineGateProvider().create(of_machine(probe=probe, deadline_s=0.1))
     assert not any("reset" in words for words in place.commands())
+
+
+@pytest.mark.parametrize("kind", ["domain", "network"])
+def test_another_object_of_the_same_name_is_left_alone_and_named(
+    kind: str, place: FakeLibvirt
+) -> None:
+    place.domain("web")
+    place.network("lab")
+    provider: Any = MachineGateProvider() if kind == "domain" else NetworkGateProvider()
+    news = of_machine() if kind == "domain" else of_network(reservations=[host(5)])
+    outs = provider.create(news).outs
+    stranger = "11111111-2222-4333-8444-555555555555"
+    place.domain("web", "crashed", uuid=stranger)
+    place.network("lab", "inactive", uuid=stranger)
+    forget()
+    before = len(place.commands())
+    with pytest.raises(VirshError, match=r"is not this lab's any more, somebody made another one"):
+        provider.update("", outs, news)
+    assert place.commands()[before:] == []
