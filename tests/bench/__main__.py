@@ -1,8 +1,9 @@
 """`make bench`: what a lab costs beside the same two guests booted by plain virsh, in the same run.
 
 Rounds of both take turns, so that what else the machine does hits both; medians are printed. It also
-times a no-op `pulumi up` beside an empty program's, preview with and without the policy pack, and
-`make down`. Nothing is asserted here: figures go into the notes of a change, not into a test.
+times a no-op `pulumi up` beside an empty program's, preview with and without the policy pack, `make
+down`, and a lab of ten guests. Nothing is asserted here: figures go into the notes of a change, not
+into a test. What fails in a round is told and counted, and the others go on.
 """
 
 from __future__ import annotations
@@ -15,27 +16,45 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ET
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.support.checkout import URI, Checkout, virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROUNDS = 3
 POLL_S = 0.25
 SETTLED_S = 40.0
 """A nested host puts off what nobody waits for until 20 s after its boot; then it is a quiet one."""
 GIVEN_UP_S = 300.0
+TEN = 10
+"""Guests of the wide lab, as many as others' figures are known for."""
+
+
+class Failed(Exception):
+    """Something that was to be measured did not work; the message says what was seen."""
 
 
 @dataclass
 class Figures:
-    """Seconds by what was measured."""
+    """Seconds by what was measured, and what could not be."""
 
     taken: dict[str, list[float]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def counted(self, what: str) -> Iterator[None]:
+        """Let ``what`` fail without ending the rest."""
+        try:
+            yield
+        except (Failed, AssertionError, OSError, KeyError, ET.ParseError) as why:
+            self.failed.append(what)
+            print(f"{what} failed: {str(why).strip()[-600:]}", file=sys.stderr, flush=True)
 
     def add(self, what: str, seconds: float) -> None:
         self.taken.setdefault(what, []).append(seconds)
@@ -48,7 +67,15 @@ class Figures:
     def median(self, what: str) -> float:
         return statistics.median(self.taken[what])
 
+    def compare(self, words: str, what: str, other: str, *, minus: bool = False) -> None:
+        """Print how ``what`` compares with ``other``, where both were measured."""
+        if what in self.taken and other in self.taken:
+            one, two = self.median(what), self.median(other)
+            print(f"{words}: {f'{one - two:.2f} s' if minus else f'{one / two:.2f}'}")
+
     def table(self) -> str:
+        if not self.taken:
+            return "nothing could be measured"
         width = max(map(len, self.taken))
         lines = [f"{'':<{width}}  median     min     max  n"]
         for what, taken in self.taken.items():
@@ -59,118 +86,166 @@ class Figures:
         return "\n".join(lines)
 
 
+def sources(definition: str, volume: Callable[[str, str], str]) -> dict[str, Path]:
+    """Return the files of a domain's disks, by device: ``disk``, ``cdrom``.
+
+    ``volume`` says where a volume lies, by its pool and name.
+    """
+    files: dict[str, Path] = {}
+    for disk in ET.fromstring(definition).iterfind("devices/disk"):  # noqa: S314 - libvirt's own output
+        source = disk.find("source")
+        if source is not None:
+            named = source.get("file") or volume(source.get("pool", ""), source.get("volume", ""))
+            files[disk.get("device", "disk")] = Path(named.strip())
+    return files
+
+
+def must(*words: str) -> str:
+    """Run a command of this machine that has to succeed."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=GIVEN_UP_S)
+    if done.returncode:
+        raise Failed(f"{' '.join(words[:6])}: {done.stderr.strip()}")
+    return done.stdout
+
+
 @dataclass
 class Plain:
     """The same two guests by virsh, ssh and qemu-img: from the definitions that a lab left."""
 
     folder: Path
+    lab: str
     address: str
     lease: str
-    xml: dict[str, str]
+    base: str
+    """The golden image under the host's disk."""
+    size: int
+    """Of that disk, bytes."""
+    files: dict[str, Path]
+    """Of the nested host, by device."""
+    medium: Path
+    """Of the guest inside, there."""
 
     @classmethod
     def of(cls, checkout: Checkout, folder: Path) -> Plain:
         """Take the definitions and the seed of the lab that is up."""
-        lab = checkout.lab
-        sheet = checkout.sheet()
-        inside = {
-            "guest": checkout.inside(
-                "virsh", "dumpxml", "--inactive", "--security-info", "ipxe"
-            ).said,
+        lab, sheet = checkout.lab, checkout.sheet()
+        dump = ("dumpxml", "--inactive", "--security-info")
+        guest = checkout.inside("virsh", *dump, "ipxe").said
+        texts = {
+            "guest": guest,
             "net": checkout.inside("virsh", "net-dumpxml", "--inactive", "inner").said,
+            "host": must("virsh", "-c", URI, *dump, f"{lab}-kvm1"),
+            "lab": must("virsh", "-c", URI, "net-dumpxml", "--inactive", f"{lab}-lab"),
+            "pool": must("virsh", "-c", URI, "pool-dumpxml", f"nestlab-{lab}"),
         }
-        outside = {
-            "host": virsh("dumpxml", "--inactive", "--security-info", f"{lab}-kvm1"),
-            "lab": virsh("net-dumpxml", "--inactive", f"{lab}-lab"),
-            "pool": virsh("pool-dumpxml", f"nestlab-{lab}"),
-        }
-        place = Path(f"/var/lib/libvirt/nestlab/{lab}")
-        shutil.copy(place / f"{lab}-kvm1-seed.iso", folder / "seed.iso")
+        path = ("vol-path", "--pool")
+        files = sources(texts["host"], lambda at, vol: must("virsh", "-c", URI, *path, at, vol))
+        inner = sources(guest, lambda at, vol: checkout.inside("virsh", *path, at, vol).said)
+        info = must("qemu-img", "info", "-U", "--output=json", str(files["disk"]))
+        disk = json.loads(info)
+        shutil.copy(files["cdrom"], folder / "seed.iso")
         keys = checkout.root / ".nestlab" / "keys" / "local" / "kvm1"
         for name in ("id_ed25519", "known_hosts"):
             shutil.copy(keys / name, folder / name)
-        for name, text in {**inside, **outside}.items():
+        for name, text in texts.items():
             (folder / f"{name}.xml").write_text(text)
-        golden = json.loads((checkout.root / ".nestlab" / "golden.json").read_text())
-        made = cls(folder, sheet["kvm1"]["address"], sheet["ipxe"]["address"], {})
-        made.xml = {"lab": lab, "base": golden["kernel"].removesuffix(".vmlinuz") + ".qcow2"}
-        return made
-
-    @property
-    def options(self) -> list[str]:
-        """Of ssh and scp: the user's own settings must not change what is measured."""
-        known = f"UserKnownHostsFile={self.folder}/known_hosts"
-        return ["-F", "none", "-i", f"{self.folder}/id_ed25519", "-o", known, "-o", "BatchMode=yes"]
+        return cls(
+            folder,
+            lab,
+            sheet["kvm1"]["address"],
+            sheet["ipxe"]["address"],
+            disk["full-backing-filename"],
+            disk["virtual-size"],
+            files,
+            inner["cdrom"],
+        )
 
     def ssh(self, *command: str, stdin: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command on the nested host with the plain ssh client."""
-        argv = ["ssh", *self.options, "-o", "ConnectTimeout=2", f"root@{self.address}", *command]
+        options = ["-i", f"{self.folder}/id_ed25519"]
+        options += ["-o", f"UserKnownHostsFile={self.folder}/known_hosts"]
+        options += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=2"]
+        argv = ["ssh", *options, f"root@{self.address}", *command]
         with (stdin or Path("/dev/null")).open() as handle:
             return subprocess.run(argv, stdin=handle, capture_output=True, text=True, check=False)
 
-    def until(self, look: Callable[[], bool]) -> None:
-        """Poll until ``look`` is satisfied."""
+    def inside(self, command: str, stdin: Path | None = None) -> None:
+        """Run a command on the nested host that has to succeed."""
+        done = self.ssh(command, stdin=stdin)
+        if done.returncode:
+            raise Failed(f"on the nested host, {command[:60]}: {done.stderr.strip()}")
+
+    def until(self, what: str, look: Callable[[], subprocess.CompletedProcess[str] | None]) -> None:
+        """Poll until ``look`` returns None; it returns what was seen instead."""
         began = time.monotonic()
-        while not look():
+        while (seen := look()) is not None:
             if time.monotonic() - began > GIVEN_UP_S:
-                sys.exit("plain virsh: gave up waiting")
+                last = (seen.stderr.strip() or seen.stdout.strip() or "nothing")[-300:]
+                raise Failed(f"{what} did not come in {GIVEN_UP_S:.0f} s; seen last: {last}")
             time.sleep(POLL_S)
+
+    def _answers(self) -> subprocess.CompletedProcess[str] | None:
+        done = self.ssh("virsh", "-c", URI, "version")
+        return done if done.returncode else None
+
+    def _leased(self) -> subprocess.CompletedProcess[str] | None:
+        done = self.ssh("virsh", "net-dhcp-leases", "inner")
+        return None if self.lease in done.stdout else done
 
     def up(self, figures: Figures) -> None:
         """Boot both guests; time each phase."""
-        lab, place = self.xml["lab"], Path(f"/var/lib/libvirt/nestlab/{self.xml['lab']}")
         began = time.monotonic()
-        place.mkdir(parents=True)
-        disk = place / f"{lab}-kvm1.qcow2"
-        make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", self.xml["base"]]
-        subprocess.run([*make, str(disk), "8G"], check=True)
-        shutil.copy(self.folder / "seed.iso", place / f"{lab}-kvm1-seed.iso")
+        disk, seed = self.files["disk"], self.files["cdrom"]
+        disk.parent.mkdir(parents=True, exist_ok=True)
+        make = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", self.base)
+        must(*make, str(disk), str(self.size))
+        shutil.copy(self.folder / "seed.iso", seed)
         for words in (
-            ("pool-define", "pool.xml"),
-            ("net-define", "lab.xml"),
-            ("define", "host.xml"),
+            ("pool-define", f"{self.folder}/pool.xml"),
+            ("net-define", f"{self.folder}/lab.xml"),
+            ("define", f"{self.folder}/host.xml"),
+            ("pool-start", f"nestlab-{self.lab}"),
+            ("net-start", f"{self.lab}-lab"),
+            ("start", f"{self.lab}-kvm1"),
         ):
-            virsh(words[0], str(self.folder / words[1]))
-        virsh("pool-start", f"nestlab-{lab}")
-        virsh("net-start", f"{lab}-lab")
-        virsh("start", f"{lab}-kvm1")
-        self.until(lambda: self.ssh("virsh", "-c", URI, "version").returncode == 0)
+            must("virsh", "-q", "-c", URI, *words)
+        self.until("the nested host", self._answers)
         figures.add("plain virsh: nested host answers", time.monotonic() - began)
-        self.ssh("mkdir -p /var/lib/libvirt/nestlab")
-        iso = Path("/usr/lib/ipxe/ipxe.iso")
-        self.copy(iso, "/var/lib/libvirt/nestlab/medium-ipxe.iso")
-        for name in ("net", "guest"):
-            self.copy(self.folder / f"{name}.xml", f"/root/{name}.xml")
-        self.ssh(
-            "virsh net-define /root/net.xml && virsh net-start inner && "
-            "virsh define /root/guest.xml && virsh start ipxe"
-        )
-        self.until(lambda: self.lease in self.ssh("virsh", "net-dhcp-leases", "inner").stdout)
-        figures.add("plain virsh: inner guest has its lease", time.monotonic() - began)
-
-    def copy(self, source: Path, target: str) -> None:
-        """Copy a file into the nested host."""
-        self.ssh(f"cat > {target}", stdin=source) if source.suffix == ".xml" else subprocess.run(
+        self.inside(f"mkdir -p {self.medium.parent}")
+        copied = subprocess.run(
             [
-                *("scp", "-q", *self.options),
-                *(str(source), f"root@{self.address}:{target}"),
+                *("scp", "-q", "-i", f"{self.folder}/id_ed25519", "-o", "BatchMode=yes"),
+                *("-o", f"UserKnownHostsFile={self.folder}/known_hosts"),
+                *("/usr/lib/ipxe/ipxe.iso", f"root@{self.address}:{self.medium}"),
             ],
-            check=True,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        if copied.returncode:
+            raise Failed(f"the medium was not copied: {copied.stderr.strip()}")
+        for name in ("net", "guest"):
+            self.inside(f"cat > /root/{name}.xml", stdin=self.folder / f"{name}.xml")
+        self.inside("virsh net-define /root/net.xml && virsh net-start inner")
+        self.inside("virsh define /root/guest.xml && virsh start ipxe")
+        self.until("the inner guest's lease", self._leased)
+        figures.add("plain virsh: inner guest has its lease", time.monotonic() - began)
 
     def down(self) -> None:
         """Take it all away."""
-        lab = self.xml["lab"]
         for words in (
-            ("destroy", f"{lab}-kvm1"),
-            ("undefine", f"{lab}-kvm1"),
-            ("net-destroy", f"{lab}-lab"),
-            ("net-undefine", f"{lab}-lab"),
-            ("pool-destroy", f"nestlab-{lab}"),
-            ("pool-undefine", f"nestlab-{lab}"),
+            ("destroy", f"{self.lab}-kvm1"),
+            ("undefine", f"{self.lab}-kvm1"),
+            ("net-destroy", f"{self.lab}-lab"),
+            ("net-undefine", f"{self.lab}-lab"),
+            ("pool-destroy", f"nestlab-{self.lab}"),
+            ("pool-undefine", f"nestlab-{self.lab}"),
         ):
             virsh(*words)
-        shutil.rmtree(f"/var/lib/libvirt/nestlab/{lab}", ignore_errors=True)
+        for file in self.files.values():
+            file.unlink(missing_ok=True)
+        if self.files["disk"].parent.is_dir() and not any(self.files["disk"].parent.iterdir()):
+            self.files["disk"].parent.rmdir()
 
 
 def lab_up(checkout: Checkout, figures: Figures) -> None:
@@ -180,7 +255,7 @@ def lab_up(checkout: Checkout, figures: Figures) -> None:
     command = ("python3", "-m", "toolchain", "up", "--timings", str(file))
     done = checkout.run(*command, timeout_s=GIVEN_UP_S)
     if done.code:
-        sys.exit(done.said)
+        raise Failed(f"make up: {done.said}")
     figures.add("make up", time.monotonic() - began)
     for phase, seconds in json.loads(file.read_text()).items():
         figures.add(f"  of that {phase}", seconds)
@@ -198,8 +273,53 @@ def empty_up(checkout: Checkout, folder: Path, figures: Figures) -> None:
     figures.time("empty program: pulumi up", lambda: checkout.run("bash", "-c", script))
 
 
+def ten(lab: dict[str, Any]) -> None:
+    """Make of the lab one of ten guests on this machine, as others are measured: up is running."""
+    lab["networks"] = {"lab": lab["networks"]["lab"]}
+    lab.pop("hypervisors", None)
+    guest = {"iso": "ipxe", "memory_mib": 64, "network": "lab", "ready": {"probe": "none"}}
+    lab["guests"] = {f"g{number}": dict(guest) for number in range(1, TEN + 1)}
+
+
+def wide(checkout: Checkout, folder: Path, figures: Figures) -> None:
+    """Measure a lab of ten guests; the checkout's lab is down before and after."""
+    before = checkout.settings.read_text()
+    checkout.edit(ten)
+    try:
+        script = ". .nestlab/env.sh && pulumi stack init local"
+        checkout.run("bash", "-c", script)
+        figures.time(f"create {TEN}", checkout.up)
+        for _ in range(5):
+            empty_up(checkout, folder, figures)
+            figures.time(f"no-op up of {TEN}", checkout.up)
+        figures.time(f"remove {TEN}", checkout.down)
+    finally:
+        checkout.destroy()
+        checkout.settings.write_text(before)
+
+
+def nested(checkout: Checkout, scratch: Path, figures: Figures) -> Plain:
+    """Measure the nested lab once, and return what plain virsh needs for the same."""
+    lab_up(checkout, figures)
+    figures.time("no-op pulumi up, the nested host still settling", checkout.up)
+    time.sleep(SETTLED_S)
+    for _ in range(4):
+        empty_up(checkout, scratch / "empty", figures)
+        figures.time("no-op pulumi up", checkout.up)
+        figures.time("no-op pulumi preview", checkout.preview)
+        figures.time(
+            "no-op pulumi preview with the policy pack",
+            lambda: checkout.pulumi("preview", "--policy-pack", "policies"),
+        )
+    folder = scratch / "plain"
+    folder.mkdir(exist_ok=True)
+    plain = Plain.of(checkout, folder)
+    figures.time("make down", checkout.down)
+    return plain
+
+
 def main() -> int:
-    """Measure, print, leave nothing."""
+    """Measure, print, leave nothing; 1 where a round failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     rounds = parser.parse_args().rounds
@@ -208,41 +328,32 @@ def main() -> int:
     checkout = Checkout.make(scratch / "checkout")
     plain: Plain | None = None
     try:
-        for number in range(rounds):
-            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-            lab_up(checkout, figures)
-            figures.time("no-op pulumi up, the nested host still settling", checkout.up)
-            time.sleep(SETTLED_S)
-            for _ in range(4):
-                empty_up(checkout, scratch / "empty", figures)
-                figures.time("no-op pulumi up", checkout.up)
-                figures.time("no-op pulumi preview", checkout.preview)
-                figures.time(
-                    "no-op pulumi preview with the policy pack",
-                    lambda: checkout.pulumi("preview", "--policy-pack", "policies"),
-                )
-            if plain is None:
-                (scratch / "plain").mkdir()
-                plain = Plain.of(checkout, scratch / "plain")
-            figures.time("make down", checkout.down)
-            plain.up(figures)
-            figures.time("plain virsh: away", plain.down)
+        for number in range(1, rounds + 1):
+            print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+            with figures.counted(f"round {number}, the lab"):
+                plain = nested(checkout, scratch, figures)
+            checkout.destroy()
+            if plain:
+                with figures.counted(f"round {number}, plain virsh"):
+                    plain.up(figures)
+                figures.time("plain virsh: away", plain.down)
+        with figures.counted(f"the lab of {TEN}"):
+            wide(checkout, scratch / "empty", figures)
     finally:
         checkout.destroy()
         if plain:
             plain.down()
         shutil.rmtree(scratch)
-    print(figures.table())
-    ours, theirs = (
-        figures.median("make up"),
-        figures.median("plain virsh: inner guest has its lease"),
-    )
-    print(f"\nmake up / plain virsh: {ours / theirs:.2f}")
-    over = figures.median("no-op pulumi up") - figures.median("empty program: pulumi up")
-    print(f"no-op up above an empty program's: {over:.2f} s")
-    pack = figures.median("no-op pulumi preview with the policy pack")
-    print(f"preview with the pack / without: {pack / figures.median('no-op pulumi preview'):.2f}")
-    return 0
+        print(figures.table())
+        print()
+        figures.compare(
+            "make up / plain virsh", "make up", "plain virsh: inner guest has its lease"
+        )
+        empty, pack = "empty program: pulumi up", "no-op pulumi preview with the policy pack"
+        figures.compare("no-op up above an empty program's", "no-op pulumi up", empty, minus=True)
+        figures.compare("preview with the pack / without", pack, "no-op pulumi preview")
+        print("failed: " + ("; ".join(figures.failed) or "nothing"))
+    return 1 if figures.failed else 0
 
 
 if __name__ == "__main__":
