@@ -45,6 +45,8 @@ BOOT_STICK = ("ks=usb:/KS.CFG", *OPTIONS_OF_BOOT)
 """Of one whose kickstart comes on a USB stick."""
 DROPPED = "cdromboot"
 """With this option the CD it was booted from is taken for the one with everything (TestRange)."""
+WITHOUT_IDE = 9
+"""The first release without a driver for IDE."""
 BOOT_FILES = ("/boot.cfg", "/efi/boot/boot.cfg")
 
 _KICKSTART = """\
@@ -166,6 +168,17 @@ def check(iso: Iso) -> None:
             raise other(iso, "the installer of ESXi is wanted", remedy)
 
 
+def check_cd(iso: Iso) -> None:
+    """Refuse, beside that, one that does not read its kickstart from a CD: 9.0 has no driver for IDE."""
+    check(iso)
+    told = re.search(r"(?mi)^build=(\d+)\.", text(iso, BOOT_FILES[0]) or "")
+    if told and int(told[1]) >= WITHOUT_IDE:
+        wanted = f"ESXi {told[1]} has no driver for IDE, where its host has the CD with its answers"
+        raise other(
+            iso, wanted, "give 8.0's, or let it stand on libvirt, which plugs in a USB stick"
+        )
+
+
 def edits(iso: Iso) -> Edits:
     """Let it read its kickstart from whatever CD has one."""
     return _told(iso, BOOT)
@@ -185,5 +198,5 @@ def _told(iso: Iso, boot: Sequence[str]) -> Edits:
     return Edits(changes)
 
 
-RECIPE = Recipe(version=2, check=check, edits=edits)
+RECIPE = Recipe(version=2, check=check_cd, edits=edits)
 STICK = Recipe(version=1, check=check, edits=edits_stick, stick=True)

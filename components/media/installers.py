@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from components.spec.allow import Allowed
 
 
+STICKS = ("esxi",)
+"""Kinds that read their answers from a USB stick where libvirt plugs one in."""
+
+
 def wrong(spec: LabSpec, allowed: Allowed | None = None) -> list[Problem]:
     """Return a problem for each installation ISO that is another medium, or damaged.
 
@@ -30,7 +34,8 @@ def wrong(spec: LabSpec, allowed: Allowed | None = None) -> list[Problem]:
             continue  # told by `load`, but in a preview
         if allowed and allowed.file(path):
             continue
-        asked = (machine.spec.kind, path)
+        stick = machine.spec.kind in STICKS and machine.place.offers.engine == "libvirt"
+        asked = (f"{machine.spec.kind}-usb" if stick else machine.spec.kind, path)
         if asked not in known:
             try:
                 known[asked] = _wrong(*asked)

@@ -16,9 +16,10 @@ from components.gates.medium import InstallMediumProvider
 from components.media import esxi, fat, proxmox, xenserver
 from components.media import installer as module
 from components.media.installer import RECIPES, installer
+from components.media.installers import STICKS, wrong
 from components.media.iso import Iso, WrongMedium, make, remaster
 from components.media.xenserver import grub_cfg
-from components.spec import sums
+from components.spec import load, sums
 from tests.support import host_installer, standins, weasel
 from tests.unit.media.answers import ECDSA, STATIC, answers
 
@@ -252,6 +253,34 @@ def test_esxi_finds_its_kickstart_on_what_its_host_gives_it(
     devices.append(weasel.Device(bus, disc))
     told = weasel.kickstart(Path(discs["installer"]), devices, release)
     assert "--ip=10.77.0.20" in told
+
+
+def test_esxi_without_a_driver_for_its_hosts_cds_is_refused_there(tmp_path: Path) -> None:
+    newest = standins.BOOT_CFG.replace("build=8.0.3", "build=9.0.0")
+    iso = standins.esxi_iso(tmp_path, boot_cfg=newest)
+    assert installer("esxi-usb", iso, tmp_path / "cache").is_file()
+    assert {f"{kind}-usb" for kind in STICKS} == {name for name, it in RECIPES.items() if it.stick}
+    with pytest.raises(WrongMedium, match=r"ESXi 9 has no driver for IDE.*let it stand on libvirt"):
+        installer("esxi", iso, tmp_path / "cache")
+    nested = {
+        "kind": "esxi",
+        "iso": "it",
+        "network": "lab",
+        "machine": "pc",
+        "address": "10.77.0.9",
+    }
+    node = {"memory_mib": 65536, "disk_gib": 500, "cores": 16}
+    pve = {"kind": "proxmox", "endpoint": "https://pve.test:8006", "nodes": {"pve1": node}}
+    for host, refused in (({"kind": "libvirt"}, False), (pve, True)):
+        data = {
+            "name": "lab",
+            "host": host,
+            "media": {"it": {"path": str(iso)}},
+            "networks": {"lab": {"mode": "bridge", "bridge": "br0"}},
+            "hypervisors": {"one": nested},
+        }
+        found = wrong(load(data, root=tmp_path))
+        assert [problem.path for problem in found] == ["lab.hypervisors.one.iso"] * refused
 
 
 def test_a_stick_holds_every_file_whole(tmp_path: Path) -> None:
