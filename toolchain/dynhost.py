@@ -197,8 +197,10 @@ def _is_ours(module: str) -> bool:
     places = [
         Path(each) for each in (found.origin, *(found.submodule_search_locations or [])) if each
     ]
-    # Python's own have words there, such as "frozen".
-    return any(each.is_absolute() and each.resolve().is_relative_to(here) for each in places)
+    # Python's own have words there, such as "frozen". The components are those that this host has.
+    roots = (here, paths.ROOT) if top == "components" else (here,)
+    real = [each.resolve() for each in places if each.is_absolute()]
+    return any(each.is_relative_to(root) for each in real for root in roots)
 
 
 def _properties(outs: dict[str, Any] | None, given: dict[str, Any]) -> Any:

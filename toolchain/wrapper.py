@@ -32,7 +32,9 @@ if ! [ -x "$engine" ] || ! [ -x "$root/.venv/bin/python3" ]; then
 fi
 
 namespace=
-if [ -e "$root/@LOCAL@/netns" ] && ! namespace=$(cat "$root/@LOCAL@/netns" 2>/dev/null); then
+if [ -f "$root/@LOCAL@/netns" ] && [ -r "$root/@LOCAL@/netns" ]; then
+  read -r namespace <"$root/@LOCAL@/netns" || true
+elif [ -e "$root/@LOCAL@/netns" ]; then
   echo "error: $root/@LOCAL@/netns can't be read, and says in which network libvirt lives." >&2
   echo "Run \`make host\` as its owner, and the same command again." >&2
   exit 1
