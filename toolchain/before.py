@@ -16,7 +16,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
-from toolchain import cache, entries, paths, providers, state, ui
+from toolchain import cache, entries, environment, paths, plugins, providers, state, ui
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,12 @@ def main(argv: list[str]) -> int:
     stack = state.stack_of(words)
     if stack is None:
         return 0
+    # An official engine downloads what a program asks for.
+    if environment.built_here() and (lacking := plugins.lacking(stack)):
+        raise ui.Problem(
+            f"the stack {stack} asks for {' and '.join(lacking)}, whose plugin is not there yet.\n"
+            f"Run `make toolchain STACK={stack}`, and the same command again."
+        )
     if not _has(words, "--config-file") and "PULUMI_OPTION_CONFIG_FILE" not in os.environ:
         print(copy(stack))
     backend = state.folder()

@@ -19,7 +19,19 @@ import shutil
 import time
 from pathlib import Path
 
-from toolchain import cache, environment, golang, paths, pins, python_env, run, state, ui, wrapper
+from toolchain import (
+    cache,
+    environment,
+    golang,
+    paths,
+    pins,
+    plugins,
+    python_env,
+    run,
+    state,
+    ui,
+    wrapper,
+)
 
 HOSTS = {"pulumi-language-python": "langhost", "pulumi-resource-pulumi-python": "dynhost"}
 """Executable the engine looks for -> module that serves it, where the engine is built here."""
@@ -30,11 +42,6 @@ SERVERS = {"proxmoxve": "github://api.github.com/muhlba91/pulumi-proxmoxve"}
 OFFICIAL = paths.LOCAL / "official.json"
 """The verdict on the official engine found on PATH, with what identifies that file."""
 STACK = "local"
-ALWAYS = "libvirt"
-"""The plugin of this machine's libvirt, of nested KVM hosts, and of most stacks."""
-ASKED_BY = {"proxmoxve": "proxmox", "vsphere": "vsphere"}
-"""Plugin -> what a stack says that needs it, as the kind of its outer host or of a hypervisor."""
-COMMENT = re.compile(r"(^|\s)#.*", re.MULTILINE)
 
 
 def main(argv: list[str]) -> int:
@@ -51,15 +58,15 @@ def main(argv: list[str]) -> int:
     full = wanted.verify
     cache.checked()
     began, fresh = time.monotonic(), not paths.ENV_SH.is_file()
-    plugins = pins.PLUGINS if wanted.all else plugins_of(state.named(wanted.stack))
+    asked = pins.PLUGINS if wanted.all else plugins.of(state.named(wanted.stack))
     python_env.ensure(full=full)
     _private_folders()
     official = _official()
     if official is None:
-        golang.build((pins.ENGINE, *plugins, *([pins.VCSIM] if wanted.all else [])), full=full)
+        golang.build((pins.ENGINE, *asked, *([pins.VCSIM] if wanted.all else [])), full=full)
     elif wanted.all:
         golang.build([pins.VCSIM], full=full)
-    for plugin in plugins:
+    for plugin in asked:
         _make_ready(plugin, official)
     _fill(official or golang.place(pins.ENGINE), built=official is None)
     if fresh:
@@ -68,21 +75,6 @@ def main(argv: list[str]) -> int:
             f" for plain pulumi commands: . {paths.LOCAL.name}/{paths.ENV_SH.name}"
         )
     return 0
-
-
-def plugins_of(stack: str) -> tuple[pins.Program, ...]:
-    """Return the plugins that ``stack`` asks for; of a stack that is not there only libvirt's.
-
-    Its words are looked through, as the Python that reads YAML may not be there yet. A word too many
-    costs a build that was not needed, and none is overlooked, however the file is written.
-    """
-    try:
-        text = (paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text(errors="replace")
-    except OSError:
-        text = ""
-    text = COMMENT.sub("", text)
-    asked = {ALWAYS} | {plugin for plugin, word in ASKED_BY.items() if word in text}
-    return tuple(plugin for plugin in pins.PLUGINS if plugin.plugin in asked)
 
 
 def _private_folders() -> None:
@@ -165,8 +157,8 @@ def _trouble(engine: Path, hosts: dict[str, bool]) -> str:
 
 def _make_ready(plugin: pins.Program, official: Path | None) -> None:
     """Put ``plugin`` where the engine looks, from the first place that has it."""
-    name = f"resource-{plugin.plugin}-v{plugin.version}"
-    ours = paths.HOME / "plugins" / name / plugin.name
+    ours = plugins.place(plugin)
+    name = ours.parent.name
     built = golang.place(plugin)
     if official is None:
         cache.link(ours, built)

@@ -11,7 +11,18 @@ import yaml
 from components.spec.lab import LabSpec
 from components.spec.places import places
 from tests.unit.toolchain.test_environment import place
-from toolchain import build, entries, environment, golang, paths, pins, python_env
+from toolchain import (
+    before,
+    build,
+    entries,
+    environment,
+    golang,
+    paths,
+    pins,
+    plugins,
+    python_env,
+    ui,
+)
 
 PROGRAMS = (pins.ENGINE, *pins.PLUGINS, pins.VCSIM)
 
@@ -172,11 +183,11 @@ def test_a_plugin_that_is_half_downloaded_counts_as_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     official(tmp_path, "v3.300.1")
-    plugins = tmp_path / "user" / ".pulumi" / "plugins"
-    kept = plugins / f"resource-libvirt-v{LIBVIRT.version}" / LIBVIRT.name
+    home = tmp_path / "user" / ".pulumi" / "plugins"
+    kept = home / f"resource-libvirt-v{LIBVIRT.version}" / LIBVIRT.name
     kept.parent.mkdir(parents=True)
     kept.touch(0o755)
-    (plugins / f"resource-libvirt-v{LIBVIRT.version}.partial").touch()
+    (home / f"resource-libvirt-v{LIBVIRT.version}.partial").touch()
     build.main([])
     assert link_of(LIBVIRT).resolve() == golang.place(LIBVIRT)
     # Whoever removes a plugin from their home later is not left with a link to nothing.
@@ -268,7 +279,7 @@ def test_only_what_the_stack_asks_for_is_made_ready(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("text", "plugins"),
+    ("text", "asked_for"),
     [
         ("", (LIBVIRT,)),
         ("# on vsphere or proxmox too\n  kind: kvm  # not proxmox\n", (LIBVIRT,)),
@@ -278,12 +289,28 @@ def test_only_what_the_stack_asks_for_is_made_ready(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_the_words_of_a_stack_say_which_plugins_it_needs(
-    root: Path, text: str, plugins: tuple[pins.Program, ...]
+    root: Path, text: str, asked_for: tuple[pins.Program, ...]
 ) -> None:
     (root / "stacks").mkdir()
     (root / "stacks" / "Pulumi.a.yaml").write_text(text)
-    assert build.plugins_of("a") == plugins
-    assert build.plugins_of("none") == (LIBVIRT,)
+    assert plugins.of("a") == asked_for
+    assert plugins.of("none") == (LIBVIRT,)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_plugin_that_is_not_there_yet_is_told_with_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (paths.ROOT / "stacks").mkdir()
+    (paths.ROOT / "stacks" / "Pulumi.far.yaml").write_text("host: {kind: vsphere}")
+    (paths.ROOT / "Pulumi.yaml").write_text("name: nestlab\nruntime: python\n")
+    monkeypatch.chdir(paths.ROOT)
+    monkeypatch.setattr(paths, "CONFIG", paths.LOCAL / "config")
+    build.main([])
+    with pytest.raises(ui.Problem, match=r"far asks for vsphere.*\n.*make toolchain STACK=far"):
+        before.main(["--", "preview", "--stack", "far"])
+    build.main(["--stack", "far"])
+    assert before.main(["--", "preview", "--stack", "far"]) == 0
 
 
 @pytest.mark.parametrize("file", sorted(STACKS.glob("Pulumi.*.yaml")), ids=lambda file: file.name)
@@ -292,10 +319,10 @@ def test_each_stack_gets_the_plugins_of_its_places(
 ) -> None:
     lab = LabSpec.model_validate(yaml.safe_load(file.read_text())["config"]["nestlab:lab"])
     engines = {place.offers.engine for place in places(lab)} - {""}
-    plugins = {"libvirt": LIBVIRT, "proxmox": PROXMOX, "vsphere": VSPHERE}
+    by_engine = {"libvirt": LIBVIRT, "proxmox": PROXMOX, "vsphere": VSPHERE}
     monkeypatch.setattr(paths, "ROOT", STACKS.parent)
     stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-    assert set(build.plugins_of(stack)) >= {plugins[engine] for engine in engines}
+    assert set(plugins.of(stack)) >= {by_engine[engine] for engine in engines}
 
 
 @pytest.mark.usefixtures("root")
