@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import itertools
 import json
 import os
@@ -401,3 +402,23 @@ def test_a_lab_that_did_not_go_keeps_its_stack(
     said = capsys.readouterr().err
     assert "repeat `make down`" in said
     assert "--verify" in said, "a damaged engine may be why"
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_two_that_change_one_lab_wait_for_one_another(
+    command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the second finds no stack, and fails because the first has made it since."""
+
+    def meanwhile(_: argparse.Namespace) -> int:
+        with (
+            (checkout / "l" / "locks" / "stack local").open("w") as other,
+            pytest.raises(BlockingIOError),
+        ):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return 5
+
+    monkeypatch.setattr(lab, command, meanwhile)
+    assert lab.main([command]) == 5
+    with (checkout / "l" / "locks" / "stack local").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
