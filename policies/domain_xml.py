@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ET
@@ -55,6 +56,9 @@ JUDGED = (
     "devices/serial",
     "devices/disk",
 )
+VARIANTS = 3
+"""Documents that a stylesheet is run on."""
+_DECLARATION = re.compile(r"<\?xml[^>]{0,200}\?>")
 TIMEOUT_S = 20
 """Far beyond what any stylesheet needs; one that recurses for ever ends here."""
 REMEMBERED = 256
@@ -149,7 +153,7 @@ def _styled(props: Any, root: ET.Element) -> Made:
         return Made(root, settled=False)
     if not sheet.strip():
         return Made(root, settled=True)
-    made, *others = (_read(_transformed(document, sheet.strip())) for document in _variants(root))
+    made, *others = _read(_transformed(tuple(_variants(root)), sheet.strip()))
     if any(_judged(other) != _judged(made) for other in others):
         raise Unjudgeable(
             "its xml.xslt makes one thing or another of it by what the host or libvirt fills in: match "
@@ -158,12 +162,16 @@ def _styled(props: Any, root: ET.Element) -> Made:
     return Made(made, settled=True)
 
 
-def _read(made: str) -> ET.Element:
+def _read(made: str) -> list[ET.Element]:
+    """Return the documents that were ``made`` one behind the other, the first one first."""
     try:
         # What came out of the program's own stylesheet; libxml2 has expanded its entities.
-        return ET.fromstring(made)  # noqa: S314
+        found = list(ET.fromstring(f"<all>{_DECLARATION.sub('', made)}</all>"))  # noqa: S314
     except ET.ParseError:
-        raise Unjudgeable("what its xml.xslt makes is no XML") from None
+        found = []
+    if len(found) != VARIANTS:
+        raise Unjudgeable("what its xml.xslt makes is no XML")
+    return found
 
 
 def _variants(root: ET.Element) -> Iterator[str]:
@@ -227,14 +235,16 @@ def _judged(made: ET.Element) -> list[str]:
 
 
 @functools.lru_cache(maxsize=512)
-def _transformed(document: str, sheet: str) -> str:
-    """Return ``document`` after ``sheet``, once for all rules that ask."""
+def _transformed(documents: tuple[str, ...], sheet: str) -> str:
+    """Return ``documents`` after ``sheet``, one behind the other, once for all rules that ask."""
     with tempfile.TemporaryDirectory() as folder:
-        style, source = Path(folder, "style.xsl"), Path(folder, "source.xml")
+        style = Path(folder, "style.xsl")
         # The folder is its owner's alone: a stylesheet may hold a screen's password.
         style.write_text(sheet)
-        source.write_text(document)
-        words = ["xsltproc", "--nomkdir", "--nonet", "--nowrite", str(style), str(source)]
+        sources = [Path(folder, f"{number}.xml") for number in range(len(documents))]
+        for source, document in zip(sources, documents, strict=True):
+            source.write_text(document)
+        words = ["xsltproc", "--nomkdir", "--nonet", "--nowrite", str(style), *map(str, sources)]
         try:
             done = subprocess.run(
                 words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
