@@ -12,6 +12,7 @@ from components.remote import census, ownership
 from components.remote.ownership import uuid_of
 from components.remote.virsh import VirshError
 from tests.support.libvirtd import FakeLibvirt, LocalLibvirt
+from tests.unit.components.labs import up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,3 +148,33 @@ def test_a_pool_of_somebody_else_s_is_left_alone_when_the_lab_goes(place: FakeLi
     PoolGateProvider().delete("", outs)
     assert place.volumes[POOL] == ["ours-web.qcow2"]
     assert POOL in place.pools
+
+
+def test_the_list_has_every_volume_that_the_lab_makes_in_the_pool() -> None:
+    made = up(
+        {
+            "media": {"ipxe": {"path": "ipxe.iso"}, "base": {"path": "base.img"}},
+            "networks": {"net": {"subnet": "10.77.0.0/24"}},
+            "hypervisors": {
+                "kvm1": {
+                    "kind": "kvm",
+                    "network": "net",
+                    "memory_mib": 4096,
+                    "disk_gib": 20,
+                    "networks": {"in": {"subnet": "10.78.0.0/24"}},
+                    "guests": {"deep": {"iso": "ipxe", "network": "in", "memory_mib": 64}},
+                }
+            },
+            "guests": {"web": {"image": "base", "disk_gib": 2, "network": "net", "memory_mib": 64}},
+        }
+    )
+    for gate in ("host-pool-gate", "kvm1-pool-gate"):
+        [inputs] = [each.inputs for each in made.resources.values() if each.name == gate]
+        volumes = [
+            each.inputs["name"]
+            for each in made.resources.values()
+            if each.type.endswith((":Volume", ":CloudInitDisk"))
+            and each.inputs["pool"] == inputs["pool"]
+        ]
+        assert volumes
+        assert inputs["volumes"] == sorted(volumes)
