@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import inner
+from tests.support import images, inner
 from tests.support.commands import Machine
 from tests.support.stubs.virtualbox import STORE, VirtualBox
 
@@ -44,9 +44,7 @@ def lab(**guests: dict[str, Any]) -> dict[str, Any]:
 
 def write_media(root: Path) -> None:
     (root / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
-    (root / "cloud.qcow2").write_bytes(
-        b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(16) + (1 << 30).to_bytes(8, "big") + bytes(4096)
-    )
+    (root / "cloud.qcow2").write_bytes(images.qcow2())
 
 
 def guests(machine: Machine) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from components.remote.shell import shell_of
-from tests.support import inner
+from tests.support import images, inner
 from tests.support.commands import Machine
 from tests.support.stubs.workstation import DEFAULTS, STORE, Workstation, keys
 
@@ -24,10 +24,7 @@ WANTS = "/etc/systemd/system/multi-user.target.wants"
 def lab(root: Path) -> dict[str, Any]:
     iso = bytes(0x8001) + b"CD001" + bytes(4096)
     (root / "live.iso").write_bytes(iso)
-    disk = (
-        b"QFI\xfb" + (3).to_bytes(4, "big") + bytes(16) + (1 << 30).to_bytes(8, "big") + bytes(64)
-    )
-    (root / "disk.qcow2").write_bytes(disk)
+    (root / "disk.qcow2").write_bytes(images.qcow2())
     (root / "vmware.bundle").write_bytes(b"#!/bin/sh\n")
     return inner.lab_of(
         "workstation",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from components.hypervisors.xenserver import PLACE
-from tests.support import inner
+from tests.support import images, inner
 from tests.support.commands import Machine
 from tests.support.stubs.xenserver import STORAGE, UPLINK, XenServer
 
@@ -35,7 +35,7 @@ def machine(tmp_path: Path) -> Machine:
 def media(tmp_path: Path) -> Path:
     for name in ("live", "install"):
         (tmp_path / f"{name}.iso").write_bytes(bytes(0x8001) + b"CD001" + name.encode() * 1000)
-    (tmp_path / "disk.img").write_bytes(b"a raw disk" * 100_000)
+    (tmp_path / "disk.img").write_bytes(images.raw(1 << 20))
     return tmp_path
 
 
