@@ -231,7 +231,11 @@ def _killed(at: Checkout, command: str, moment: float, sent: signal.Signals, tmp
 
 def _at_work(at: Checkout) -> bool:
     done = subprocess.run(
-        ["pgrep", "-f", f"toolchain (down|clean)|{at.root}/.nestlab.*pulumi (up|destroy)"],
+        [
+            "pgrep",
+            "-f",
+            f"toolchain (down|clean)|toolchain.recover|{at.root}/.nestlab.*pulumi (up|destroy)",
+        ],
         capture_output=True,
         text=True,
         check=False,
