@@ -22,6 +22,10 @@ digits and hyphens), and a **place** (the lab itself, or a nested hypervisor) ho
 `hypervisors`, `guests` and `containers`. The tables below are made from the models that check the
 file; `stacks/schema.json` says the same to your editor.
 
+Everything that is wrong is told at once, before anything exists, the set-up's findings included. A lab has at
+most 500 machines, 16 NICs a machine (less where its hypervisor gives less), 24 levels and 50,000 values; texts
+have at most 4095 bytes.
+
 Addresses need not be written: each machine has a planned one that stays the same when others come and
 go, and `address:` pins it. What changes in a file changes just that:
 
