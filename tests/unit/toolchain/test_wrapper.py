@@ -358,7 +358,7 @@ def test_a_stack_file_that_waits_or_never_ends_is_refused(checkout: Path) -> Non
     file.unlink()
     with file.open("wb") as handle:
         handle.truncate(1 << 40)
-    assert "more than 4 MiB" in pulumi(checkout, "preview").stderr
+    assert "more than 1 MiB" in pulumi(checkout, "preview").stderr
     file.unlink()
     (checkout / "stacks" / "mine.yaml").write_bytes(STACK)
     file.symlink_to("mine.yaml")
