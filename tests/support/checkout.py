@@ -43,16 +43,19 @@ class Done:
 
 @dataclass
 class Checkout:
-    """One folder with the project's files, and the lab that its stack ``local`` is."""
+    """One folder with the project's files, and the lab that its ``stack`` is."""
 
     root: Path
     lab: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:5]}")
     given: Mapping[str, str] = field(default_factory=dict)
     """What its user has set in their shell."""
+    stack: str = STACK
 
     @classmethod
-    def make(cls, root: Path, given: Mapping[str, str] | None = None) -> Checkout:
-        """Copy what git would commit into ``root``, and give its stack a lab of its own."""
+    def make(
+        cls, root: Path, given: Mapping[str, str] | None = None, stack: str = STACK
+    ) -> Checkout:
+        """Copy what git would commit into ``root``, and give its ``stack`` a lab of its own."""
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=paths.ROOT,
@@ -64,7 +67,7 @@ class Checkout:
             if source.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-        made = cls(root, given=given or {})
+        made = cls(root, given=given or {}, stack=stack)
         made.edit(made._own)
         return made
 
@@ -75,12 +78,13 @@ class Checkout:
         self.subnets.append(f"10.{200 + number % 40}.{number // 40 % 250}.0/24")
         lab["name"] = self.lab
         lab["networks"]["lab"]["subnet"] = self.subnets[0]
-        lab["hypervisors"]["kvm1"]["networks"]["inner"]["subnet"] = self.subnets[1]
+        if self.stack == STACK:
+            lab["hypervisors"]["kvm1"]["networks"]["inner"]["subnet"] = self.subnets[1]
 
     @property
     def settings(self) -> Path:
         """The stack file."""
-        return self.root / "stacks" / f"Pulumi.{STACK}.yaml"
+        return self.root / "stacks" / f"Pulumi.{self.stack}.yaml"
 
     def edit(self, change: Any) -> None:
         """Let ``change`` alter the lab in the stack file."""
@@ -91,7 +95,7 @@ class Checkout:
     def environment(self) -> dict[str, str]:
         """The environment of a user who has just opened a shell."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(KEPT)}
-        return kept | dict(self.given)
+        return kept | {"STACK": self.stack} | dict(self.given)
 
     def start(self, argv: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own, as a terminal would."""
@@ -152,7 +156,9 @@ class Checkout:
 
     def inside(self, *command: str, host: str = "kvm1") -> Done:
         """Run a command on a machine of the lab, the way `make enter` does."""
-        return self.run("python3", "-m", "toolchain", "enter", "--stack", STACK, host, *command)
+        return self.run(
+            "python3", "-m", "toolchain", "enter", "--stack", self.stack, host, *command
+        )
 
     def down(self) -> str:
         """Run ``make down``; it has to succeed."""

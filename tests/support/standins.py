@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from tests.support import host_installer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
 BIOS = "nestlab-bios-"
@@ -149,11 +150,19 @@ def fat_image(marker: str) -> bytes:
     return (boot + table * 2 + root + efi + inner + program).ljust(2880 * SECTOR, b"\0")
 
 
-def _tree(at: Path, files: Mapping[str, bytes | str]) -> Path:
-    for name, content in files.items():
+Files = Mapping[str, "bytes | str | Path"]
+NOTHING: Files = {}
+
+
+def _tree(at: Path, files: Files, beside: Files = NOTHING) -> Path:
+    """Write ``files``; what is ``beside`` them counts more, and files of this machine are linked."""
+    for name, content in {**files, **beside}.items():
         file = at / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, (bytes, str)):
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
+        else:
+            file.symlink_to(content)
     return at
 
 
@@ -193,7 +202,7 @@ def proxmox_iso(
     return to
 
 
-def esxi_iso(folder: Path, *, boot_cfg: str = BOOT_CFG) -> Path:
+def esxi_iso(folder: Path, *, boot_cfg: str = BOOT_CFG, beside: Files = NOTHING) -> Path:
     """VMware's: upper case and 8.3, Joliet, no Rock Ridge."""
     needs("genisoimage")
     tree = _tree(
@@ -208,10 +217,11 @@ def esxi_iso(folder: Path, *, boot_cfg: str = BOOT_CFG) -> Path:
             "B.B00": b"kernel",
             "IMGDB.TGZ": b"images",
         },
+        beside,
     )
     to = folder / "VMware-VMvisor-Installer-8.0U3e-24677879.x86_64.iso"
     _run(
-        "genisoimage", "-quiet", "-relaxed-filenames", "-J", "-V", "ESXI-8.0U3E-24677879-STANDARD",
+        "genisoimage", "-quiet", "-f", "-relaxed-filenames", "-J", "-V", "ESXI-8.0U3E-24677879-STANDARD",
         "-o", str(to), "-b", "ISOLINUX.BIN", "-c", "BOOT.CAT", "-no-emul-boot",
         "-boot-load-size", "4", "-boot-info-table", "-eltorito-alt-boot", "-e", "EFIBOOT.IMG",
         "-no-emul-boot", str(tree),
@@ -219,7 +229,13 @@ def esxi_iso(folder: Path, *, boot_cfg: str = BOOT_CFG) -> Path:
     return to
 
 
-def xcpng_iso(folder: Path, *, packages: bool = True, installer_root: bytes | None = None) -> Path:
+def xcpng_iso(
+    folder: Path,
+    *,
+    packages: bool = True,
+    installer_root: bytes | None = None,
+    beside: Files = NOTHING,
+) -> Path:
     """XCP-ng's: Rock Ridge and Joliet, isolinux and GRUB; ``installer_root`` is its install.img."""
     if installer_root is None:
         installer_root = host_installer.root()
@@ -238,10 +254,10 @@ def xcpng_iso(folder: Path, *, packages: bool = True, installer_root: bytes | No
     }
     if packages:
         files["Packages/xapi-core-24.19.2-1.2.xcpng8.3.x86_64.rpm"] = b"rpm"
-    tree = _tree(folder / "xcpng", files)
+    tree = _tree(folder / "xcpng", files, beside)
     to = folder / "xcp-ng-8.3.0.iso"
     _run(
-        "genisoimage", "-quiet", "-r", "-J", "--joliet-long", "-V", "XCP-ng 8.3.0", "-o", str(to),
+        "genisoimage", "-quiet", "-f", "-r", "-J", "--joliet-long", "-V", "XCP-ng 8.3.0", "-o", str(to),
         "-c", "boot/isolinux/boot.cat", "-b", "boot/isolinux/isolinux.bin", "-no-emul-boot",
         "-boot-load-size", "4", "-boot-info-table", "-eltorito-alt-boot", "-e", "boot/efiboot.img",
         "-no-emul-boot", str(tree),
