@@ -11,7 +11,6 @@ Runs in the Python environment, and only where the wrapper sees a lock or an ope
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -58,13 +57,34 @@ def main(argv: list[str]) -> int:
     stack, backend = state.stack_of(words), state.folder()
     if stack is None or backend is None:
         return 0
-    if state.drop_stale(stack, backend):
-        wait_for_orphans()
-    if has_pending(stack, backend):
-        # Where somebody is at work, the engine says so.
-        with contextlib.suppress(state.Locked), state.held(stack, backend):
-            finish_pending(stack, backend, for_good=bool(ENDING & set(words)))
-    return 0
+    while True:
+        wait_for_recovery(stack, backend)
+        if state.drop_stale(stack, backend):
+            wait_for_orphans()
+        if not has_pending(stack, backend):
+            return 0
+        try:
+            with state.held(stack, backend):
+                finish_pending(stack, backend, for_good=bool(ENDING & set(words)))
+        except state.Locked:
+            # Another recovery came at the same moment, or it is an engine: that one says so.
+            if state.locks(stack, backend) and not state.recoveries(stack, backend):
+                return 0
+        else:
+            return 0
+
+
+def wait_for_recovery(stack: str, backend: Path) -> None:
+    """Wait until nobody else puts ``stack`` right: one whose shell was killed works on to its end.
+
+    That end is near: all that it asks of hosts has a deadline.
+    """
+    for pid in state.recoveries(stack, backend):
+        with ui.step(
+            f"waiting for process {pid}, which puts right what a killed run left in {stack}"
+        ):
+            while pid in state.recoveries(stack, backend):
+                time.sleep(0.1)
 
 
 def wait_for_orphans() -> None:
@@ -356,6 +376,8 @@ def _pulumi(*words: str, stdin: str | None = None) -> str:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (ui.Problem, OSError) as problem:
         ui.fail(ui.in_words(problem))
         sys.exit(1)

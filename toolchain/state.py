@@ -314,20 +314,31 @@ def _user() -> str:
         return str(os.getuid())  # as in containers, where not everybody has a name
 
 
+def recoveries(stack: str, backend: Path) -> list[int]:
+    """Return the pids, on this machine, of who puts ``stack`` right and so holds its lock."""
+    return [pid for _, pid in _holders(stack, backend) if _recovers(pid) and pid != os.getpid()]
+
+
 def drop_stale(stack: str, backend: Path) -> int:
     """Remove the locks of ``stack`` whose holder ran on this machine and is gone; return how many."""
-    dropped = 0
+    stale = [lock for lock, pid in _holders(stack, backend) if not _works(pid)]
+    for lock in stale:
+        lock.unlink(missing_ok=True)
+        Path(f"{lock}{ATTRIBUTES}").unlink(missing_ok=True)
+    return len(stale)
+
+
+def _holders(stack: str, backend: Path) -> Iterator[tuple[Path, int]]:
+    """Yield each lock of ``stack`` that tells of a holder on this machine, and that one's pid."""
     for lock in locks(stack, backend):
         try:
             holder = json.loads(lock.read_text())
-            stale = holder["hostname"] == socket.gethostname() and not _works(int(holder["pid"]))
+            here, pid = holder["hostname"] == socket.gethostname(), int(holder["pid"])
+            processes.hidden(pid)
         except DAMAGE:
             continue
-        if stale:
-            lock.unlink(missing_ok=True)
-            Path(f"{lock}{ATTRIBUTES}").unlink(missing_ok=True)
-            dropped += 1
-    return dropped
+        if here:
+            yield lock, pid
 
 
 def _works(pid: int) -> bool:
@@ -336,5 +347,10 @@ def _works(pid: int) -> bool:
         return True
     if processes.identify(pid) is None:
         return False
-    line = processes.command_line(pid)
-    return processes.name(pid).startswith("pulumi") or RECOVERY in line.split(" ")
+    return processes.name(pid).startswith("pulumi") or _recovers(pid)
+
+
+def _recovers(pid: int) -> bool:
+    return processes.identify(pid) is not None and RECOVERY in processes.command_line(pid).split(
+        " "
+    )

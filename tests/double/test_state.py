@@ -202,7 +202,7 @@ def test_two_engines_and_a_recovery_never_work_on_one_stack(
     monkeypatch.setattr(recover, "_finish", lambda *_: False)
     assert recover.main(["--", "up", "--stack", "local"]) == 0
     assert exported(checkout)["pending_operations"] == before["pending_operations"]
-    # While the stack is held an engine refuses, and what it was to undo is untouched.
+    # While the stack is held the next command waits, an engine refuses, and nothing is touched.
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS, folder, "toolchain.recover"],
         stdin=subprocess.PIPE,
@@ -211,10 +211,17 @@ def test_two_engines_and_a_recovery_never_work_on_one_stack(
         assert recovering.stdin
         assert recovering.stdout
         assert recovering.stdout.readline() == b"holds\n"
-        refused = start(checkout, "destroy", "--yes", "--skip-preview", "--stack", "local")
+        with monkeypatch.context() as past_the_recovery:
+            past_the_recovery.setenv("NESTLAB_RECOVERING", "yes")
+            refused = start(checkout, "destroy", "--yes", "--skip-preview", "--stack", "local")
         assert refused.wait(60) != 0
         assert "locked by 1 lock" in (checkout.root / ".output").read_text()
+        waiting = start(checkout, "preview")
+        assert eventually(
+            lambda: "waiting for process" in (checkout.root / ".output").read_text(), 60
+        )
         recovering.stdin.close()
+        assert waiting.wait(60) == 0, (checkout.root / ".output").read_text()
     # While an engine works the recovery steps back.
     things(checkout, "two")
     (signs(checkout) / "two-waits").touch()

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import pytest
 
 from components.remote.ownership import uuid_of
 from tests.support.libvirtd import FakeLibvirt
-from toolchain import paths, processes, recover, state
+from toolchain import paths, processes, recover, state, ui
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -721,6 +722,74 @@ def test_a_lock_whose_holder_may_be_at_work_stays(
             # As /proc looks to others under the mount option hidepid=2.
             monkeypatch.setattr(processes, "PROC", tmp_path / "nothing")
         assert state.drop_stale("local", backend) == 0
+
+
+def test_a_recovery_that_outlived_its_shell_is_waited_for_and_what_it_left_is_put_right(
+    engine: Engine,
+    outer: FakeLibvirt,
+    backend: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    del outer
+    engine.pending = [{"resource": resource("domain", "web", name="lab-web"), "type": "creating"}]
+    engine.save()
+    monkeypatch.setattr(ui, "QUIET_S", 0)
+    with program(tmp_path / "python3", "-m", "toolchain.recover") as working:
+        held(backend, pid=working.pid)
+
+        def ends(_: float) -> None:
+            assert not engine.touched, "worked beside the other one"
+            working.kill()
+            working.wait()
+
+        monkeypatch.setattr(time, "sleep", ends)
+        assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert f"waiting for process {working.pid}, which puts right" in capsys.readouterr().err
+    assert not state.locks("local", backend)
+    assert not state.read(engine.file).pending
+
+
+def test_two_recoveries_that_both_stepped_back_leave_nothing_pending(
+    engine: Engine, outer: FakeLibvirt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del outer
+    engine.pending = [{"resource": resource("domain", "web", name="lab-web"), "type": "creating"}]
+    engine.save()
+    real, refused = state.held, [1]
+
+    @contextmanager
+    def once(stack: str, folder: Path) -> Iterator[None]:
+        if refused.pop() if refused else None:
+            raise state.Locked(stack)
+        with real(stack, folder):
+            yield
+
+    monkeypatch.setattr(state, "held", once)
+    assert recover.main(["--", "up", "--stack", "local"]) == 0
+    assert not state.read(engine.file).pending
+
+
+def test_who_waits_for_another_recovery_can_be_interrupted(
+    engine: Engine, backend: Path, tmp_path: Path
+) -> None:
+    own = Path(state.__file__).parents[1]
+    (own / "Pulumi.yaml").resolve(strict=True)
+    with program(tmp_path / "python3", "-m", "toolchain.recover") as working:
+        lock = held(backend, pid=working.pid)
+        command = [sys.executable, "-P", "-m", "toolchain.recover", "--", "up", "-s", "local"]
+        given = os.environ | {"PYTHONPATH": str(own), "NESTLAB_ROOT": str(own)}
+        with subprocess.Popen(
+            command, cwd=own, env=given, stderr=subprocess.PIPE, text=True
+        ) as waiting:
+            assert waiting.stderr
+            assert "waiting for process" in waiting.stderr.readline()
+            waiting.send_signal(signal.SIGINT)
+            assert waiting.wait(60) == 130
+            assert "Traceback" not in waiting.stderr.read()
+    assert lock.exists()
+    assert not engine.touched
 
 
 def test_a_holder_that_nobody_reaps_holds_nothing(backend: Path, tmp_path: Path) -> None:
