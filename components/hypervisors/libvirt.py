@@ -7,7 +7,7 @@ what, and what goes away with what.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -337,7 +337,9 @@ class LibvirtPlace:
                 for disc in build.discs
             ),
         ]
-        domain, password = self.domain(name, spec, plan, networks, drives, opts.parent)
+        # libvirt boots nothing that is not named, and an installer's disc once, while the disk is empty.
+        told = plan if build.image else replace(plan, boot=("hd", "cdrom"))
+        domain, password = self.domain(name, spec, told, networks, drives, opts.parent)
         gate = self.gate(
             name,
             plan,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakepve.certs import make_cert
 
+from components.remote.powershell import ARGV, Script
 from tests.host.test_lab import changes
 from tests.support import standins
 from tests.support.appliance import image
@@ -83,6 +85,19 @@ def _esxi(_: Image, media: Path) -> None:
     standins.debian_iso(media).rename(media / "live.iso")
 
 
+def _hyperv(appliance: Image, media: Path) -> None:
+    booted = standins.fat_image("", appliance.uefi.read_bytes())
+    made = image.beside(appliance) | {"efi/microsoft/boot/efisys_noprompt.bin": booted}
+    standins.windows_iso(media, beside=made).rename(media / "windows-server.iso")
+    standins.debian_iso(media).rename(media / "debian-netinst.iso")
+
+
+def _hyperv_stops(_: State) -> list[str]:
+    script = Script()
+    script.add("Stop-VM", Name="debian", TurnOff=True, Force=True)
+    return ["sh", "-c", f"printf %s {quote(script.document())} | {join(ARGV)}"]
+
+
 def _virtualbox_runs(state: State) -> set[str]:
     return {each["name"] for each in state["vms"].values() if each["VMState"] == "running"}
 
@@ -136,6 +151,17 @@ CASES = {
         edit=("inside", 768),
         edited=(STATE, str(768 << 20)),
     ),
+    "hyperv": Case(
+        machine="hyperv1",
+        media=_hyperv,
+        runs=lambda state: {
+            each["Name"] for each in state["vms"].values() if each["State"] == "Running"
+        },
+        guests={"ipxe", "debian"},
+        stop=_hyperv_stops,
+        edit=("debian", 768),
+        edited=(STATE, str(768 << 20)),
+    ),
     "esxi": Case(
         machine="esxi1",
         media=_esxi,
@@ -153,7 +179,7 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return image.image_of(tmp_path_factory.mktemp("appliance"))
 
 
-@pytest.mark.parametrize("kind", ["virtualbox"])
+@pytest.mark.parametrize("kind", ["virtualbox", "workstation"])
 def test_a_shipped_stack_lives_through_everything_on_its_appliance(
     kind: str, appliance: Image, tmp_path: Path
 ) -> None:

@@ -116,9 +116,9 @@ def uefi_program(marker: str) -> bytes:
     return (dos + header + optional + section).ljust(SECTOR, b"\0") + text
 
 
-def fat_image(marker: str) -> bytes:
+def fat_image(marker: str, program: bytes = b"") -> bytes:
     """A FAT12 of 1.44 MB that holds /EFI/BOOT/BOOTX64.EFI, what UEFI starts from a CD."""
-    program = uefi_program(marker)
+    program = program or uefi_program(marker)
     count = -(-len(program) // SECTOR)
     boot = struct.pack(
         "<3s8sHBHBHHBHHHII", b"\xeb\x3c\x90", b"NESTLAB ", SECTOR, 1, 1, 2, 224, 2880, 0xF0, 9,
@@ -265,7 +265,7 @@ def xcpng_iso(
     return to
 
 
-def windows_iso(folder: Path, *, no_prompt: bool = True) -> Path:
+def windows_iso(folder: Path, *, no_prompt: bool = True, beside: Files = NOTHING) -> Path:
     """Microsoft's: everything in UDF, and in ISO 9660 a note that says so."""
     needs("genisoimage")
     files: dict[str, bytes | str] = {
@@ -280,11 +280,11 @@ def windows_iso(folder: Path, *, no_prompt: bool = True) -> Path:
     }
     if no_prompt:
         files["efi/microsoft/boot/efisys_noprompt.bin"] = fat_image(NO_PROMPT)
-    tree = _tree(folder / "windows", files)
+    tree = _tree(folder / "windows", files, beside)
     to = folder / "SERVER_EVAL_x64FRE_en-us.iso"
     hidden = [word for name in ("setup.exe", "boot", "efi", "sources") for word in ("-hide", name)]
     _run(
-        "genisoimage", "-quiet", "-udf", "-input-charset", "utf-8", "-V", "SSS_X64FREE_EN-US_DV9",
+        "genisoimage", "-quiet", "-f", "-udf", "-input-charset", "utf-8", "-V", "SSS_X64FREE_EN-US_DV9",
         *hidden, "-hide", "boot.cat", "-b", "boot/etfsboot.com", "-c", "boot.cat", "-no-emul-boot",
         "-boot-load-size", "8", "-eltorito-alt-boot", "-e", "efi/microsoft/boot/efisys.bin",
         "-no-emul-boot", "-o", str(to), str(tree),

@@ -6,9 +6,11 @@ product's sshd has its host key and the keys that it lets in.
 
 from __future__ import annotations
 
+import base64
 import bz2
 import contextlib
 import ipaddress
+import json
 import lzma
 import re
 import subprocess
@@ -106,6 +108,7 @@ def installed(cds: list[str]) -> Config:
     for mark, reader in (
         ("boot.cfg", esxi),
         ("boot/isolinux/isolinux.cfg", xenserver),
+        ("readme.txt", hyperv),
     ):
         if _find(booted, mark):
             return reader(booted, drives)
@@ -224,6 +227,49 @@ def xenserver(booted: Path, _: list[Path]) -> Config:
         "authorized": "/root/.ssh/authorized_keys",
         "password": text("root-password"),
         "files": [],
+    }
+
+
+UNATTEND = "{urn:schemas-microsoft-com:unattend}"
+
+
+def hyperv(_: Path, drives: list[Path]) -> Config:
+    """As Windows Setup: Autounattend.xml in the root of a drive; then what it runs at the first logon.
+
+    ``setup.ps1`` is PowerShell, so what it does is done here: address, keys and their places.
+    """
+    [cd] = [drive for drive in drives if _find(drive, "Autounattend.xml")]
+    tree = ET.parse(_find(cd, "Autounattend.xml") or cd).getroot()  # noqa: S314 - ours
+
+    def text(*path: str) -> str:
+        found = [each.text for each in tree.iterfind(".//" + "/".join(UNATTEND + p for p in path))]
+        if len(found) != 1:
+            raise NoAnswers(f"{path} is there {len(found)} times")
+        return found[0] or ""
+
+    hidden = base64.b64decode(text("AdministratorPassword", "Value")).decode("utf-16-le")
+    command = text("FirstLogonCommands", "SynchronousCommand", "CommandLine")
+    [label] = re.findall(r"Get-Volume -FileSystemLabel (\S+?)\)", command)
+    with _mounted(_labelled(label)) as at:
+        if not (_find(at, "setup.ps1") or at).is_file():
+            raise NoAnswers("its first logon runs nothing")
+        told = json.loads((_find(at, "machine.json") or at).read_text())
+        names = ("ssh_host_ed25519_key", "authorized_keys")
+        key, authorized = ((_find(at, name) or at).read_text() for name in names)
+    folder = "/ProgramData/ssh"
+    return {
+        "kind": "hyperv",
+        "name": text("ComputerName"),
+        "mac": told["mac"].lower().replace("-", ":"),
+        "cidr": f"{told['address']}/{told['prefix']}",
+        "gateway": told["gateway"],
+        "host_key": f"{folder}/ssh_host_ed25519_key",
+        "authorized": f"{folder}/administrators_authorized_keys",
+        "password": hidden.removesuffix("AdministratorPassword"),
+        "files": [
+            [f"{folder}/ssh_host_ed25519_key", key, 0o600],
+            [f"{folder}/administrators_authorized_keys", authorized, 0o600],
+        ],
     }
 
 

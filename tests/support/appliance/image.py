@@ -53,15 +53,12 @@ linux /appl/vmlinuz nestlab=install {WORDS}
 initrd /appl/initrd
 boot
 """
-UEFI_CFG = f"""\
-search --no-floppy --file --set=root /boot/installed
-if [ -f /boot/installed ]; then
-linux /boot/vmlinuz nestlab=run {WORDS}
-initrd /boot/initrd
-boot
-fi
+UEFI_CFG = """\
 search --no-floppy --file --set=root /appl/vmlinuz
-{CD_CFG}"""
+search --no-floppy --file --set=root /boot/installed
+configfile /appl/boot.cfg
+"""
+"""The installed disk's own menu where there is one, else the CD's: no partition for UEFI is made."""
 INIT = """\
 #!/bin/busybox sh
 PATH=/bin
@@ -136,6 +133,7 @@ FILES = {
     "etc/shadow": "root:*:19000::::::\nAdministrator:*:19000::::::\nsshd:!:19000::::::\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "etc/hosts": "127.0.0.1 localhost\n",
+    "appl/boot.cfg": DISK_CFG,
     "etc/inittab": "::sysinit:/boot.sh\n"
     "::respawn:/usr/bin/env PYTHONPATH=/opt/nestlab PYTHONDONTWRITEBYTECODE=1 "
     "/usr/bin/python3 -m tests.support.appliance.main\n::ctrlaltdel:/bin/busybox reboot\n",
@@ -153,9 +151,19 @@ LOADERS = {
         "x86_64-efi",
         "/boot/grub",
         UEFI_CFG,
-        "part_gpt part_msdos fat ext2 iso9660 udf linux search search_fs_file test normal",
+        "part_gpt part_msdos fat ext2 iso9660 udf linux search search_fs_file normal configfile",
     ),
 }
+
+
+BESIDE = (
+    "tests/__init__.py",
+    "components/__init__.py",
+    "components/remote/__init__.py",
+    "components/remote/powershell.py",
+    "components/remote/powershell.ps1",
+)
+"""What stubs load beside their own package."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +205,7 @@ def image_of(folder: Path, more: Iterable[tuple[Path, str]] = ()) -> Image:
         (each, f"{CODE}/tests/support/{each.relative_to(support)}")
         for each in (support / "__init__.py", *HERE.glob("*.py"), *(support / "stubs").glob("*.py"))
     ]
-    files.append((paths.ROOT / "tests" / "__init__.py", f"{CODE}/tests/__init__.py"))
+    files += [(paths.ROOT / name, f"{CODE}/{name}") for name in BESIDE]
     _put(disk, [*files, *more])
     names = ("vmlinuz", "initrd", "eltorito.img", "bootx64.efi")
     return Image(disk, *(made / name for name in names))
@@ -228,6 +236,7 @@ def _make(making: Path) -> None:
     for name in DROPPED:
         shutil.rmtree(root / name, ignore_errors=True)
     for name, content in FILES.items():
+        (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(content)
     for each in ("proc", "sys", "dev", "run", "root", "tmp", "var/lib/appliance"):
         (root / each).mkdir(parents=True, exist_ok=True)
@@ -374,10 +383,11 @@ def cloud_image(appliance: Image, to: Path) -> None:
     _run("qemu-img", "convert", "-c", "-O", "qcow2", str(appliance.disk), str(to))
 
 
-def beside(appliance: Image, loader: str) -> dict[str, Path]:
+def beside(appliance: Image, loader: str = "") -> dict[str, bytes | str | Path]:
     """Return what makes a vendor's ISO boot the appliance's installer; ``loader`` is its image for BIOS."""
     return {
-        loader: appliance.bios,
+        **({loader: appliance.bios} if loader else {}),
+        "appl/boot.cfg": CD_CFG,
         "appl/vmlinuz": appliance.kernel,
         "appl/initrd": appliance.initrd,
         "appl/disk.img": appliance.disk,

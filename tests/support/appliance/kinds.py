@@ -132,6 +132,19 @@ def _esxi(config: State) -> None:
     sdk.serve(config["password"])
 
 
+def _hyperv_first(state: State, config: State) -> State:
+    address, _, prefix = config["cidr"].partition("/")
+    state["addresses"] = [{"IPAddress": address, "PrefixLength": int(prefix), "InterfaceIndex": 4}]
+    state["ssh"] = f"{config['gateway']} 50000 {address} 22"
+    return state
+
+
+def _hyperv_off(state: State) -> State:
+    for guest in state["vms"].values():
+        guest["State"] = "Off"
+    return state
+
+
 KINDS = {
     "virtualbox": Kind(
         "virtualbox", "VirtualBox", after_power_off=_virtualbox_off, start=_virtualbox
@@ -145,5 +158,5 @@ KINDS = {
     ),
     "xenserver": Kind("xenserver", "XenServer", after_power_off=_xenserver_off, start=_xapi),
     "esxi": Kind("esxi", "Esxi", first=_esxi_first, after_power_off=_esxi_off, start=_esxi),
-    "hyperv": Kind("hyperv", "Hyperv"),
+    "hyperv": Kind("hyperv", "Hyperv", first=_hyperv_first, after_power_off=_hyperv_off),
 }

@@ -869,6 +869,7 @@ def test_the_guest_that_becomes_an_esxi_has_hardware_it_has_drivers_for(
     domain = deployed.named("esxi1-domain").inputs
     xslt = domain["xml"]["xslt"]
     assert domain["machine"] == "q35"
+    assert domain["bootDevices"] == [{"devs": ["hd", "cdrom"]}], "its disk, once it is installed"
     assert (domain["memory"], domain["vcpu"]) == (12288, 4)
     assert domain["cpu"]["mode"] == "host-passthrough"
     assert "vmxnet3" in xslt
