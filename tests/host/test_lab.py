@@ -219,6 +219,20 @@ def test_connections_cut_in_the_middle_are_told_and_the_next_up_mends(checkout: 
     checkout.up()
 
 
+def test_a_clock_that_jumps_an_hour_changes_nothing(checkout: Checkout) -> None:
+    """Leases end, certificates and timers age: of the nested host, and of this machine's commands."""
+    jumped = checkout.inside("sh", "-c", "date -s @$(($(date +%s) + 3660)) && date +%s").said
+    assert jumped.splitlines()[-1].isdigit(), jumped
+    assert set(changes(checkout.up())) == {"unchanged"}
+    assert "1 packets received" in packet(checkout)
+    back = checkout.inside("sh", "-c", "date -s @$(($(date +%s) - 7320)) && date +%s").said
+    assert back.splitlines()[-1].isdigit(), back
+    checkout.inside("virsh", "destroy", "ipxe")
+    checkout.up()
+    assert set(changes(checkout.up())) == {"unchanged"}
+    assert "1 packets received" in packet(checkout)
+
+
 def test_a_third_inner_guest_changes_just_that(checkout: Checkout) -> None:
     def add(lab: dict[str, dict[str, dict[str, dict[str, object]]]]) -> None:
         lab["hypervisors"]["kvm1"]["guests"]["second"] = {
