@@ -34,6 +34,12 @@ def strangers() -> dict[str, str]:
     return {what: virsh(what, "--all", "--name") for what in ("list", "net-list", "pool-list")}
 
 
+def nothing_to_do(checkout: Checkout) -> None:
+    """An up after an up changes nothing."""
+    said = checkout.up()
+    assert set(changes(said)) == {"unchanged"}, said
+
+
 def packet(checkout: Checkout) -> str:
     """Send a packet from the container through the inner network; return what ping said of it."""
     gateway = checkout.sheet()["box"]["address"].rpartition(".")[0] + ".1"
@@ -120,7 +126,7 @@ def test_another_account_gets_into_nothing_of_the_lab(checkout: Checkout) -> Non
 
 
 def test_a_second_up_and_a_refresh_change_nothing(checkout: Checkout) -> None:
-    assert set(changes(checkout.up())) == {"unchanged"}
+    nothing_to_do(checkout)
     said = checkout.pulumi("refresh", "--yes", "--skip-preview", "--suppress-progress")
     assert said.code == 0, said.said
     assert set(changes(said.said)) == {"unchanged"}, said.said
@@ -163,7 +169,7 @@ def test_harm_to_the_outer_layer_is_seen_in_preview_and_mended_by_up(
     assert checkout.inside("virsh", "-q", "list", "--name").said.split() == ["ipxe"]
     assert checkout.inside("lxc-info", "-n", "box", "-sH").said.strip() == "RUNNING"
     assert "1 packets received" in packet(checkout), "mended is what carries packets"
-    assert set(changes(checkout.up())) == {"unchanged"}
+    nothing_to_do(checkout)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +194,7 @@ def test_harm_inside_the_nested_host_is_seen_in_preview_and_mended_by_up(
     assert checkout.inside("virsh", "-q", "net-list", "--name").said.split() == ["inner"]
     assert checkout.inside("lxc-info", "-n", "box", "-sH").said.strip() == "RUNNING"
     assert "1 packets received" in packet(checkout), "mended is what carries packets"
-    assert set(changes(checkout.up())) == {"unchanged"}
+    nothing_to_do(checkout)
 
 
 def test_connections_cut_in_the_middle_are_told_and_the_next_up_mends(checkout: Checkout) -> None:
@@ -212,7 +218,7 @@ def test_connections_cut_in_the_middle_are_told_and_the_next_up_mends(checkout: 
     assert code == 0 or "kvm1" in said.partition("Diagnostics:")[2], said
     assert "Traceback" not in said, said
     checkout.up()
-    assert set(changes(checkout.up())) == {"unchanged"}
+    nothing_to_do(checkout)
     assert set(checkout.inside("virsh", "-q", "list", "--name").said.split()) == {"ipxe", "cut"}
     assert "1 packets received" in packet(checkout)
     checkout.settings.write_text(whole)
@@ -262,7 +268,7 @@ def test_more_memory_and_another_nic_replace_the_guest_and_nothing_else(checkout
         assert re.search(r"kvm1-second-domain replace", seen), seen
         assert changes(seen)["to replace"] == 1, seen
         checkout.up()
-        assert set(changes(checkout.up())) == {"unchanged"}
+        nothing_to_do(checkout)
     xml = checkout.inside("virsh", "dumpxml", "second").said
     assert "<model type='e1000'/>" in xml
     assert "196608</memory>" in xml
