@@ -23,6 +23,10 @@ OWN_BACKEND = "NESTLAB_BACKEND"
 PHRASE = "PULUMI_CONFIG_PASSPHRASE"
 PHRASE_FILE = "PULUMI_CONFIG_PASSPHRASE_FILE"
 OFFLINE = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
+OPTION = "PULUMI_OPTION_"
+"""What the variables begin with that the engine takes its options from."""
+OUTPUT = frozenset({"PULUMI_ENABLE_STREAMING_JSON_PREVIEW"})
+"""Variables that change what a command prints."""
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 """Set in small or capital letters, one of these leads traffic to a proxy."""
 DIRECT = {"no_proxy": "NO_PROXY", "NO_PROXY": "no_proxy"}
@@ -70,8 +74,13 @@ def search_paths() -> dict[str, tuple[str, ...]]:
 
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return ``base`` (the process's own environment when not given) made fit for the engine."""
-    given = dict(os.environ if base is None else base)
+    """Return ``base`` (the process's own environment when not given) made fit for the engine.
+
+    Without what changes the options of plain `pulumi` commands, or what they print: ours mean what they
+    say, and are read.
+    """
+    told = os.environ if base is None else base
+    given = {n: v for n, v in told.items() if not n.startswith(OPTION) and n not in OUTPUT}
     _drop_another_checkouts(given)
     for name, firsts in search_paths().items():
         rest = [part for part in given.get(name, "").split(os.pathsep) if part]

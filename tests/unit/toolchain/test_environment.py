@@ -191,3 +191,11 @@ def test_the_backend_of_a_checkout_of_any_name_is_its_own_folder(
     paths.ENV_SH.write_text(environment.env_sh(built_here=False))
     told = source("sh", paths.ENV_SH, given=first)
     assert told["PULUMI_BACKEND_URL"] == environment.backend(), "it was nobody's choice"
+
+
+def test_options_for_plain_commands_are_none_of_ours() -> None:
+    theirs = {"PULUMI_OPTION_CWD": "/", "PULUMI_OPTION_OUTPUT": "json", "PULUMI_OPTION_TARGET": "x"}
+    theirs["PULUMI_ENABLE_STREAMING_JSON_PREVIEW"] = "true"
+    made = environment.environment({"PATH": "/usr/bin", **theirs})
+    assert not theirs.keys() & made.keys()
+    assert made["PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL"] == "true"
