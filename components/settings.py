@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pulumi
 
@@ -25,9 +26,6 @@ from components.spec.hosts.libvirt import LibvirtHost
 from components.spec.loader import examine
 from components.spec.places import golden_images
 from components.spec.problems import Problem
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = ("lab.media.", "lab.templates.")
 """Where problems are told of files, which nobody reads then."""
@@ -98,6 +96,7 @@ def load(
     Raises:
         pulumi.RunError: something in it, or in the set-up, is wrong; one line for each problem.
     """
+    _refuse_another(root, stack)
     if set(stack) == {"."}:
         raise pulumi.RunError(
             f"a stack can't be called {stack!r}, which means another folder where its keys are kept: "
@@ -130,6 +129,17 @@ def load(
     for path in absent:
         pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
     return Given(spec, facts)
+
+
+def _refuse_another(root: Path, stack: str) -> None:
+    """Refuse what the wrapper had read for another stack than the engine works on: it would be lost."""
+    read = Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", ""))
+    copies = (root / FOLDER / "config").resolve()
+    if read.name != f"Pulumi.{stack}.yaml" and read.resolve().parent == copies:
+        raise pulumi.RunError(
+            f"the engine works on the stack {stack} and was given {read.name}, another lab's: "
+            f"name the stack once, as `--stack {stack}`"
+        )
 
 
 def _facts(

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from toolchain import paths, processes, ui
+from toolchain.environment import OPTION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PROJECT = "nestlab"
 """Name in Pulumi.yaml: others may keep stacks in the same backend."""
@@ -42,6 +43,19 @@ BACKUP = ".bak"
 """What follows those in turn where the engine kept what it has replaced."""
 ATTRIBUTES = ".attrs"
 """Beside each file, written by the engine's store: no data."""
+VALUED = frozenset("Ccmpstvx")
+"""Letters of the engine's options that take a value (cmd/pulumi/operations)."""
+VALUED_OF: Mapping[str, str] = {"import": "fo", "logs": "r"}
+"""Those that do in one command alone."""
+VALUED_WORDS = frozenset(
+    f"--{word}"
+    for word in (
+        *("color", "config", "config-file", "cwd", "exclude", "file", "message", "out", "parallel"),
+        *("plan", "policy-pack", "policy-pack-config", "replace", "resource", "save-plan", "since"),
+        *("stack", "target", "target-replace", "verbose"),
+    )
+)
+"""Their words, as far as a value may look like an option."""
 NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,100}")
 """A stack's name as the engine takes it, without those two that are no names but ways in a tree."""
 
@@ -81,7 +95,7 @@ def project_file(words: Sequence[str] = ()) -> Path | None:
     if shell and Path(shell).is_absolute() and os.path.realpath(shell) == str(here):
         # As the engine sees it: a link on the way is part of a project's identity.
         here = Path(shell)
-    if given := _value_of(words, "-C", "--cwd"):
+    if given := _option(words, "-C", "--cwd"):
         here = Path(os.path.realpath(here / given))
     return next(
         (up / "Pulumi.yaml" for up in (here, *here.parents) if (up / "Pulumi.yaml").is_file()), None
@@ -96,7 +110,8 @@ def is_this_project(project: Path | None) -> bool:
 def stack_of(words: Sequence[str]) -> str | None:
     """Return the stack of this checkout that `pulumi` with these ``words`` is about.
 
-    That is the one named on the command line, in the environment, or selected. None: there is none
+    That is the one named on the command line, in the environment (by the option's variable, then by
+    PULUMI_STACK), or selected. None: there is none
     of these, or the command is about another project.
 
     Raises:
@@ -105,24 +120,51 @@ def stack_of(words: Sequence[str]) -> str | None:
     project = project_file(words)
     if project is None or not is_this_project(project):
         return None
-    chosen = _value_of(words, "-s", "--stack")
+    chosen = _option(words, "-s", "--stack")
     if chosen is None:
         chosen = os.environ.get("PULUMI_STACK") or _selected(project)
     return named(chosen.rpartition("/")[2]) if chosen else None
 
 
+def _option(words: Sequence[str], short: str, long: str) -> str | None:
+    """Return what an option is given, on the command line or else by its variable; None without either.
+
+    The engine takes each of its options from a variable too (cmd/pulumi/pulumi.go,
+    ``declareFlagsAsEnvironmentVariables``).
+    """
+    given = _value_of(words, short, long)
+    if given is None:
+        given = os.environ.get(OPTION + long.lstrip("-").upper().replace("-", "_"))
+    return given
+
+
 def _value_of(words: Sequence[str], short: str, long: str) -> str | None:
-    """Return what an option is given; empty when its value is missing, None without the option."""
-    for number, word in enumerate(words):
+    """Return what an option is given; empty when its value is missing, None without the option.
+
+    Words are read as the engine does (pflag): the last of several counts, what belongs to another
+    option is that one's, and letters may stand together, as in ``-yfs STACK``.
+    """
+    valued = VALUED | {letter for word in words for letter in VALUED_OF.get(word, "")}
+    found, left = None, iter(words)
+    for word in left:
         if word == "--":
-            return None
-        if word in {short, long}:
-            return words[number + 1] if number + 1 < len(words) else ""
-        if word.startswith(f"{long}="):
-            return word.partition("=")[2]
-        if word.startswith(short) and not word.startswith("--"):
-            return word.removeprefix(short).removeprefix("=")
-    return None
+            break
+        if word.startswith("--"):
+            name, given, value = word.partition("=")
+            if name == long:
+                found = value if given else next(left, "")
+            elif not given and name in VALUED_WORDS:
+                next(left, "")
+        elif word.startswith("-"):
+            for at, letter in enumerate(word[1:], 2):
+                rest = word[at:]
+                if letter in valued:
+                    value = rest.removeprefix("=") if rest else next(left, "")
+                    found = value if letter == short[1:] else found
+                    break
+                if rest.startswith("="):
+                    break
+    return found
 
 
 def _selected(project: Path) -> str:

@@ -57,21 +57,26 @@ if [ -n "$namespace" ] && ! [ /proc/self/ns/net -ef "$namespaces/$namespace" ]; 
   exit 1
 fi
 
-# The first two words that are neither an option nor an option's value.
+# The first two words that are neither an option nor an option's value. As for the engine (cobra's
+# stripFlags): ahead of a command's name an option takes the next word, unless it is a known switch.
 command= second= skip= help= remove= select=yes
+case ${PULUMI_OPTION_REMOVE-} in [Tt][Rr][Uu][Ee] | 1) remove=yes ;; esac
 for word in "$@"; do
   case $word in
     -h | --help) help=yes ;;
     --no-select) select= ;;
-    --remove | --remove=true) remove=yes ;;
+    --remove | --remove=[1tT]*) remove=yes ;;
+    --remove=*) remove= ;;
   esac
   if [ -n "$skip" ]; then
     skip=
     continue
   fi
   case $word in
-    -C | --cwd | --color | --memprofilerate | --otel-traces | --profiling | --tracing | -v | --verbose)
-      [ -n "$command" ] || skip=yes ;;
+    -*=* | -e | -Q | --disable-integrity-checking | --emoji | --fully-qualify-stack-names | --help | -h) ;;
+    --logflow | --logtostderr | --non-interactive | --show-* | -i | -u) ;;
+    --* | -?)
+      case $command in '' | stack) [ -n "$second" ] || skip=yes ;; esac ;;
     -*) ;;
     *) if [ -z "$command" ]; then command=$word; else second=${second:-$word}; fi ;;
   esac
@@ -95,8 +100,9 @@ if [ -z "$help$NESTLAB_RECOVERING" ]; then
           if [ -n "$file" ]; then
             for word in "$@"; do
               shift
-              case $word in --remove | --remove=true) ;; *) set -- "$@" "$word" ;; esac
+              case $word in --remove | --remove=*) ;; *) set -- "$@" "$word" ;; esac
             done
+            unset PULUMI_OPTION_REMOVE
             "$engine" "$@" || exit $?
             name=${file##*/Pulumi.}
             exec "$engine" stack rm --yes --preserve-config --stack "${name%.yaml}"

@@ -135,7 +135,7 @@ def test_no_command_changes_the_checkout_and_every_form_of_a_state_counts(
             handle.truncate(9 << 20)
     commands = [
         ("stack", "init", "local"), ("preview",), ("up", "--yes"), ("refresh", "--yes"),
-        ("stack", "output", "--show-secrets"), ("config",),
+        ("stack", "output", "--show-secrets"), ("config",), ("--stack", "local", "preview"),
     ]  # fmt: skip
     for words in commands:
         done = checkout.pulumi(*words)
@@ -161,6 +161,48 @@ def test_no_command_changes_the_checkout_and_every_form_of_a_state_counts(
     gone = checkout.pulumi("stack", "rm", "--yes")
     assert gone.code == 0, gone.said
     assert written(checkout) == before, "the stack's file went with its state"
+
+
+REMOVING: list[tuple[tuple[str, ...], dict[str, str]]] = [
+    (("destroy", "--yes", "--remove=1"), {}),
+    (("destroy", "--yes"), {"PULUMI_OPTION_REMOVE": "true"}),
+    (("stack", "--stack", "local", "rm", "--yes"), {}),
+]
+NAMING: list[tuple[tuple[str, ...], dict[str, str]]] = [
+    (("preview", "-js", "other"), {}),
+    (("preview", "--json", "-s", "local", "--stack", "other"), {}),
+    (("preview", "--json"), {"PULUMI_OPTION_STACK": "other"}),
+]
+
+
+def test_however_the_engine_is_asked_a_lab_keeps_its_own_file(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = checkout.environment()
+
+    def asked(words: tuple[str, ...], given: dict[str, str]) -> Done:
+        monkeypatch.setattr(Checkout, "environment", lambda _: plain | given)
+        return checkout.pulumi(*words)
+
+    other = checkout.settings.with_name("Pulumi.other.yaml")
+    other.write_bytes(checkout.settings.read_bytes().replace(b"[one]", b"[two]"))
+    before = written(checkout)
+    assert asked(("stack", "init", "other", "--no-select"), {}).code == 0
+    for words, given in REMOVING:
+        assert asked(("stack", "init", "local"), {}).code == 0
+        done = asked(words, given)
+        assert done.code == 0, done.said
+        assert written(checkout) == before, f"{words} {given} took the stack's file along"
+        assert not state.file_of("local", backend(checkout))
+    assert asked(("stack", "init", "local"), {}).code == 0
+    for words, given in NAMING:
+        said = asked(words, given).said
+        told, _ = json.JSONDecoder().raw_decode(said[said.index("{") :])
+        names = {
+            step["urn"].partition("::")[0] + step["urn"].rpartition("::")[2]
+            for step in told["steps"]
+        }
+        assert {"urn:pulumi:othertwo"} == {n for n in names if n.endswith(("one", "two"))}, words
 
 
 def start(checkout: Checkout, *words: str) -> subprocess.Popen[bytes]:

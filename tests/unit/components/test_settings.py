@@ -413,3 +413,15 @@ def test_a_preview_needs_neither_media_nor_templates(
     settings.load(data, root, "mine", preview=True)
     assert len(told) == 2
     assert len(refusal(data, root)) == 2
+
+
+def test_a_stack_is_never_made_of_another_labs_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = root / ".nestlab" / "config"
+    for read in (copies / "Pulumi.mine.yaml", root / "other.yaml"):
+        monkeypatch.setenv("PULUMI_OPTION_CONFIG_FILE", str(read))
+        assert settings.load(NET, root, "mine").spec.name == "lab"
+    monkeypatch.setenv("PULUMI_OPTION_CONFIG_FILE", str(copies / "Pulumi.other.yaml"))
+    with pytest.raises(pulumi.RunError, match=r"works on the stack mine .* Pulumi\.other\.yaml"):
+        settings.load(NET, root, "mine")

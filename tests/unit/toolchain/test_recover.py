@@ -74,6 +74,15 @@ def test_another_kind_of_backend_is_left_alone(
         (["--cwd", ".", "up", "-s", "a"], "a"),
         (["up", "--", "--stack", "a"], "other"),
         (["-C", "/", "up", "-s", "a"], None),
+        (["up", "-yfs", "a"], "a"),
+        (["preview", "-js=a"], "a"),
+        (["up", "-ysa"], "a"),
+        (["up", "-s", "b", "--stack=a"], "a"),
+        (["up", "-m", "-sb", "-s", "a"], "a"),
+        (["up", "--message", "--stack=b", "-s", "a"], "a"),
+        (["up", "-rys", "a", "-p8"], "a"),
+        (["import", "-fstate.json", "-sa"], "a"),
+        (["up", "-cs=b"], "other"),
     ],
 )
 def test_the_stack_on_the_command_line_is_the_one(
@@ -81,6 +90,29 @@ def test_the_stack_on_the_command_line_is_the_one(
 ) -> None:
     del backend
     monkeypatch.setenv("PULUMI_STACK", "other")
+    assert state.stack_of(words) == stack
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "stack"),
+    [
+        (["up"], {"STACK": "a"}, "a"),
+        (["up", "-s", "b"], {"STACK": "a"}, "b"),
+        (["up"], {"CWD": "/"}, None),
+        (["-C", ".", "up"], {"CWD": "/", "STACK": "a"}, "a"),
+    ],
+)
+def test_the_engine_takes_options_from_variables_too(
+    words: list[str],
+    given: dict[str, str],
+    stack: str | None,
+    backend: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del backend
+    monkeypatch.setenv("PULUMI_STACK", "other")
+    for name, value in given.items():
+        monkeypatch.setenv(f"PULUMI_OPTION_{name}", value)
     assert state.stack_of(words) == stack
 
 

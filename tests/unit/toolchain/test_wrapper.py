@@ -155,6 +155,7 @@ def asks(checkout: Path, *words: str, **given: str) -> bool:
         ("up",), ("update", "--yes"), ("preview",), ("pre",), ("destroy", "-y"), ("down",), ("dn",),
         ("refresh",), ("import", "a", "b"), ("-C", "folder", "up"), ("--color", "never", "up"),
         ("-v", "9", "--logtostderr", "up", "--stack", "local"), ("--cwd=folder", "up"),
+        ("--stack", "local", "up"), ("-e", "-s", "local", "up"), ("--unheard", "stack", "up"),
     ],
 )  # fmt: skip
 def test_what_changes_a_stack_first_puts_a_killed_run_right(
@@ -370,11 +371,49 @@ def test_a_file_beside_with_no_stacks_name_is_in_nobodys_way(checkout: Path) -> 
     assert pulumi(checkout, "stack", "init", "made").returncode == 0
 
 
-@pytest.mark.parametrize("flag", ["--remove", "--remove=true"])
-def test_a_lab_that_goes_for_good_leaves_its_file(flag: str, checkout: Path) -> None:
-    done = pulumi(checkout, "destroy", "--yes", flag, "-t", "a b")
+ENGINE_OF_OPTIONS = """#!/bin/sh
+echo "engine $$ $*${PULUMI_OPTION_REMOVE:+ removing}${PULUMI_OPTION_PRESERVE_CONFIG:+ preserving}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "given"),
+    [
+        (["--remove"], {}),
+        (["--remove=true"], {}),
+        (["--remove=1"], {}),
+        (["--remove=T"], {}),
+        (["--remove=false", "--remove"], {}),
+        ([], {"PULUMI_OPTION_REMOVE": "True"}),
+        ([], {"PULUMI_OPTION_REMOVE": "1"}),
+    ],
+)
+def test_a_lab_that_goes_for_good_leaves_its_file(
+    flags: list[str], given: dict[str, str], checkout: Path
+) -> None:
+    (checkout.parent / "engine").write_text(ENGINE_OF_OPTIONS)
+    done = pulumi(checkout, "destroy", "--yes", *flags, "-t", "a b", **given)
     lines = [line.split(maxsplit=2)[2] for line in done.stdout.splitlines()]
     assert lines == ["destroy --yes -t a b", "stack rm --yes --preserve-config --stack local"]
+
+
+def test_a_lab_that_stays_is_no_state_to_remove(checkout: Path) -> None:
+    done = pulumi(checkout, "destroy", "--remove", "--remove=false", PULUMI_OPTION_REMOVE="1")
+    assert done.stdout.endswith(" destroy --remove --remove=false\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stack", "rm", "made"),
+        ("stack", "--stack", "made", "rm", "--yes"),
+        ("-s", "made", "stack", "rm"),
+        ("stack", "-s", "made", "delete"),
+    ],
+)
+def test_a_state_that_is_removed_leaves_the_file(words: tuple[str, ...], checkout: Path) -> None:
+    (checkout.parent / "engine").write_text(ENGINE_OF_OPTIONS)
+    assert pulumi(checkout, *words).stdout.endswith(f" {' '.join(words)} preserving\n")
 
 
 @pytest.mark.parametrize("gone", ["engine", "python"])
