@@ -9,14 +9,12 @@ Started for each deployment, without the packages of the environment: what it im
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import stat
 import sys
 from typing import TYPE_CHECKING
 
-from toolchain import cache, entries, environment, paths, plugins, providers, state, ui
+from toolchain import cache, entries, environment, foreign, paths, plugins, stack_file, state, ui
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +24,6 @@ STACKS = "stacks"
 """The folder of the stack files, as Pulumi.yaml says."""
 PUT_RIGHT = 10
 """Exit status: `toolchain.recover` has to run first."""
-LARGEST = 1 << 20
-"""Of a stack file, bytes: 500 machines, the most of a lab, take half of it with every field written out,
-and the engine takes seconds to read two."""
 SALT = re.compile(rb"^encryptionsalt: .*\n?", re.MULTILINE)
 SECRET = re.compile(rb"^ +secure: ", re.MULTILINE)
 NOTE = b"""
@@ -68,18 +63,8 @@ def main(argv: list[str]) -> int:
         print(copy(stack))
     backend = state.folder()
     if backend and (file := state.file_of(stack, backend)):
-        _refuse_foreign(file)
+        foreign.refuse(file)
     return PUT_RIGHT if backend and left_behind(stack, backend) else 0
-
-
-def _refuse_foreign(file: Path) -> None:
-    # Another engine's host would run them.
-    raw = file.read_bytes()
-    if providers.foreign(gzip.decompress(raw) if raw[:2] == state.GZIP else raw):
-        raise ui.Problem(
-            f"{file} holds programs that nestlab did not put there: a state from somebody else may do anything"
-            " at the next command.\nGet the state from whom you trust, or remove it (`pulumi stack rm --force`)."
-        )
 
 
 def _refuse_damage() -> None:
@@ -130,7 +115,7 @@ def copy(stack: str) -> Path:
     name = f"Pulumi.{state.named(stack)}.yaml"
     to = paths.LOCAL / paths.CONFIG.name / name
     try:
-        told = _content(paths.ROOT / STACKS / name)
+        told = stack_file.content(paths.ROOT / STACKS / name)
     except FileNotFoundError:
         to.unlink(missing_ok=True)
         return to
@@ -138,34 +123,6 @@ def copy(stack: str) -> Path:
         told = SALT.sub(b"", told)
     cache.write_bytes(to, told + NOTE % f"{STACKS}/{name}".encode(), 0o600)
     return to
-
-
-def _content(file: Path) -> bytes:
-    """Return what is in a stack file; a branch may hold a link to anything in its place.
-
-    Raises:
-        Problem: it leads out of the checkout, is no file, or larger than a stack can be.
-    """
-    try:
-        real = file.resolve(strict=True)
-    except RuntimeError:
-        raise ui.Problem(f"{file} is a link that leads to itself.") from None
-    if not real.is_relative_to(paths.ROOT.resolve()):
-        raise ui.Problem(
-            f"{file} is a link that leads out of the checkout: put the file itself there."
-        )
-    # What is no file may block whoever opens it.
-    with open(real, "rb", opener=_at_once) as handle:
-        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-            raise ui.Problem(f"{file} is no regular file.")
-        told = handle.read(LARGEST + 1)
-    if len(told) > LARGEST:
-        raise ui.Problem(f"{file} has more than {LARGEST >> 20} MiB: no stack is as large.")
-    return told
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def left_behind(stack: str, backend: Path) -> bool:

@@ -11,7 +11,7 @@ import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from toolchain import paths
+from toolchain import paths, stack_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +61,10 @@ def backend() -> str:
     return "file://" + re.sub("[%?#]", lambda found: quote(found[0]), str(paths.STATE))
 
 
+INTERPRETER = ("PYTHONHOME", "PYTHONINSPECT")
+"""With them ours looks for its library elsewhere, or asks for orders instead of ending."""
+
+
 def search_paths() -> dict[str, tuple[str, ...]]:
     """Return what comes first in each search path.
 
@@ -80,7 +84,8 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     say, and are read.
     """
     told = os.environ if base is None else base
-    given = {n: v for n, v in told.items() if not n.startswith(OPTION) and n not in OUTPUT}
+    dropped = {*OUTPUT, *INTERPRETER}
+    given = {n: v for n, v in told.items() if not n.startswith(OPTION) and n not in dropped}
     _drop_another_checkouts(given)
     for name, firsts in search_paths().items():
         rest = [part for part in given.get(name, "").split(os.pathsep) if part]
@@ -120,7 +125,7 @@ def _keep_from_proxies(given: dict[str, str]) -> None:
 
 
 def _subnets() -> list[str]:
-    texts = [file.read_text(errors="replace") for file in _stack_files()]
+    texts = [stack_file.words(file) for file in _stack_files()]
     return sorted({found[0] for text in texts for found in re.finditer(SUBNET, text)})
 
 
@@ -169,6 +174,7 @@ def env_sh(*, built_here: bool) -> str:
     lines = [
         "# Written by `make toolchain`. Source it in sh, bash or zsh, from any folder.",
         "# What another checkout's file set is replaced; what you set yourself is not.",
+        f"unset {' '.join(INTERPRETER)}",
         f'[ "${{{BACKEND}:-}}" != "${{{OWN_BACKEND}:-}}" ] || unset {BACKEND}',
         f'[ "${{{PHRASE_FILE}:-}}" != "{local}/{paths.PASSPHRASE.name}" ] || unset {PHRASE_FILE}',
     ]

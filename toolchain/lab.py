@@ -17,7 +17,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from toolchain import build, cache, changes, host, image, paths, state, ui
+from toolchain import build, cache, changes, foreign, host, image, paths, stack_file, state, ui
 from toolchain.doctor import verdict
 from toolchain.environment import BACKEND, environment
 from toolchain.system import System
@@ -69,14 +69,16 @@ def up(wanted: argparse.Namespace) -> int:
         timings[phase], began = time.monotonic() - began, time.monotonic()
 
     settings = paths.ROOT / "stacks" / f"Pulumi.{wanted.stack}.yaml"
-    if not settings.is_file():
+    try:
+        told = stack_file.content(settings)
+    except FileNotFoundError:
         known = ", ".join(sorted(_stacks()))
-        raise ui.Problem(f"there is no stacks/{settings.name}. Known stacks: {known}.")
+        raise ui.Problem(f"there is no stacks/{settings.name}. Known stacks: {known}.") from None
     build.main(["--stack", wanted.stack])
     done("toolchain")
     host.main([])
     done("host")
-    for variant in sorted(set(CLONES.findall(settings.read_text()))):
+    for variant in sorted(set(CLONES.findall(told.decode(errors="replace")))):
         image.main([variant])
     done("image")
     verdict.ensure(System())
@@ -217,6 +219,8 @@ def enter(wanted: argparse.Namespace) -> int:
             )
         command = [*row["run"], *command] if command else row["enter"]
     entered = rows.get(inside) if row["enter"] else row
+    if entered is None:
+        foreign.refuse_command(row)
     argv, folder = _ssh(entered, wanted.stack, command) if entered else (command, None)
     # The guests' namespace is where libvirt lives; the wrapper of pulumi goes the same way.
     namespace = host.namespace()
@@ -262,7 +266,7 @@ def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> tuple[list[str
         *("ssh", "-F", "none"),
         *(["-t"] if sys.stdin.isatty() else []),
         *(word for name, value in settings.items() for word in ("-o", f"{name}={value}")),
-        *("-p", port or "22", f"{host['user']}@{address}"),
+        *("-p", port or "22", "--", f"{host['user']}@{address}"),
         *([shlex.join(command)] if command else []),
     ]
     return argv, folder

@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from toolchain import paths, pins
+from toolchain import paths, pins, stack_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +24,7 @@ def of(stack: str) -> tuple[pins.Program, ...]:
     Its words are looked through, as the Python that reads YAML may not be there yet. A word too many
     costs a build that was not needed, and none is overlooked, however the file is written.
     """
-    try:
-        text = (paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text(errors="replace")
-    except OSError:
-        text = ""
+    text = stack_file.words(paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml")
     text = COMMENT.sub("", text)
     asked = {ALWAYS} | {plugin for plugin, word in ASKED_BY.items() if word in text}
     return tuple(plugin for plugin in pins.PLUGINS if plugin.plugin in asked)

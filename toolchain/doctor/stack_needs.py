@@ -12,7 +12,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from toolchain import paths
+from toolchain import paths, ui
+from toolchain.stack_file import regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,9 +88,9 @@ def read(file: Path) -> Needs:
     except ImportError as lacking:
         return Needs(why=f"the stack's model can't be loaded: {lacking}")
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(regular(file))
         data = config["config"][KEY]
-    except (OSError, yaml.YAMLError) as refused:
+    except (OSError, ValueError, RecursionError, ui.Problem, yaml.YAMLError) as refused:
         return Needs(why=f"{_short(file)} can't be read: {str(refused).splitlines()[0]}")
     except (TypeError, KeyError):
         return Needs(why=f"{_short(file)} has no {KEY} under config")

@@ -199,3 +199,16 @@ def test_options_for_plain_commands_are_none_of_ours() -> None:
     made = environment.environment({"PATH": "/usr/bin", **theirs})
     assert not theirs.keys() & made.keys()
     assert made["PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL"] == "true"
+
+
+@pytest.mark.parametrize("name", environment.INTERPRETER)
+def test_what_would_keep_ours_from_starting_or_ending_is_dropped(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(tmp_path / "lab", monkeypatch)
+    assert name not in environment.environment({name: "/nowhere"})
+    script = environment.env_sh(built_here=False) + f'echo "${{{name}-dropped}}"'
+    done = subprocess.run(
+        ["sh", "-c", script], env={name: "/nowhere"}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "dropped\n"

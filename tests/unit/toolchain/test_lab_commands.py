@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toolchain import build, lab, paths, ui
+from toolchain import build, lab, paths, plugins, ui
+from toolchain.doctor import stack_needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -422,3 +423,33 @@ def test_two_that_change_one_lab_wait_for_one_another(
     assert lab.main([command]) == 5
     with (checkout / "l" / "locks" / "stack local").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("what", ["no text", "sparse", "pipe", "link"])
+def test_whatever_lies_in_a_stack_files_place_is_refused_in_words(
+    what: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never read whole, or waited for."""
+    file = checkout / "stacks" / "Pulumi.odd.yaml"
+    if what == "pipe":
+        os.mkfifo(file)
+    elif what == "link":
+        file.symlink_to("/dev/zero")
+    else:
+        file.write_bytes(b"config:\n  nestlab:lab: {name: \xff\xfe}\n")
+        os.truncate(file, 1 << 40 if what == "sparse" else file.stat().st_size)
+    assert {each.plugin for each in plugins.of("odd")} == {plugins.ALWAYS}
+
+    def reached(_: list[str]) -> int:
+        raise ui.Problem("the set-up began")
+
+    monkeypatch.setattr(build, "main", reached)
+    said = {
+        "no text": "began",
+        "sparse": "more than 1 MiB",
+        "pipe": "no regular",
+        "link": "leads out",
+    }
+    with pytest.raises(ui.Problem, match=said[what]):
+        lab.main(["up", "--stack", "odd"])
+    assert "odd" in stack_needs.read(file).why

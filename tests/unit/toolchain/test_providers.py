@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import builtins
 import importlib
-import json
 import os
 import pickle
 import pkgutil
@@ -18,7 +17,7 @@ from typing_extensions import override
 
 import components.gates
 import components.remote
-from toolchain import before, dynhost, paths, providers, ui
+from toolchain import dynhost, paths, providers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,22 +119,3 @@ def test_a_name_of_something_else_is_no_provider(
         monkeypatch.chdir(project)
         with pytest.raises(pulumi.RunError, match="no class of this project's own modules"):
             dynhost._provider_of(reference(module, name))
-
-
-def test_a_state_with_programs_in_it_is_refused_before_any_engine_reads_it(tmp_path: Path) -> None:
-    def state(provider: str) -> bytes:
-        resource = {
-            "urn": "u",
-            "inputs": {"__provider": provider},
-            "outputs": {"__provider": provider},
-        }
-        return json.dumps({"checkpoint": {"latest": {"resources": [resource]}}}).encode()
-
-    sound = state(reference("components.gates.identity", "IdentityProvider"))
-    assert providers.foreign(sound) == 0
-    assert providers.foreign(b"{}") == 0
-    assert providers.foreign(sound.replace(b'": "', b'":"')) == 0
-    (tmp_path / "local.json").write_bytes(state(FOREIGN["a command"]))
-    assert providers.foreign((tmp_path / "local.json").read_bytes()) == 1
-    with pytest.raises(ui.Problem, match="holds programs that nestlab did not put there"):
-        before._refuse_foreign(tmp_path / "local.json")

@@ -1,0 +1,123 @@
+"""A state from somebody else: nothing in it makes a command run, read or remove what is not the lab's."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.unit.toolchain.test_providers import FOREIGN, reference
+from toolchain import foreign, ui
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOUND = [
+    "qemu:///system",
+    "qemu:///system?socket=/run/nestlab/libvirt-sock",
+    "qemu+ssh://lab@server:2222/system?keyfile=/home/u/.ssh/id&known_hosts_verify=normal",
+    "qemu+ssh://root@[::1]/system",
+    (
+        "qemu+ssh://root@10.0.0.2:22/system?sshauth=privkey&keyfile=$NESTLAB_KEYS/local/kvm1/id_ed25519"
+        "&knownhosts=$NESTLAB_KEYS/local/kvm1/known_hosts"
+    ),
+]
+OBEYED = [
+    "qemu+ssh://x@127.0.0.1/system?command=/tmp/evil.sh",
+    "qemu+ssh://x@127.0.0.1/system?%63ommand=/tmp/evil.sh",
+    "qemu+ssh://x@127.0.0.1/system?keyfile=/a;command=/tmp/evil.sh",
+    "qemu+ssh://x@127.0.0.1/system?netcat=/tmp/evil.sh",
+    "qemu+ext:///system?command=/tmp/evil.sh",
+    "qemu+sshcmd://x@h/system",
+    "qemu:///system?name=qemu%2Bext:///system",
+    "qemu+ssh://-oProxyCommand=x@h/system",
+    "qemu+ssh://x@-oProxyCommand=x/system",
+    "qemu+ssh://x@h/system?knownhosts=$PULUMI_CONFIG_PASSPHRASE",
+    "qemu+ssh://x@h/system?knownhosts=%24PULUMI_CONFIG_PASSPHRASE",
+    "lxc:///system",
+]
+
+
+def told(**inputs: Any) -> bytes:
+    resource = {"urn": "u", "inputs": inputs, "outputs": inputs}
+    return json.dumps({"checkpoint": {"latest": {"resources": [resource]}}}).encode()
+
+
+OURS = {
+    "__provider": reference("components.gates.identity", "IdentityProvider"),
+    "private": "/home/u/a lab/.nestlab/keys/local",
+    "key_folder": "/home/u/a lab/.nestlab/keys/local/kvm1",
+    "uri": SOUND[-1],
+}
+BAD = {
+    "a program": ("programs", told(__provider=FOREIGN["a command"])),
+    "a program, its key escaped": (
+        "programs",
+        told(__provider=FOREIGN["a command"]).replace(b'"__p', b'"\\u005f_p'),
+    ),
+    "a program, given twice": (
+        "programs",
+        told(__provider=FOREIGN["a command"]).replace(
+            b'}, "outputs"', b', "__provider": "%s"}, "outputs"' % OURS["__provider"].encode()
+        ),
+    ),
+    "the user's own keys": ("a folder", told(private="/root/.ssh")),
+    "their folder": ("a folder", told(key_folder="/root/.nestlab/keys/x/../../../.ssh")),
+    "their home": ("a folder", told(key_folder="~/.ssh")),
+    "a secret that is none": (
+        "secrets in clear",
+        told(uri={foreign.SPECIAL: "1b47061264138c4ac30d75fd1eb44270", "plaintext": '"x"'}),
+    ),
+    **{uri: ("the address of a libvirt", told(uri=uri)) for uri in OBEYED},
+}
+
+
+@pytest.mark.parametrize("uri", SOUND)
+def test_what_nestlab_writes_is_taken(uri: str, tmp_path: Path) -> None:
+    file = tmp_path / "local.json"
+    for content in (told(**OURS | {"uri": uri}), gzip.compress(told(**OURS)), b'{"version":3}'):
+        file.write_bytes(content)
+        foreign.refuse(file)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("what", BAD)
+def test_what_a_command_would_obey_is_refused(what: str, packed: bool, tmp_path: Path) -> None:
+    kind, content = BAD[what]
+    file = tmp_path / "local.json"
+    file.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(ui.Problem, match=f"holds {kind} that nestlab did not put there"):
+        foreign.refuse(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(told(**OURS))[:60], told(**OURS)[:60], b"[" * 100_000, b'{"a": "\xff"}', b""],
+    ids=["packed", "plain", "deep", "no text", "nothing"],
+)
+def test_a_state_that_cant_be_looked_through_is_refused_in_words(
+    content: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "local.json"
+    file.write_bytes(content)
+    (tmp_path / "local.json.bak").write_bytes(told(**OURS))
+    with pytest.raises(ui.Problem, match=r"is cut or damaged.*is in .*local\.json\.bak"):
+        foreign.refuse(file)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", "evil"],
+        ["virsh", "-c", OBEYED[0], "console", "x"],
+        ["virsh", "-c", SOUND[0], "shutdown", "x"],
+        ["lxc-attach", "-n", "x"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_only_virshs_console_opens_a_machine_of_this_host(words: list[str]) -> None:
+    foreign.refuse_command({"name": "top", "enter": ["virsh", "-c", SOUND[0], "console", "top"]})
+    with pytest.raises(ui.Problem, match="opened by a command that nestlab does not know"):
+        foreign.refuse_command({"name": "top", "enter": words})
