@@ -63,7 +63,7 @@ def read(said: str) -> Preview:
         steps: list[dict[str, Any]] = told["steps"]
         counts: dict[str, int] = told["changeSummary"]
         lines = _losses(steps)
-    except (ValueError, KeyError, TypeError, AttributeError) as broken:
+    except (ValueError, LookupError, TypeError, AttributeError) as broken:
         raise Unreadable(f"{type(broken).__name__}: {broken}") from None
     warnings = [
         str(each.get("message", "")).strip()
@@ -100,7 +100,9 @@ def _losses(steps: list[dict[str, Any]]) -> list[str]:
     for step in steps:
         old = step.get("oldState") or {}
         inputs = old.get("inputs") or {}
-        what = _object(str(old.get("type", "")), inputs)
+        # The engine leaves out a state that it can't write; the type is in the URN, too.
+        kind = old.get("type") or str(step["urn"]).split("::")[2].rpartition("$")[2]
+        what = _object(str(kind), inputs)
         fate = _fate(what, step, inputs)
         if what and fate[0]:
             name = ENDING.sub("", str(step["urn"]).rpartition("::")[2])

@@ -71,6 +71,14 @@ def test_every_kind_of_machine_that_goes_is_told(
         assert line.startswith("web: ")
 
 
+def test_a_machine_whose_state_the_engine_leaves_out_is_told_all_the_same() -> None:
+    lost = step("web-disk", VOLUME, "replace")
+    lost["urn"] = f"urn:pulumi:s::nestlab::nestlab:Lab${VOLUME}::web-disk"
+    del lost["oldState"]
+    (line,) = read(lost).losses
+    assert line.startswith("web: made anew")
+
+
 def test_what_nestlab_made_from_files_is_nobodys_loss() -> None:
     seen = read(
         step("host-medium-live", VOLUME, "replace", {"source": "/live.iso"}),
