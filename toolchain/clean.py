@@ -162,7 +162,7 @@ def labs_that_stand() -> list[str]:
 def _in_files(files: Iterable[Path]) -> list[str]:
     standing = []
     for file in files:
-        if file.is_dir() or file.name.endswith((state.ATTRIBUTES, state.BACKUP)):
+        if file.is_dir() or state.is_beside(file):
             continue
         try:
             real = len(state.read(file).real)

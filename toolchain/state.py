@@ -41,6 +41,8 @@ FORMS = ("", ".gz", ".zst")
 """What may follow ``STACK.json``: plain, PULUMI_DIY_BACKEND_GZIP, PULUMI_DIY_BACKEND_ZSTD."""
 BACKUP = ".bak"
 """What follows those in turn where the engine kept what it has replaced."""
+RETAINED = re.compile(r"\.json(\.gz|\.zst)?\.\d{18,20}$")
+"""How the names end of what PULUMI_DIY_BACKEND_RETAIN_CHECKPOINTS keeps: when it was, in nanoseconds."""
 ATTRIBUTES = ".attrs"
 """Beside each file, written by the engine's store: no data."""
 VALUED = frozenset("Ccmpstvx")
@@ -195,7 +197,7 @@ def folder(url: str | None = None) -> Path | None:
 
 
 def files(backend: Path, project: str = PROJECT) -> list[Path]:
-    """Return every file in ``backend`` that is, or was, the state of a stack of ``project``.
+    """Return every file in ``backend`` that is the state of a stack of ``project``.
 
     Raises:
         OSError: the folder is there and can't be read.
@@ -205,7 +207,12 @@ def files(backend: Path, project: str = PROJECT) -> list[Path]:
         found = sorted(place.iterdir())
     except FileNotFoundError:
         return []
-    return [file for file in found if not file.name.endswith((ATTRIBUTES, BACKUP))]
+    return [file for file in found if not is_beside(file)]
+
+
+def is_beside(file: Path) -> bool:
+    """Whether ``file`` lies beside a stack's state and is none: data about it, or what it once was."""
+    return file.name.endswith((ATTRIBUTES, BACKUP)) or bool(RETAINED.search(file.name))
 
 
 def file_of(stack: str, backend: Path) -> Path | None:

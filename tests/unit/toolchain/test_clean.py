@@ -182,6 +182,16 @@ def test_a_compressed_state_is_a_state(file: str) -> None:
 
 
 @pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("form", ["", ".gz"])
+def test_what_a_lab_once_was_is_no_lab_that_stands(form: str) -> None:
+    # As PULUMI_DIY_BACKEND_RETAIN_CHECKPOINTS writes it (pkg/backend/diy/state.go, saveCheckpoint).
+    once = f"state/.pulumi/stacks/nestlab/local.json{form}.1795730471000000000"
+    write(paths.LOCAL, {once: json.dumps(HELD)})
+    clean.main([])
+    assert not (paths.LOCAL / once).exists()
+
+
+@pytest.mark.usefixtures("checkout")
 def test_what_lies_among_the_states_and_is_none_is_told_of() -> None:
     assert "thesis.txt" in stands("nestlab/thesis.txt", b"years of work")
 
