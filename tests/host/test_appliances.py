@@ -94,7 +94,8 @@ def _hyperv(appliance: Image, media: Path) -> None:
 
 def _hyperv_stops(_: State) -> list[str]:
     script = Script()
-    script.add("Stop-VM", Name="debian", TurnOff=True, Force=True)
+    guest = {"VM": [script.add("Get-VM", Name="debian")]}
+    script.add("Stop-VM", take=guest, TurnOff=True, Force=True)
     return ["sh", "-c", f"printf %s {quote(script.document())} | {join(ARGV)}"]
 
 
