@@ -151,10 +151,7 @@ def labs_that_stand() -> list[str]:
         standing += _in_files(state.files(chosen))
     told = " ".join(standing)
     for folder in _folders(paths.LOCAL / paths.KEYS.name):
-        if (
-            any(not each.is_dir() for each in folder.rglob("*"))
-            and f"stack {folder.name} " not in told
-        ):
+        if ownership.host_files(folder) and f"stack {folder.name} " not in told:
             standing.append(f"stack {folder.name} (keys of its hosts are in {folder})")
     return standing
 

@@ -138,16 +138,30 @@ def keys_away(private: str) -> None:
     root = Path(private)
     if not private or ".." in root.parts or root.is_symlink():
         return
-    folders = [folder for folder in _entries(root) if folder.is_dir() and not folder.is_symlink()]
-    for file in (file for folder in (root, *folders) for file in _entries(folder)):
+    folders = _folders_of_hosts(root)
+    for file in host_files(root):
         if HALF_MADE.fullmatch(file.name):
             shutil.rmtree(file, ignore_errors=True)
-        elif HOST_FILE.fullmatch(file.name):
+        else:
             with contextlib.suppress(OSError):
                 file.unlink()
     for empty in (*folders, root, root.parent):
         with contextlib.suppress(OSError):
             empty.rmdir()
+
+
+def host_files(root: Path) -> list[Path]:
+    """Return the files of a lab's hosts in its folder of keys."""
+    return [
+        file
+        for folder in (root, *_folders_of_hosts(root))
+        for file in _entries(folder)
+        if HALF_MADE.fullmatch(file.name) or HOST_FILE.fullmatch(file.name)
+    ]
+
+
+def _folders_of_hosts(root: Path) -> list[Path]:
+    return [folder for folder in _entries(root) if folder.is_dir() and not folder.is_symlink()]
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -205,6 +205,16 @@ def test_keys_of_a_host_say_that_its_lab_stands_whatever_backend_knows_it() -> N
 
 
 @pytest.mark.usefixtures("checkout")
+def test_a_users_own_files_among_the_keys_are_no_lab_and_stay() -> None:
+    mine = [paths.LOCAL / "keys" / name for name in ("notes.txt", "local/id.txt", "local/kvm1/-x")]
+    for file in mine:
+        write(paths.LOCAL, {str(file.relative_to(paths.LOCAL)): "mine"})
+    assert clean.labs_that_stand() == []
+    clean.main([])
+    assert [file.read_text() for file in mine] == ["mine"] * len(mine)
+
+
+@pytest.mark.usefixtures("checkout")
 def test_a_lab_in_the_backend_in_force_stands_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
