@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.checkout import URI, Checkout, virsh
-from toolchain import paths
+from toolchain import daemons, paths
+from toolchain.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,12 +39,18 @@ COMMANDS = {
     "down": ("make", "-s", "down"),
     "recover": ("pulumi", "up", "--yes", "--skip-preview"),
     "clean": ("make", "-s", "clean"),
+    "clean all": ("make", "-s", "clean", "CACHE=1"),
 }
-LASTS_S = {"up": 4.0, "down": 6.0, "recover": 2.0, "clean": 4.0}
+LASTS_S = {"up": 4.0, "down": 6.0, "recover": 2.0, "clean": 4.0, "clean all": 6.0}
 """About how long each takes with this lab under emulation, seconds: a later moment kills nothing."""
 ALWAYS = {0, 1, 2, 7}
 SEEDS = range(100)
 ENDS_S = 120.0
+NAMES = ("thesis.txt", "my-vm.qcow2", "win 10.img", "{}-one.qcow2", "-x", "a\u2028b", "{}.iso")
+"""What the user's files are called, some nearly as the lab calls its own."""
+IN_CACHE = ("", "/programs", "/venvs", "/images", "/locks")
+IN_NESTLAB = ("", "/bin", "/home", "/state", "/config", "/media", "/locks", "/deployed")
+IN_KEYS = ("/keys", "/keys/local")
 ODD = "my web"
 """What a stranger's domain, network and pool are called, after the lab's name."""
 STRANGER = {
@@ -62,18 +69,32 @@ class User:
 
     base: Path
     checkout: Checkout = field(init=False)
+    mine: list[Path] = field(default_factory=list)
+    """The files among those of nestlab; elsewhere all are the user's."""
 
     def __post_init__(self) -> None:
         for folder in ("disks/sub", "home/isos", "home/.ssh", "checkout"):
             (self.base / folder).mkdir(parents=True)
         self.base.chmod(0o755)
         shutil.copy("/usr/lib/ipxe/ipxe.iso", self.base / "home/isos/mine.iso")
-        given = {"HOME": str(self.base / "home"), "NESTLAB_CACHE": str(paths.cache())}
+        given = {"HOME": str(self.base / "home"), "NESTLAB_CACHE": str(self.base / "cache")}
+        self.fill()
         self.checkout = Checkout.make(self.base / "checkout", given)
         self.checkout.edit(self._small)
         for folder in ("disks", "disks/sub", "home", "home/isos", "checkout", "checkout/stacks"):
             self._files(folder)
+        for folder in IN_CACHE:
+            self.mine += self._files(f"cache{folder}")
         (self.base / "home/.ssh/id_ed25519").write_text("mine")
+
+    def fill(self) -> None:
+        """Have in the cache what is built, by hard links: no byte of it is written twice."""
+        for folder in ("programs", "venvs"):
+            (self.base / "cache" / folder).mkdir(parents=True, exist_ok=True)
+            for entry in (paths.cache() / folder).iterdir():
+                to = self.base / "cache" / folder / entry.name
+                if entry.is_dir() and not entry.name.startswith(".") and not to.exists():
+                    subprocess.run(["cp", "-al", str(entry), str(to)], check=True)
 
     def _small(self, lab: dict[str, Any]) -> None:
         lab["host"] = {"pool_path": str(self.base / "disks")}
@@ -82,47 +103,43 @@ class User:
         guest = {"iso": "mine", "memory_mib": 16, "network": "lab", "ready": {"probe": "none"}}
         lab["guests"] = {"one": {**guest, "disk_gib": 1}, "two": guest}
 
-    def _files(self, folder: str) -> None:
-        """Put files there that are called nearly as the lab calls its own."""
-        lab = self.checkout.lab
-        for number, name in enumerate(
-            (
-                "thesis.txt",
-                "my-vm.qcow2",
-                "win 10.img",
-                f"{lab}-one.qcow2",
-                "-x",
-                "a\u2028b",
-                f"{lab}.iso",
-            )
-        ):
-            file = self.base / folder / name
+    def _files(self, folder: str) -> list[Path]:
+        """Put files there."""
+        made = []
+        (self.base / folder).mkdir(parents=True, exist_ok=True)
+        for number, name in enumerate(NAMES):
+            file = self.base / folder / name.format(self.checkout.lab)
             file.write_text(f"{folder} {name}")
             os.chown(file, 1000 + number, 2000)
             file.chmod(0o600 + number)
+            os.utime(file, ns=(1, 10**18 + number))
+            made.append(file)
+        return made
 
     def grow(self) -> None:
         """Put more into what nestlab has made."""
-        for folder in ("checkout/.nestlab", "checkout/.nestlab/keys/local"):
-            (self.base / folder).mkdir(parents=True, exist_ok=True)
-            (self.base / folder / "notes.txt").write_text("mine")
+        for folder in (*IN_NESTLAB, *IN_KEYS):
+            self.mine += self._files(f"checkout/.nestlab{folder}")
 
     def tree(self) -> dict[str, tuple[object, ...]]:
         """Everything of the user's: content, owner, mode, time of change; folders without their time."""
+        every = [
+            path
+            for top in ("disks", "home", "checkout/stacks")
+            for path in [self.base / top, *(self.base / top).rglob("*")]
+            if not self._made_by_nestlab(path.relative_to(self.base))
+        ]
+        every += (path for path in (self.base / "checkout").iterdir() if path.is_file())
         found: dict[str, tuple[object, ...]] = {}
-        for top in ("disks", "home", "checkout/stacks"):
-            for path in [self.base / top, *(self.base / top).rglob("*")]:
-                at = path.relative_to(self.base)
-                if self._made_by_nestlab(at):
-                    continue
-                seen = path.lstat()
-                what = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-                when = seen.st_mtime_ns if path.is_file() else 0
-                mode = stat.filemode(seen.st_mode)
-                found[str(at)] = (mode, seen.st_uid, seen.st_gid, when, what)
-        for file in sorted((self.base / "checkout").iterdir()):
-            if file.is_file() and not file.name.startswith(".output-"):
-                found[file.name] = (file.stat().st_mode, file.stat().st_mtime_ns, file.read_bytes())
+        for path in [*every, *(path for path in self.mine if path.exists())]:
+            at = path.relative_to(self.base)
+            if at.name.startswith(".output-"):
+                continue
+            seen = path.lstat()
+            what = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            when = seen.st_mtime_ns if path.is_file() else 0
+            mode = stat.filemode(seen.st_mode)
+            found[str(at)] = (mode, seen.st_uid, seen.st_gid, when, what)
         return found
 
     def _made_by_nestlab(self, at: Path) -> bool:
@@ -144,10 +161,22 @@ class User:
             if self._made_by_nestlab(each.relative_to(self.base))
         ]
         others = {f"{kind} {self.checkout.lab} {ODD}" for kind in STRANGER}
-        notes = f"file {self.base}/checkout/.nestlab/keys/local/notes.txt"
+        others |= {f"file {path}" for path in self.mine}
         return [str(each) for each in made] + [
-            each for each in self.checkout.left() if each not in others | {notes}
+            each for each in self.checkout.left() if each not in others
         ]
+
+
+def shared() -> dict[str, tuple[int, ...]]:
+    """The cache that the user's is linked from: no lab of a checkout may change what is in there."""
+    found: dict[str, tuple[int, ...]] = {}
+    for folder in ("programs", "venvs"):
+        for path in (paths.cache() / folder).glob("*/**/*"):
+            # The hosts' scripts are each checkout's own version.
+            if path.is_file() and "python" not in path.name and "__pycache__" not in path.parts:
+                seen = path.lstat()
+                found[str(path)] = (seen.st_mode, seen.st_uid, seen.st_size, seen.st_mtime_ns)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -155,16 +184,19 @@ def user() -> Iterator[User]:
     """One with a small lab that was up once, and with objects of odd names in the same libvirt."""
     # Not in pytest's folder: QEMU goes through all above it, and each run of pytest closes that one.
     base = Path(tempfile.mkdtemp(prefix="nestlab-user-"))
+    built = shared()
     made = User(base)
     try:
         done = made.checkout.make_target("up")
         assert done.code == 0, done.said
+        made.grow()
         for kind, (prefix, xml) in STRANGER.items():
             file = base / f"{kind}.xml"
             file.write_text(xml.format(f"{made.checkout.lab} {ODD}", base / "home/isos"))
             subprocess.run(["virsh", "-q", "-c", URI, f"{prefix}define", str(file)], check=True)
         made.checkout.down()
         yield made
+        assert built.items() <= shared().items()
     finally:
         for prefix, _ in STRANGER.values():
             virsh(f"{prefix}undefine", f"{made.checkout.lab} {ODD}")
@@ -173,8 +205,10 @@ def user() -> Iterator[User]:
 
 
 def of(seed: int) -> str:
-    """The command that a seed kills; one in ten is the costly one."""
-    return "clean" if seed % 10 == 7 else ("up", "down", "recover")[seed % 3]
+    """The command that a seed kills; one in ten is a costly one."""
+    if seed % 10 == 7:
+        return "clean all" if seed % 20 == 17 else "clean"
+    return ("up", "down", "recover")[seed % 3]
 
 
 @pytest.mark.parametrize(
@@ -185,11 +219,9 @@ def test_a_killed_run_costs_nothing_and_is_put_right(seed: int, user: User, tmp_
     chance = random.Random(seed)  # noqa: S311 - a moment, not a secret
     at, command, sent = user.checkout, of(seed), chance.choice(SIGNALS)
     before = user.tree()
-    if command == "clean":
-        user.grow()
-    else:
+    assert len(before) > len(user.mine), "something of the user's is gone"
+    if not command.startswith("clean"):
         at.pulumi("stack", "init", "local")
-        user.grow()
     if command == "down":
         at.up()
     if command == "recover":
@@ -198,7 +230,11 @@ def test_a_killed_run_costs_nothing_and_is_put_right(seed: int, user: User, tmp_
     told = _killed(at, command, moment, sent, tmp_path)
     case = f"{command}, {sent.name} after {moment:.2f} s:\n{told}"
     assert user.tree() == before, case
-    if command == "clean":
+    if command.startswith("clean"):
+        done = at.run(*COMMANDS[command])
+        assert done.code == 0, f"{case}\n{done.said}"
+        assert user.tree() == before, case
+        user.fill()
         done = at.make_target("up")
         assert done.code == 0, f"{case}\n{done.said}"
     elif chance.random() < 0.5:
@@ -249,6 +285,54 @@ def _folder(pid: str) -> Path | None:
         return Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
         return None
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))]
+)
+def test_libvirt_restarted_in_the_middle_of_up_costs_nothing(
+    seed: int, user: User, tmp_path: Path
+) -> None:
+    if os.geteuid() or not daemons.read_record().libvirtd:
+        pytest.skip("libvirt is somebody else's to restart")
+    at, moment = user.checkout, random.Random(seed).uniform(0.3, LASTS_S["up"])  # noqa: S311
+    at.pulumi("stack", "init", "local")
+    before = user.tree()
+    at.up()
+    pid = _guest(f"{at.lab}-two")
+    settings = at.settings.stat()
+    text = at.settings.read_text()
+    at.edit(lambda lab: lab["guests"].update(three=dict(lab["guests"]["one"])))
+    at.edit(lambda lab: lab["guests"].update(four=dict(lab["guests"]["two"])))
+    run = at.start(
+        ["bash", "-c", f". .nestlab/env.sh && exec {' '.join(COMMANDS['up'])}"], tmp_path / "up"
+    )
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.wait(moment)
+    libvirtd = daemons.read_record().libvirtd
+    assert libvirtd
+    assert libvirtd.stop(timeout_s=daemons.STOP_TIMEOUT_S)
+    daemons.start(System())
+    run.wait(ENDS_S)
+    case = f"after {moment:.2f} s:\n{(tmp_path / 'up').read_text(errors='replace')[-2000:]}"
+    assert not {"Traceback", "panic:"} & set(case.split()), case
+    at.up()
+    running = set(virsh("list", "--name").split("\n"))
+    assert {f"{at.lab}-{name}" for name in ("one", "two", "three", "four")} <= running, case
+    assert _guest(f"{at.lab}-two") == pid, f"a running guest was touched, {case}"
+    at.down()
+    assert user.left() == [], case
+    at.settings.write_text(text)
+    os.utime(at.settings, ns=(settings.st_atime_ns, settings.st_mtime_ns))
+    assert user.tree() == before, case
+
+
+def _guest(domain: str) -> str:
+    """The pid of a running domain's QEMU."""
+    told = subprocess.run(
+        ["pgrep", "-f", f"guest={domain},"], capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip()
 
 
 def test_a_stopped_pool_and_a_missing_one_are_seen_and_mended(user: User) -> None:
