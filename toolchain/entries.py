@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 import re
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 MANIFEST = ".nestlab.json"
@@ -50,7 +51,16 @@ def damage(entry: Path, *, full: bool = False) -> str:
             return f"{entry / name} is not there any more"
         if found != known[: len(found)]:
             return f"{entry / name} is not what was made there"
-    return ""
+    return next((f"others may write {path}" for path in _of_others(entry, told)), "")
+
+
+def _of_others(entry: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Yield what everybody may write: they decide what runs, and can set size and time as they were."""
+    beside = {each.name for each in os.scandir(entry)}
+    for path in (entry, *(entry / name for name in {*names, *beside})):
+        mode = path.lstat().st_mode
+        if mode & stat.S_IWOTH and not stat.S_ISLNK(mode):
+            yield path
 
 
 def remove(entry: Path, others: Sequence[str] = ()) -> bool:

@@ -74,9 +74,22 @@ def manifest_foreign(entry: Path) -> None:
     (entry / entries.MANIFEST).write_text('{"version": 1, "files": {"some": 3}}')
 
 
+def open_to_all(entry: Path) -> None:
+    (entry / "some").chmod(0o777)
+
+
+def open_folder(entry: Path) -> None:
+    entry.chmod(0o777)
+
+
+def open_beside(entry: Path) -> None:
+    (entry / "pulumi-language-python").touch()
+    (entry / "pulumi-language-python").chmod(0o666)
+
+
 HARMS = [
     cut, same_size, removed, folder_removed, led_elsewhere, replaced_by_a_link, manifest_gone, manifest_cut,
-    manifest_foreign, shutil.rmtree,
+    manifest_foreign, open_to_all, open_folder, open_beside, shutil.rmtree,
 ]  # fmt: skip
 
 
