@@ -41,13 +41,16 @@ def main(argv: list[str]) -> int:
     """Print what the engine shall read, for pulumi's words after ``--``; nothing: what it finds itself.
 
     With ``new`` as the first word that is the folder of a project in which `pulumi stack init` does no
-    harm, else the stack's file. Returns `PUT_RIGHT` when a killed run left something.
+    harm, with ``name`` the stack that they are about, else the stack's file. Returns `PUT_RIGHT` when a killed run left something.
     """
     cut = argv.index("--")
     words = argv[cut + 1 :]
     if argv[:cut] == ["new"]:
         if folder := _project(words):
             print(folder)
+        return 0
+    if argv[:cut] == ["name"]:
+        print(state.stack_of(words) or "")
         return 0
     _refuse_damage()
     stack = state.stack_of(words)

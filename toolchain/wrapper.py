@@ -97,15 +97,15 @@ if [ -z "$help$NESTLAB_RECOVERING" ]; then
       case $remove$command in
         yesdestroy | yesdown | yesdn)
           # The engine would remove the stack's file, its owner's work, with the state.
-          if [ -n "$file" ]; then
+          name=$(before name -- "$@") || exit $?
+          if [ -n "$name" ]; then
             for word in "$@"; do
               shift
               case $word in --remove | --remove=*) ;; *) set -- "$@" "$word" ;; esac
             done
             unset PULUMI_OPTION_REMOVE
             "$engine" "$@" || exit $?
-            name=${file##*/Pulumi.}
-            exec "$engine" stack rm --yes --preserve-config --stack "${name%.yaml}"
+            exec "$engine" -C "$root" stack rm --yes --preserve-config --stack "$name"
           fi
           ;;
       esac

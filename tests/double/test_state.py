@@ -167,6 +167,7 @@ REMOVING: list[tuple[tuple[str, ...], dict[str, str]]] = [
     (("destroy", "--yes", "--remove=1"), {}),
     (("destroy", "--yes"), {"PULUMI_OPTION_REMOVE": "true"}),
     (("stack", "--stack", "local", "rm", "--yes"), {}),
+    (("destroy", "--yes", "--remove", "--config-file", "../mine.yaml"), {}),
 ]
 NAMING: list[tuple[tuple[str, ...], dict[str, str]]] = [
     (("preview", "-js", "other"), {}),
@@ -186,6 +187,7 @@ def test_however_the_engine_is_asked_a_lab_keeps_its_own_file(
 
     other = checkout.settings.with_name("Pulumi.other.yaml")
     other.write_bytes(checkout.settings.read_bytes().replace(b"[one]", b"[two]"))
+    (checkout.root.parent / "mine.yaml").write_bytes(checkout.settings.read_bytes())
     before = written(checkout)
     assert asked(("stack", "init", "other", "--no-select"), {}).code == 0
     for words, given in REMOVING:

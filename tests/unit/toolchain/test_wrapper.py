@@ -386,6 +386,7 @@ echo "engine $$ $*${PULUMI_OPTION_REMOVE:+ removing}${PULUMI_OPTION_PRESERVE_CON
         (["--remove=false", "--remove"], {}),
         ([], {"PULUMI_OPTION_REMOVE": "True"}),
         ([], {"PULUMI_OPTION_REMOVE": "1"}),
+        (["--remove"], {"PULUMI_OPTION_CONFIG_FILE": "mine.yaml"}),
     ],
 )
 def test_a_lab_that_goes_for_good_leaves_its_file(
@@ -394,7 +395,8 @@ def test_a_lab_that_goes_for_good_leaves_its_file(
     (checkout.parent / "engine").write_text(ENGINE_OF_OPTIONS)
     done = pulumi(checkout, "destroy", "--yes", *flags, "-t", "a b", **given)
     lines = [line.split(maxsplit=2)[2] for line in done.stdout.splitlines()]
-    assert lines == ["destroy --yes -t a b", "stack rm --yes --preserve-config --stack local"]
+    removed = f"-C {checkout} stack rm --yes --preserve-config --stack local"
+    assert lines == ["destroy --yes -t a b", removed]
 
 
 def test_a_lab_that_stays_is_no_state_to_remove(checkout: Path) -> None:
