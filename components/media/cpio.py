@@ -1,11 +1,14 @@
 """Files put into a Linux initial RAM disk: an archive after the one that is there.
 
 The kernel unpacks concatenated archives one after the other, compressed or not, each at a multiple
-of 4 bytes (Documentation/driver-api/early-userspace/buffer-format.rst).
+of 4 bytes (Documentation/driver-api/early-userspace/buffer-format.rst). Boot loaders are no kernels:
+syslinux' mboot.c32 and GRUB unpack what gzip has packed, and lose what follows it.
 """
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -14,11 +17,28 @@ if TYPE_CHECKING:
 
 _FOLDER, _PROGRAM = 0o040755, 0o100755
 _ALIGNED = 4
+_GZIP = b"\x1f\x8b"
+_MOST = 1 << 30
+"""Most that one of gzip's may hold, bytes: the installer unpacks it into memory."""
 
 
 def appended(initrd: bytes, programs: Mapping[str, bytes]) -> bytes:
-    """Return ``initrd`` with ``programs`` in it, by absolute path, in whatever way it is compressed."""
-    return _padded(initrd) + archive(programs)
+    """Return ``initrd`` with ``programs`` in it, by absolute path, in whatever way it is compressed.
+
+    Raises:
+        ValueError: it is one of gzip's, and damaged or larger than any.
+    """
+    if not initrd.startswith(_GZIP):
+        return _padded(initrd) + archive(programs)
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpacker.decompress(initrd, _MOST)
+    except zlib.error as broken:
+        raise ValueError(f"it is damaged ({broken})") from None
+    if not unpacker.eof:
+        raise ValueError(f"it is cut short, or holds more than {_MOST >> 30} GiB")
+    packed = gzip.compress(_padded(plain) + archive(programs), compresslevel=1, mtime=0)
+    return packed + unpacker.unused_data
 
 
 def archive(programs: Mapping[str, bytes]) -> bytes:

@@ -187,7 +187,12 @@ def check(iso: Iso) -> None:
 def edits(iso: Iso) -> Edits:
     """Let its menus choose the installation by themselves, and tell it where its answers are."""
     image = iso.find(INSTALLER) or INSTALLER
-    changes = {image: cpio.appended(iso.read(image), {GENERATOR: LOOK.encode()})}
+    try:
+        changes = {image: cpio.appended(iso.read(image), {GENERATOR: LOOK.encode()})}
+    except ValueError as wrong:
+        raise other(
+            iso, f"the installer's own root can't be read, {wrong}", "get it again"
+        ) from None
     for name, change in ((ISOLINUX, isolinux_cfg), *((grub, grub_cfg) for grub in GRUB)):
         found, told = iso.find(name), text(iso, name)
         if found is not None and told is not None:

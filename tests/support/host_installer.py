@@ -3,8 +3,9 @@
 Written after host-installer 10.9.2 (of 8.2), 10.10.19 (of XCP-ng 8.3) and 10.10.38 (of XenServer 8):
 ``startup/preinit`` (kernel arguments become options), ``startup/S06mount`` and, since 10.10.17,
 ``disktools.DeviceMounter`` (when ``mount=`` is mounted), ``install.go`` and ``scripts.run_script``
-(how an answerfile is fetched or generated, and which interpreters a script may have). How the kernel
-unpacks install.img: Linux, init/initramfs.c, ``unpack_to_rootfs``.
+(how an answerfile is fetched or generated, and which interpreters a script may have). How the boot
+loader reads install.img: syslinux, com32/mboot/mboot.c, ``get_modules``. How the kernel unpacks it:
+Linux, init/initramfs.c, ``unpack_to_rootfs``.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def _entry(name: str, mode: int, content: bytes = b"") -> bytes:
     fields = (1, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
     head = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
     return b"".join(part + b"\0" * (-len(part) % 4) for part in (head, content))
+
+
+def loaded(image: bytes) -> bytes:
+    """Return what mboot.c32 makes of a module: one of gzip is inflated, and what follows it is lost."""
+    return zlib.decompressobj(31).decompress(image) if image.startswith(b"\x1f\x8b") else image
 
 
 def unpack(image: bytes, to: Path) -> None:
@@ -118,7 +124,7 @@ def answers(installer: Path, drives: Sequence[Path], at: Path, release: str) -> 
     """
     iso = Iso(installer)
     at.mkdir()
-    unpack(iso.read("/install.img"), at)
+    unpack(loaded(iso.read("/install.img")), at)
     menu = iso.read("/boot/isolinux/isolinux.cfg").decode()
     chosen = next(re.finditer(r"(?m)^DEFAULT (\S+)", menu))[1]
     [line] = re.findall(rf"(?s)LABEL {chosen}\n.*?APPEND ([^\n]*)", menu)

@@ -356,6 +356,15 @@ def test_xcpng_of_every_release_finds_its_answers_on_the_second_cd(
     assert key.read_bytes() == files["/ssh_host_ed25519_key"]
 
 
+@pytest.mark.parametrize("harm", ["damaged", "cut short"])
+def test_an_installers_root_that_cant_be_unpacked_is_refused(harm: str, tmp_path: Path) -> None:
+    root = host_installer.root("gzip")
+    broken = root[:60] if harm == "cut short" else root[:40] + bytes(20) + root[60:]
+    iso = standins.xcpng_iso(tmp_path, installer_root=broken)
+    with pytest.raises(WrongMedium, match=f"own root can't be read, it is {harm}"):
+        installer("xenserver", iso, tmp_path / "cache")
+
+
 def test_xcpng_without_its_answers_says_so(tmp_path: Path, media: Media) -> None:
     changed = installer("xenserver", media["xenserver"], tmp_path / "cache")
     make({"/readme": b"somebody's"}, "nestlab", tmp_path / "other.iso")
