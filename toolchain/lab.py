@@ -7,11 +7,13 @@ is only what people would otherwise have to know: which stack, and that it may n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -332,11 +334,16 @@ def _stacks() -> list[str]:
 
 def _pulumi(*words: str, stack: str) -> int:
     command = [str(paths.BIN / "pulumi"), *words, "--stack", stack]
-    try:
-        return subprocess.run(command, cwd=paths.ROOT, env=environment(), check=False).returncode
-    except KeyboardInterrupt:
-        # The engine got the same signal and is ending its steps; its exit is what matters.
-        return 130
+    with subprocess.Popen(command, cwd=paths.ROOT, env=environment()) as engine:
+        # A terminal tells the engine, too; `make` and a service manager tell their own child alone.
+        passed_on = signal.signal(signal.SIGTERM, lambda *_: engine.send_signal(signal.SIGINT))
+        try:
+            while True:
+                # It is ending its steps; its exit is what matters.
+                with contextlib.suppress(KeyboardInterrupt):
+                    return engine.wait()
+        finally:
+            signal.signal(signal.SIGTERM, passed_on)
 
 
 def _capture(*words: str) -> str:

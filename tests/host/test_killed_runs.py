@@ -270,7 +270,7 @@ def _at_work(at: Checkout) -> bool:
         [
             "pgrep",
             "-f",
-            f"toolchain (down|clean)|toolchain.recover|{at.root}/.nestlab.*pulumi (up|destroy)",
+            "toolchain (down|clean)|toolchain.recover|pulumi (up|destroy)",
         ],
         capture_output=True,
         text=True,

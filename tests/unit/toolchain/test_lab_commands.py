@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -453,3 +454,28 @@ def test_whatever_lies_in_a_stack_files_place_is_refused_in_words(
     with pytest.raises(ui.Problem, match=said[what]):
         lab.main(["up", "--stack", "odd"])
     assert "odd" in stack_needs.read(file).why
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_whoever_ends_the_command_lets_the_engine_end_its_steps(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "BIN", tmp_path)
+    # A terminal gives SIGINT to both; the steps of a real engine take longer than a moment.
+    both = "kill -INT $$;" if number == signal.SIGINT else ""
+    script = tmp_path / "pulumi"
+    script.write_text(
+        f"#!/bin/sh\ntrap 'sleep 0.6; exit 7' INT\nkill -{number.value} $PPID; {both}\nwhile :; do :; done\n"
+    )
+    script.chmod(0o755)
+
+    def unheard(*_: object) -> None:
+        raise AssertionError("the engine was left alone")
+
+    before = signal.signal(signal.SIGTERM, unheard)
+    try:
+        assert lab._pulumi("destroy", stack="local") == 7
+        assert signal.getsignal(signal.SIGTERM) is unheard
+    finally:
+        signal.signal(signal.SIGTERM, before)
