@@ -57,6 +57,8 @@ def main(argv: list[str]) -> int:
     stack, backend = state.stack_of(words), state.folder()
     if stack is None or backend is None:
         return 0
+    # Not by any word: a message may be "down".
+    for_good = state.command_of(words) in ENDING and not state.has(words, "--preview-only")
     while True:
         wait_for_recovery(stack, backend)
         if state.drop_stale(stack, backend):
@@ -65,7 +67,7 @@ def main(argv: list[str]) -> int:
             return 0
         try:
             with state.held(stack, backend):
-                finish_pending(stack, backend, for_good=bool(ENDING & set(words)))
+                finish_pending(stack, backend, for_good=for_good)
         except state.Locked:
             # Another recovery came at the same moment, or it is an engine: that one says so.
             if state.locks(stack, backend) and not state.recoveries(stack, backend):

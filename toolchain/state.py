@@ -141,31 +141,47 @@ def _option(words: Sequence[str], short: str, long: str) -> str | None:
 
 
 def _value_of(words: Sequence[str], short: str, long: str) -> str | None:
-    """Return what an option is given; empty when its value is missing, None without the option.
+    """Return what an option is given; empty when its value is missing, None without the option."""
+    # The last of several counts.
+    return next((value for name, value in reversed(_read(words)) if name in {short, long}), None)
 
-    Words are read as the engine does (pflag): the last of several counts, what belongs to another
-    option is that one's, and letters may stand together, as in ``-yfs STACK``.
+
+def command_of(words: Sequence[str]) -> str:
+    """Return the command among ``words`` of `pulumi`, such as "up"; empty without one."""
+    return next((value for name, value in _read(words) if not name), "")
+
+
+def has(words: Sequence[str], long: str) -> bool:
+    """Whether a switch is set, on the command line or by its variable."""
+    given = _option(words, long, long)
+    return given is not None and given.lower() not in {"false", "f", "0"}
+
+
+def _read(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each option with what it is given, and what is none with an empty name.
+
+    Words are read as the engine does (pflag): what belongs to another option is that one's, and letters
+    may stand together, as in ``-yfs STACK``.
     """
     valued = VALUED | {letter for word in words for letter in VALUED_OF.get(word, "")}
-    found, left = None, iter(words)
+    found, left = list[tuple[str, str]](), iter(words)
     for word in left:
         if word == "--":
             break
         if word.startswith("--"):
             name, given, value = word.partition("=")
-            if name == long:
-                found = value if given else next(left, "")
-            elif not given and name in VALUED_WORDS:
-                next(left, "")
+            found.append((name, next(left, "") if not given and name in VALUED_WORDS else value))
         elif word.startswith("-"):
             for at, letter in enumerate(word[1:], 2):
                 rest = word[at:]
                 if letter in valued:
-                    value = rest.removeprefix("=") if rest else next(left, "")
-                    found = value if letter == short[1:] else found
+                    found.append((f"-{letter}", rest.removeprefix("=") or next(left, "")))
                     break
+                found.append((f"-{letter}", ""))
                 if rest.startswith("="):
                     break
+        else:
+            found.append(("", word))
     return found
 
 

@@ -116,6 +116,31 @@ def test_the_engine_takes_options_from_variables_too(
     assert state.stack_of(words) == stack
 
 
+@pytest.mark.parametrize(
+    ("words", "for_good"),
+    [
+        (["destroy", "-y"], True),
+        (["-v", "9", "--stack=a", "dn"], True),
+        (["up", "-m", "down"], False),
+        (["up", "-ym", "destroy"], False),
+        (["preview", "--message", "destroy"], False),
+        (["refresh", "--target", "dn"], False),
+        (["destroy", "--preview-only"], False),
+        (["destroy", "--preview-only=false"], True),
+    ],
+)
+def test_a_lab_goes_for_good_by_the_command_alone(
+    words: list[str], for_good: bool, backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del backend
+    said: list[bool] = []
+    monkeypatch.setenv("PULUMI_STACK", "a")
+    monkeypatch.setattr(recover, "has_pending", lambda *_: not said)
+    monkeypatch.setattr(recover, "finish_pending", lambda *_, for_good: said.append(for_good))
+    assert recover.main(["--", *words]) == 0
+    assert said == [for_good]
+
+
 def selection(project: Path) -> Path:
     """Where the engine writes which stack of ``project`` is selected (pkg/workspace/workspace.go)."""
     digest = hashlib.sha1(str(project / "Pulumi.yaml").encode()).hexdigest()  # noqa: S324 - its name
