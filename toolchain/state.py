@@ -384,6 +384,19 @@ def recoveries(stack: str, backend: Path) -> list[int]:
     return [pid for _, pid in _holders(stack, backend) if _recovers(pid) and pid != os.getpid()]
 
 
+def broken_locks(stack: str, backend: Path) -> list[Path]:
+    """Return the locks of ``stack`` that tell of nobody, as a power cut leaves them: no engine goes on there."""
+    broken = []
+    for lock in locks(stack, backend):
+        try:
+            _ = json.loads(lock.read_text())["hostname"]
+        except FileNotFoundError:
+            continue  # its holder has ended since
+        except DAMAGE:
+            broken.append(lock)
+    return broken
+
+
 def drop_stale(stack: str, backend: Path) -> int:
     """Remove the locks of ``stack`` whose holder ran on this machine and is gone; return how many."""
     stale = [lock for lock, pid in _holders(stack, backend) if not _works(pid)]

@@ -119,7 +119,7 @@ def _read(model: type[_Known], root: Path, name: str, command: str) -> _Known:
     except FileNotFoundError:
         rule = f"`{command}` has not written it yet"
         raise SpecError([Problem(at, "no such file", rule, remedy)]) from None
-    except (OSError, ValueError) as failed:
+    except (OSError, ValueError, RecursionError) as failed:
         rule = f"it can't be read ({type(failed).__name__})"
         raise SpecError([Problem(at, "a broken file", rule, remedy)]) from None
     try:

@@ -108,6 +108,6 @@ def sample(path: Path) -> str:
 def _read(memo: Path) -> Memo:
     try:
         told: Memo = json.loads(memo.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return told

@@ -121,7 +121,7 @@ def remembered(system: System) -> Verdict | None:
     """The verdict in ``host.json``, when it still holds; what changes freely is looked at anew."""
     try:
         told = Verdict(**json.loads(paths.HOST_JSON.read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     known = (told.version, told.boot_id, told.seen)
     if known != (VERSION, processes.boot_id(), state(system)):

@@ -79,11 +79,12 @@ def test_an_image_that_boots_by_itself_has_no_kernel_and_a_file_of_its_own(tmp_p
     [
         (None, ".nestlab/host.json: no such file, but `make doctor` has not written it yet: run"),
         ("{", ".nestlab/host.json: a broken file, but it can't be read"),
+        ("[" * 100_000, ".nestlab/host.json: a broken file, but it can't be read"),
         ("[]", ".nestlab/host.json: a list given, but a mapping of fields is needed: run"),
         ({**HOST, "version": 2}, ".nestlab/host.json.version: 2 given, but allowed are 1: run"),
         ({"version": 1}, ".nestlab/host.json.cores: nothing given, but cores is needed"),
     ],
-    ids=["missing", "no JSON", "no mapping", "another version", "fields missing"],
+    ids=["missing", "no JSON", "too deep", "no mapping", "another version", "fields missing"],
 )
 def test_a_verdict_that_cannot_be_used_names_the_doctor(
     tmp_path: Path, content: Any, said: str

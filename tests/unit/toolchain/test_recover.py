@@ -264,11 +264,21 @@ def test_a_lock_that_is_not_ours_to_judge_stays(other: dict[str, Any], backend: 
 
 
 @pytest.mark.parametrize("broken", ["", "{", "[]", '{"pid": "x", "hostname": 1}', "{}"])
-def test_a_lock_that_can_not_be_read_stays(broken: str, backend: Path) -> None:
+def test_a_lock_that_can_not_be_read_stays_and_is_told(
+    broken: str,
+    backend: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(state, "stack_of", lambda _: "local")
+    monkeypatch.setattr(state, "folder", lambda: backend)
     lock = held(backend)
     lock.write_text(broken)
     assert state.drop_stale("local", backend) == 0
     assert lock.exists()
+    assert recover.main(["--", "up", "--stack", "local"]) == 0
+    said = capsys.readouterr().err
+    assert (str(lock) in said and "`pulumi cancel`" in said) == ("hostname" not in broken)
 
 
 # Leftover plugins -------------------------------------------------------------------------------
