@@ -84,7 +84,9 @@ def refused(said: str, complained: str) -> str:
         ]
     except (ValueError, KeyError, TypeError):
         errors = []
-    return "\n".join(errors) or complained.strip() or "no word of the engine"
+    return (
+        "\n".join(errors) or complained.strip().removeprefix("error: ") or "no word of the engine"
+    )
 
 
 def listed(losses: tuple[str, ...]) -> str:
@@ -104,7 +106,8 @@ def _losses(steps: list[dict[str, Any]]) -> list[str]:
         kind = old.get("type") or str(step["urn"]).split("::")[2].rpartition("$")[2]
         what = _object(str(kind), inputs)
         fate = _fate(what, step, inputs)
-        if what and fate[0]:
+        # What was never whole has nothing of people's in it.
+        if what and fate[0] and not old.get("initErrors"):
             name = ENDING.sub("", str(step["urn"]).rpartition("::")[2])
             found.setdefault(name, {})[what] = fate
     return [f"{name}: {_words(fates)}" for name, fates in found.items()]

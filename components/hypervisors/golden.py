@@ -14,7 +14,7 @@ from components.domain_xml import DiskProfile
 from components.hypervisors.access import access
 from components.hypervisors.domain import DirectBoot, Drive, fingerprint, machine_facts
 from components.hypervisors.handle import Inside, Opened
-from components.hypervisors.libvirt import PRIVATE, as_url
+from components.hypervisors.libvirt import HALF_MADE, PRIVATE, as_url
 from components.media import seed as script
 
 if TYPE_CHECKING:
@@ -164,5 +164,10 @@ def seed(
         meta_data=lab.identity.value.apply(
             lambda identity: script.meta_data(name=plan.name, instance=f"{identity}-{plan.name}")
         ),
-        opts=host.options(parent, depends_on=[host.ready], delete_before_replace=True),
+        opts=host.options(
+            parent,
+            depends_on=[host.ready],
+            delete_before_replace=True,
+            replace_on_changes=HALF_MADE,
+        ),
     )

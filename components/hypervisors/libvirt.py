@@ -73,6 +73,9 @@ GIB = 1 << 30
 FORWARDS = {22: 2200, 443: 4400, 8006: 8000}
 """First TCP port of a nested host that leads to that port inside it; the address's last byte is added."""
 FORWARDS_OTHERS = 9000
+HALF_MADE = ["*"]
+"""Replace-on-changes of what pulumi-libvirt knows no update of: one whose making failed half-way is made
+anew (the engine's "#initerror"), where the provider would say "doesn't support update" for ever."""
 PRIVATE = libvirt.VolumeXmlArgs(xslt=domain_xml.PRIVATE_VOLUME)
 """How a volume is kept from other accounts; a lab's older volumes are not made again for it."""
 
@@ -389,6 +392,7 @@ class LibvirtPlace:
                 depends_on=[self.ready],
                 delete_before_replace=True,
                 ignore_changes=["xml"],
+                replace_on_changes=HALF_MADE,
             ),
             **base,
         )

@@ -542,6 +542,15 @@ def test_sizes_are_the_planned_ones() -> None:
     assert (inputs["memory"], inputs["vcpu"]) == (768, 3)
 
 
+def test_what_was_half_made_and_knows_no_update_is_made_anew() -> None:
+    """Else the next `up` ends with "doesn't support update", and so does every one after it."""
+    guest_of, host_of = up(with_guest(disk_gib=1)), up(inner_guest())
+    for name, engine in (("web-disk", guest_of), ("one-disk", host_of), ("one-seed", host_of)):
+        made = engine.named(name)
+        assert made.replace_on_changes == ("*",), name
+        assert made.delete_before_replace, "two volumes of one name can't be"
+
+
 def test_what_the_provider_would_silently_forget_replaces_the_domain() -> None:
     domain = up(with_guest()).named("web-domain")
     forgotten = {"machine", "video", "bootDevices", "kernel", "networkInterfaces[*].networkName"}

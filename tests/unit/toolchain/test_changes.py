@@ -46,6 +46,12 @@ def test_a_disk_that_is_made_anew_is_told_once_with_why() -> None:
     assert seen.losses == ("web: made anew, and what is in it is lost (size)",)
 
 
+def test_a_disk_that_was_never_whole_is_nobodys_loss() -> None:
+    made = step("web-disk", VOLUME, "replace", DISK, replaceReasons=["#initerror"])
+    made["oldState"]["initErrors"] = ["creating it failed"]
+    assert read(made).losses == ()
+
+
 def test_a_domain_alone_keeps_its_disk() -> None:
     seen = read(step("kvm1-domain", DOMAIN, "replace", {}, replaceReasons=["memory"]))
     assert seen.losses == ("kvm1: stopped, made anew and started; a disk it has stays (memory)",)
