@@ -8,7 +8,9 @@ what somebody else wrote: then the project's own files are all there is.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import stat
 from dataclasses import dataclass
@@ -279,11 +281,16 @@ def _said(file: Path, *, needed: bool) -> AllowFile:
     if not stat.S_ISREG(state.st_mode):
         rule = "it is no file"
         raise SpecError([Problem(at, "something else given", rule, "see docs/allow.md")])
-    if state.st_mode & stat.S_IWOTH or state.st_uid not in {0, os.geteuid()}:
+    if _others_write(state) or state.st_uid not in {0, os.geteuid()}:
         rule = "it says what a stack may reach, and others may write it"
         raise SpecError([Problem(at, "a file given", rule, "make it yours: chown, `chmod go-w`")])
     try:
-        told = yaml.safe_load(data[:MOST]) if len(data) <= MOST else []
+        told = yaml.load(data[:MOST], _Once) if len(data) <= MOST else []  # noqa: S506 - a safe one
+    except _TwiceError as key:
+        rule = "what it says twice counts once, so that the first list would be lost"
+        raise SpecError(
+            [Problem(f"{at}.{key}", "given twice", rule, "write one list: [a, b]")]
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError):
         rule = "it is no YAML"
         raise SpecError([Problem(at, "a broken file", rule, "see docs/allow.md")]) from None
@@ -291,6 +298,37 @@ def _said(file: Path, *, needed: bool) -> AllowFile:
         return AllowFile.model_validate({} if told is None else told)
     except ValidationError as wrong:
         raise SpecError(explain(wrong, AllowFile, at)) from None
+
+
+def _others_write(state: os.stat_result) -> bool:
+    """Whether somebody else may write a file; a group of the user's own name has nobody else in it."""
+    if state.st_mode & stat.S_IWOTH:
+        return True
+    return bool(state.st_mode & stat.S_IWGRP) and not _alone_in(state.st_gid)
+
+
+def _alone_in(group: int) -> bool:
+    try:
+        found, me = grp.getgrgid(group), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return group == me.pw_gid and found.gr_name == me.pw_name and set(found.gr_mem) <= {me.pw_name}
+
+
+class _Once(yaml.SafeLoader):
+    """Reads YAML in which no mapping says one thing twice: of two lists the first would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise _TwiceError(key.value)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+class _TwiceError(Exception):
+    """A mapping says one thing twice; the message is its name."""
 
 
 def _real(path: str) -> str:

@@ -6,7 +6,9 @@ device of whoever looks at it.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import socket
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,7 @@ def test_what_can_not_be_read_allows_nothing(machine: Machine, value: str, said:
         "host: [a]\n",
         "addresses: [x]\n",
         "hosts: [-o]\n",
+        "hosts: [a]\nfiles: [/iso]\nhosts: [b]\n",
     ],
 )
 def test_a_broken_file_of_the_users_allows_nothing(machine: Machine, text: str) -> None:
@@ -198,6 +201,34 @@ def test_a_broken_file_of_the_users_allows_nothing(machine: Machine, text: str) 
     file.write_text("")
     file.chmod(0o666)
     assert "others may write it" in machine.said({}, NESTLAB_ALLOW=str(file))
+
+
+def test_a_list_that_is_given_twice_is_told_as_that(machine: Machine) -> None:
+    """Two of docs' lines added one after the other: the first list would be lost unseen."""
+    file = machine.home / "allow.yaml"
+    file.write_text("hosts: [one]\nhosts: [two]\n")
+    said = machine.said({}, NESTLAB_ALLOW=str(file))
+    assert f"{file}.hosts: given twice" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "people", "refused"),
+    [("me", [], False), ("me", ["me"], False), ("me", ["mallory"], True), ("users", [], True)],
+)
+def test_a_group_of_several_is_others(
+    name: str, people: list[str], refused: bool, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group of one's own, as Debian makes for each user, has nobody else in it."""
+    file = machine.home / "allow.yaml"
+    file.write_text("")
+    file.chmod(0o664)
+    me = pwd.getpwuid(os.geteuid())
+    alone = pwd.struct_passwd(("me", *me[1:3], file.stat().st_gid, *me[4:]))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: alone)
+    group = grp.struct_group((name, "x", file.stat().st_gid, people))
+    monkeypatch.setattr(grp, "getgrgid", lambda _: group)
+    said = machine.said({}, NESTLAB_ALLOW=str(file))
+    assert ("others may write it" in said) == refused
 
 
 HOSTILE = [
