@@ -73,7 +73,7 @@ def host_password(config: pulumi.Config) -> pulumi.Output[str] | None:
     if found is not None and not pulumi.runtime.is_config_secret(config.full_key(PASSWORD)):
         raise pulumi.RunError(
             f"{config.full_key(PASSWORD)} stands in the stack file in clear, where everybody reads it: "
-            f"change it on the host, and {SET_PASSWORD}"
+            f"change it on the host, and {_of(SET_PASSWORD, pulumi.get_stack())}"
         )
     return found
 
@@ -120,11 +120,11 @@ def load(
         if not any(problem.path.startswith(FILES) for problem in problems):
             problems += sums.wrong(spec, root / FOLDER / "sums.json", may)
             problems += installers.wrong(spec, may)
-        found, wrong = _facts(spec, root, password, preview=preview)
+        found, wrong = _facts(spec, root, stack, password, preview=preview)
         facts |= found
         problems += wrong
     if problems or spec is None:
-        said = SpecError(problems)
+        said = _of(str(SpecError(problems)), stack)
         raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{said}") from None
     for path in absent:
         pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
@@ -143,7 +143,7 @@ def _refuse_another(root: Path, stack: str) -> None:
 
 
 def _facts(
-    spec: LabSpec, root: Path, password: pulumi.Output[str] | None, *, preview: bool
+    spec: LabSpec, root: Path, stack: str, password: pulumi.Output[str] | None, *, preview: bool
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return what the set-up found and what of it is wrong, all of it: nobody is told of one at a time."""
     facts: dict[str, Any] = {}
@@ -151,7 +151,7 @@ def _facts(
     for read in (
         lambda: _machine(spec, root, preview=preview),
         lambda: {"golden": {each: GoldenImage.read(root, each) for each in golden_images(spec)}},
-        lambda: _entry(spec, password, preview=preview),
+        lambda: _entry(spec, password, stack, preview=preview),
     ):
         try:
             facts |= read()
@@ -193,7 +193,14 @@ def _host(spec: LabSpec, root: Path) -> HostFacts | None:
     return HostFacts.read(root)
 
 
-def _entry(spec: LabSpec, password: pulumi.Output[str] | None, *, preview: bool) -> dict[str, Any]:
+def _of(text: str, stack: str) -> str:
+    """Return ``text`` with what sets the secret doing so for ``stack``, whichever is selected."""
+    return text.replace(SET_PASSWORD, f"{SET_PASSWORD[:-1]} --stack {stack}`")
+
+
+def _entry(
+    spec: LabSpec, password: pulumi.Output[str] | None, stack: str, *, preview: bool
+) -> dict[str, Any]:
     """Return what a remote outer host is entered with, and nothing for others.
 
     Raises:
@@ -202,7 +209,9 @@ def _entry(spec: LabSpec, password: pulumi.Output[str] | None, *, preview: bool)
     if not isinstance(spec.host, ClusterSpec):
         return {}
     if password is None and preview:
-        pulumi.log.warn(f"nestlab:{PASSWORD} is not set; before `pulumi up`, {SET_PASSWORD}")
+        pulumi.log.warn(
+            f"nestlab:{PASSWORD} is not set; before `pulumi up`, {_of(SET_PASSWORD, stack)}"
+        )
         return {"password": pulumi.Output.secret(NOT_GIVEN)}
     if password is None:
         rule = f"{spec.host.where} is entered with a password or a token's secret"

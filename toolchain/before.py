@@ -52,33 +52,38 @@ def main(argv: list[str]) -> int:
     if argv[:cut] == ["name"]:
         print(state.stack_of(words) or "")
         return 0
-    _refuse_damage()
     stack = state.stack_of(words)
+    _refuse_damage(stack)
     if stack is None:
         return 0
     # An official engine downloads what a program asks for.
     if environment.built_here() and (lacking := plugins.lacking(stack)):
         raise ui.Problem(
             f"the stack {stack} asks for {' and '.join(lacking)}, whose plugin is not there yet.\n"
-            f"Run `make toolchain STACK={stack}`, and the same command again."
+            f"Run {ui.make('toolchain', stack)}, and the same command again."
         )
     if not _has(words, "--config-file") and "PULUMI_OPTION_CONFIG_FILE" not in os.environ:
         print(copy(stack))
     backend = state.folder()
     if backend and (file := state.file_of(stack, backend)):
         foreign.refuse(file)
+    elif backend and (paths.ROOT / STACKS / f"Pulumi.{stack}.yaml").is_file():
+        # The engine asks whether to make it on a terminal; elsewhere it only says that there is none.
+        ui.say(f"the stack {stack} was never made here; `pulumi stack init {stack}` makes it")
     return PUT_RIGHT if backend and left_behind(stack, backend) else 0
 
 
-def _refuse_damage() -> None:
-    """Look whether engine and plugins still are what was made, as far as they come out of the cache.
+def _refuse_damage(stack: str | None) -> None:
+    """Look whether the engine and what ``stack`` asks for still are what was made in the cache.
+
+    The plugins of other stacks hinder nobody; without a stack only the engine is looked at.
 
     Raises:
         Problem: one is not, and would end with a signal and nothing more.
     """
     links = [
         paths.BIN / "pulumi-language-python",
-        *(paths.HOME / "plugins").glob("*/pulumi-resource-*"),
+        *(plugins.place(each) for each in (plugins.of(stack) if stack else ())),
     ]
     for link in links:
         if not link.is_symlink():
@@ -86,7 +91,8 @@ def _refuse_damage() -> None:
         entry = link.readlink().parent
         if (entry / entries.MANIFEST).exists() and (wrong := entries.damage(entry)):
             raise ui.Problem(
-                f"{wrong}.\nRun `make toolchain`, which makes it again, and the same command."
+                f"{wrong}.\nRun {ui.make('toolchain', stack or ui.DEFAULT_STACK)}, which makes it again, and"
+                " the same command."
             )
 
 

@@ -83,9 +83,10 @@ def main(argv: list[str]) -> int:
     )
     wanted = parser.parse_args(argv)
     if not wanted.forget and (standing := labs_that_stand()):
+        away = ", ".join(ui.make("down", each.split()[1]) for each in standing)
         raise ui.Problem(
             f"{', '.join(standing)}: still there, and what it consists of is known only to"
-            " its state and .nestlab, which this would remove.\nTake it down first (`make down`), or run"
+            f" its state and .nestlab, which this would remove.\nTake it down first ({away}), or run"
             " `python3 -m toolchain clean --forget` and remove its guests by hand."
         )
     golden.forget(System())

@@ -61,7 +61,8 @@ def refuse(file: Path) -> None:
     if wrong:
         raise ui.Problem(
             f"{file} holds {wrong} that nestlab did not put there: a state from somebody else may do anything"
-            " at the next command.\nGet the state from whom you trust, or remove it (`pulumi stack rm --force`)."
+            " at the next command.\nGet the state from whom you trust, or remove it"
+            f" (`pulumi stack rm --force --stack {state.stack_in(file)}`)."
         )
 
 

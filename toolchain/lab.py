@@ -27,7 +27,6 @@ from toolchain.system import System
 if TYPE_CHECKING:
     from pathlib import Path
 
-STACK = "local"
 CLONES = re.compile(rf"""\bkind: *['"]?({"|".join(image.VARIANTS)})\b""")
 """Names a kind whose machines are clones of a golden image of the same name (the spec is not at hand before the
 Python environment is; a stack that writes it otherwise is told to run `make image`)."""
@@ -36,7 +35,9 @@ Python environment is; a stack that writes it otherwise is told to run `make ima
 def main(argv: list[str]) -> int:
     """Run ``up``, ``down``, ``show`` or ``enter``, which is the first word of ``argv``."""
     parser = argparse.ArgumentParser(prog=f"python3 -m toolchain {argv[0]}")
-    parser.add_argument("--stack", default=STACK, help=f"which of stacks/ (default: {STACK})")
+    parser.add_argument(
+        "--stack", default=ui.DEFAULT_STACK, help="which of stacks/ (default: %(default)s)"
+    )
     if argv[0] == "show":
         parser.add_argument("--secrets", action="store_true", help="passwords in clear")
         parser.add_argument("--json", action="store_true", help="for programs")
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
         )
         parser.add_argument("--timings", help="file for the seconds of each phase, as JSON")
     if argv[0] == "enter":
-        parser.add_argument("name", help="machine of the lab, as `make show` calls it")
+        parser.add_argument("name", nargs="?", help="machine of the lab, as `make show` calls it")
         parser.add_argument("command", nargs=argparse.REMAINDER, help="default: a shell")
     wanted = parser.parse_args(argv[1:])
     state.named(wanted.stack)
@@ -97,7 +98,8 @@ def up(wanted: argparse.Namespace) -> int:
             json.dump(timings, handle)
     if status:
         _mend(wanted.stack)
-        ui.say("the lab is not up; `make up` carries on from here, `make down` takes it away")
+        again, away = (ui.make(each, wanted.stack) for each in ("up", "down"))
+        ui.say(f"the lab is not up; {again} carries on from here, {away} takes it away")
         return 1
     return show(argparse.Namespace(stack=wanted.stack, secrets=False, json=False))
 
@@ -137,7 +139,8 @@ def _previewed(stack: str) -> changes.Preview:
     except changes.Unreadable as strange:
         raise ui.Problem(
             f"`pulumi preview --json` can't be read ({strange}), so nobody knows what would be lost."
-            "\nLook at `pulumi preview`, and run `pulumi up` in a shell with .nestlab/env.sh."
+            f"\nLook at `pulumi preview --stack {stack}`, and run `pulumi up --stack {stack}` in a shell with"
+            " .nestlab/env.sh."
         ) from None
 
 
@@ -147,8 +150,8 @@ def _ask(stack: str, losses: tuple[str, ...]) -> None:
     Raises:
         Problem: nobody is there to be asked, or the answer is no.
     """
-    ui.say(f"`make up` would take from the lab {stack}:\n{changes.listed(losses)}")
-    word = f"`make up{'' if stack == STACK else f' STACK={stack}'} LOSE=1`"
+    ui.say(f"{ui.make('up', stack)} would take from the lab {stack}:\n{changes.listed(losses)}")
+    word = ui.make("up", stack, "LOSE=1")
     if not sys.stdin.isatty():
         raise ui.Problem(f"nothing was changed. {word} does it, and loses that.")
     try:
@@ -178,7 +181,7 @@ def down(wanted: argparse.Namespace) -> int:
     arguments = ("destroy", "--yes", "--skip-preview", "--suppress-progress")
     if _pulumi(*arguments, stack=wanted.stack):
         _mend(wanted.stack)
-        ui.say("the lab is not down; see above, and repeat `make down`")
+        ui.say(f"the lab is not down; see above, and repeat {ui.make('down', wanted.stack)}")
         return 1
     _capture("stack", "rm", "--yes", "--preserve-config", "--stack", wanted.stack)
     return 0
@@ -194,7 +197,7 @@ def show(wanted: argparse.Namespace) -> int:
     if wanted.json:
         print(json.dumps(told, indent=2))
         return 0
-    for line in _lines(told):
+    for line in _lines(told, wanted.stack):
         print(line)
     return 0
 
@@ -206,6 +209,9 @@ def enter(wanted: argparse.Namespace) -> int:
         Problem: the lab is not up, or the machine is not one that can be entered.
     """
     rows = {row["name"]: row for row in _outputs(wanted.stack)["sheet"]}
+    if wanted.name is None:
+        word = ui.make("enter", wanted.stack, f"NAME={next(iter(rows), 'MACHINE')}")
+        raise ui.Problem(f"which machine? The lab has: {', '.join(rows)}. Say it: {word}")
     row = rows.get(wanted.name)
     if row is None:
         raise ui.Problem(f"the lab has no {wanted.name!r}. It has: {', '.join(rows)}.")
@@ -247,7 +253,7 @@ def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> tuple[list[str
         known = (folder / "known_hosts").read_text().split()[0]
     except (OSError, IndexError):
         raise ui.Problem(
-            f"the keys of {host['name']} are not there. Run `make up` again."
+            f"the keys of {host['name']} are not there. Run {ui.make('up', stack)} again."
         ) from None
     address, _, port = known.strip("[").partition("]:")
     settings = {
@@ -276,15 +282,17 @@ def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> tuple[list[str
 
 def _outputs(stack: str, *, secrets: bool = False) -> dict[str, Any]:
     if not (paths.BIN / "pulumi").exists() or not _exists(stack):
-        raise ui.Problem(f"the stack {stack} is not up. `make up` brings it up.")
+        raise ui.Problem(f"the stack {stack} is not up. {ui.make('up', stack)} brings it up.")
     asked = ("stack", "output", "--json", "--stack", stack)
     told: dict[str, Any] = json.loads(_capture(*asked, *(["--show-secrets"] if secrets else [])))
     if "sheet" not in told:
-        raise ui.Problem(f"the stack {stack} is not up as a whole. Run `make up` again.")
+        raise ui.Problem(
+            f"the stack {stack} is not up as a whole. Run {ui.make('up', stack)} again."
+        )
     return told if secrets else {"sheet": told["sheet"]}
 
 
-def _lines(told: dict[str, Any]) -> list[str]:
+def _lines(told: dict[str, Any], stack: str) -> list[str]:
     sheet = told["sheet"]
     columns = {
         "LAYER": [str(row["layer"]) for row in sheet],
@@ -294,7 +302,7 @@ def _lines(told: dict[str, Any]) -> list[str]:
         "USER": [row["user"] for row in sheet],
         "WEB": [row["url"] for row in sheet],
         "SCREEN": [_screen(row) for row in sheet],
-        "GET IN": [f"make enter NAME={row['name']}" for row in sheet],
+        "GET IN": [ui.make("enter", stack, f"NAME={row['name']}").strip("`") for row in sheet],
     }
     secret = {"SCREEN'S PASSWORD": "passwords", "USER'S PASSWORD": "logins"}
     for title, output in secret.items():
@@ -309,7 +317,15 @@ def _lines(told: dict[str, Any]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in zip(*table, strict=True)
     ]
-    return lines if "passwords" in told else [*lines, "", "Passwords: make show SECRETS=1"]
+    return (
+        lines
+        if "passwords" in told
+        else [
+            *lines,
+            "",
+            f"Passwords: {ui.make('show', stack, 'SECRETS=1').strip('`')}",
+        ]
+    )
 
 
 def _screen(row: dict[str, Any]) -> str:
@@ -362,7 +378,7 @@ def _capture(*words: str) -> str:
     return done.stdout
 
 
-def _mend(stack: str = STACK) -> None:
+def _mend(stack: str = ui.DEFAULT_STACK) -> None:
     """After a failure: have what is damaged in the cache made again, which a look at its size has missed."""
     build.main(["--verify", "--stack", stack])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import threading
 import time
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+DEFAULT_STACK = "local"
+"""What `make` means where no ``STACK=`` is given, as the Makefile says."""
 QUIET_S = 1.0
 """Steps that end sooner leave no line: a second run of a command is silent."""
 HEARTBEAT_S = 20.0
@@ -68,6 +71,12 @@ def _print(text: str) -> None:
 def say(text: str) -> None:
     """Print one line of information."""
     _print(text)
+
+
+def make(target: str, stack: str, *more: str) -> str:
+    """Return the `make` command for ``stack`` as a message prints it: it works as it stands."""
+    chosen = [] if stack == DEFAULT_STACK else [f"STACK={shlex.quote(stack)}"]
+    return f"`{' '.join(['make', target, *chosen, *more])}`"
 
 
 def warn(text: str) -> None:

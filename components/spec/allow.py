@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
+from typing_extensions import override
 
 from components.spec.explain import explain
 from components.spec.files import reason, special
@@ -318,6 +319,7 @@ def _alone_in(group: int) -> bool:
 class _Once(yaml.SafeLoader):
     """Reads YAML in which no mapping says one thing twice: of two lists the first would be lost."""
 
+    @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:

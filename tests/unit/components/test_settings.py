@@ -297,7 +297,7 @@ def test_without_its_password_up_names_the_command_and_a_preview_warns(
     [line] = refusal(CLUSTER, root)
     assert line == (
         "nestlab:hostPassword: nothing given, but https://pve.example.test:8006 is entered with a "
-        "password or a token's secret: run `pulumi config set --secret nestlab:hostPassword`"
+        "password or a token's secret: run `pulumi config set --secret nestlab:hostPassword --stack mine`"
     )
     said: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", said.append)
@@ -305,6 +305,7 @@ def test_without_its_password_up_names_the_command_and_a_preview_warns(
     given = settings.load(CLUSTER, root, "mine", preview=True)
     assert given.facts["password"] == settings.NOT_GIVEN
     assert "nestlab:hostPassword is not set" in said[0]
+    assert "nestlab:hostPassword --stack mine`" in said[0], "another stack may be selected"
 
 
 class Config:

@@ -192,6 +192,12 @@ def test_what_a_lab_once_was_is_no_lab_that_stands(form: str) -> None:
 
 
 @pytest.mark.usefixtures("checkout")
+def test_the_command_that_takes_a_lab_down_is_about_that_lab() -> None:
+    said = stands("nestlab/xen.json", json.dumps(HELD).encode())
+    assert "Take it down first (`make down STACK=xen`)" in said
+
+
+@pytest.mark.usefixtures("checkout")
 def test_what_lies_among_the_states_and_is_none_is_told_of() -> None:
     assert "thesis.txt" in stands("nestlab/thesis.txt", b"years of work")
 

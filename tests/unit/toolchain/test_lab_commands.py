@@ -211,6 +211,48 @@ def test_a_lab_that_is_half_up_is_told_as_that(
         lab.main(["show"])
 
 
+def test_every_command_that_is_printed_is_about_the_stack_that_was_asked_for(
+    checkout: Path,
+    asked: list[tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without its STACK= each of them would be about the lab `local`."""
+    del asked
+    with pytest.raises(ui.Problem, match=r"xen is not up\. `make up STACK=xen` brings it up"):
+        lab.main(["show", "--stack", "xen"])
+    (paths.STATE / ".pulumi" / "stacks" / "nestlab" / "xen.json").touch()
+    with pytest.raises(ui.Problem, match=r"not there\. Run `make up STACK=xen` again"):
+        lab.main(["enter", "--stack", "xen", "kvm1"])
+    assert lab.main(["show", "--stack", "xen"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[line.index("make ") :] for line in lines[1:5]] == [
+        f"make enter STACK=xen NAME={name}" for name in ("kvm1", "top", "ipxe", "box")
+    ]
+    assert lines[-1] == "Passwords: make show STACK=xen SECRETS=1"
+    monkeypatch.setattr(lab, "_pulumi", lambda *_, **__: 255)
+    assert lab.main(["down", "--stack", "xen"]) == 1
+    assert "repeat `make down STACK=xen`" in capsys.readouterr().err
+    (checkout / "stacks" / "Pulumi.xen.yaml").write_text("kind: proxmox\n")
+    for each in ("host.main", "image.main", "doctor.verdict.ensure"):
+        monkeypatch.setattr(f"toolchain.{each}", lambda _: 0)
+    monkeypatch.setattr(lab, "_deploy", lambda *_, **__: 1)
+    assert lab.main(["up", "--stack", "xen"]) == 1
+    said = capsys.readouterr().err
+    assert "`make up STACK=xen` carries on from here, `make down STACK=xen` takes it away" in said
+    monkeypatch.setattr(lab, "_capture", lambda *_: "{}")
+    with pytest.raises(ui.Problem, match=r"not up as a whole\. Run `make up STACK=xen` again"):
+        lab.main(["show", "--stack", "xen"])
+
+
+def test_who_names_no_machine_is_told_of_those_there_are(
+    checkout: Path, asked: list[tuple[str, ...]]
+) -> None:
+    del checkout, asked
+    with pytest.raises(ui.Problem, match=r"kvm1, top, ipxe, box\. Say it: `make enter NAME=kvm1`"):
+        lab.main(["enter"])
+
+
 # Entering ---------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.toolchain.test_environment import place
-from toolchain import before, entries, environment, paths, wrapper
+from toolchain import before, entries, environment, paths, pins, plugins, wrapper
 
 STACK = b"""\
 # My lab.
@@ -351,7 +351,14 @@ def test_a_stack_file_that_leads_elsewhere_is_not_followed(where: str, checkout:
     assert not list(paths.LOCAL.glob("config/*"))
 
 
-def test_a_stack_file_that_waits_or_never_ends_is_refused(checkout: Path) -> None:
+@pytest.mark.parametrize("built_here", [True, False])
+def test_a_stack_file_that_waits_or_never_ends_is_refused(built_here: bool, checkout: Path) -> None:
+    """Also where it is looked through for the plugins that it asks for, before all else."""
+    paths.ENV_SH.write_text(environment.env_sh(built_here=built_here))
+    link = plugins.place(pins.PLUGINS[0])
+    link.parent.mkdir(parents=True)
+    link.write_text("#!/bin/sh\n")
+    link.chmod(0o755)
     file = checkout / "stacks" / "Pulumi.local.yaml"
     file.unlink()
     os.mkfifo(file)
@@ -431,12 +438,42 @@ def test_a_cut_plugin_is_named_before_it_ends_with_a_signal(checkout: Path) -> N
     entry.mkdir(parents=True)
     (entry / "pulumi-resource-libvirt").write_bytes(b"x" * 100)
     entries.seal(entry)
-    at = paths.HOME / "plugins" / "resource-libvirt-v1"
-    at.mkdir(parents=True)
-    (at / "pulumi-resource-libvirt").symlink_to(entry / "pulumi-resource-libvirt")
+    link = plugins.place(pins.PLUGINS[0])
+    link.parent.mkdir(parents=True)
+    link.symlink_to(entry / "pulumi-resource-libvirt")
     assert pulumi(checkout, "up").returncode == 0
     os.truncate(entry / "pulumi-resource-libvirt", 20)
     done = pulumi(checkout, "up")
     assert done.returncode == 1
     assert "is not what was made there" in done.stderr
-    assert "make toolchain" in done.stderr
+    assert "Run `make toolchain`, which" in done.stderr
+
+
+def test_a_cut_plugin_of_another_stack_hinders_nobody_and_its_own_is_told_what_mends_it(
+    checkout: Path,
+) -> None:
+    """`make toolchain` makes the plugins of one stack: that of another would be refused for ever."""
+    [plugin] = [each for each in pins.PLUGINS if each.plugin == "proxmoxve"]
+    entry = checkout.parent / "cache" / "programs" / "plugin-1"
+    entry.mkdir(parents=True)
+    (entry / plugin.name).write_bytes(b"x" * 100)
+    entries.seal(entry)
+    link = plugins.place(plugin)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(entry / plugin.name)
+    os.truncate(entry / plugin.name, 20)
+    (checkout / "stacks" / "Pulumi.pve.yaml").write_text("kind: proxmox\n")
+    assert pulumi(checkout, "up").returncode == 0
+    done = pulumi(checkout, "up", "--stack", "pve")
+    assert done.returncode == 1
+    assert "Run `make toolchain STACK=pve`, which" in done.stderr
+
+
+def test_a_stack_that_was_never_made_is_told_with_what_makes_it(checkout: Path) -> None:
+    done = pulumi(checkout, "preview")
+    assert "`pulumi stack init local` makes it" in done.stderr
+    assert "stack init" not in pulumi(checkout, "preview", "--stack", "gone").stderr
+    at = paths.STATE / ".pulumi" / "stacks" / "nestlab" / "local.json"
+    at.parent.mkdir(parents=True)
+    at.write_text("{}")
+    assert "stack init" not in pulumi(checkout, "preview").stderr
