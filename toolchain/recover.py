@@ -59,6 +59,11 @@ def main(argv: list[str]) -> int:
         return 0
     # Not by any word: a message may be "down".
     for_good = state.command_of(words) in ENDING and not state.has(words, "--preview-only")
+    for lock in state.broken_locks(stack, backend):
+        ui.warn(
+            f"{lock} is damaged, so nobody knows who works on {stack}: if it is nobody, `pulumi cancel`"
+            " removes it"
+        )
     while True:
         wait_for_recovery(stack, backend)
         if state.drop_stale(stack, backend):
