@@ -184,6 +184,8 @@ def user() -> Iterator[User]:
     """One with a small lab that was up once, and with objects of odd names in the same libvirt."""
     # Not in pytest's folder: QEMU goes through all above it, and each run of pytest closes that one.
     base = Path(tempfile.mkdtemp(prefix="nestlab-user-"))
+    # A shell's background job ignores SIGINT, and so would all that is started from it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     built = shared()
     made = User(base)
     try:
