@@ -200,6 +200,8 @@ def user() -> Iterator[User]:
         yield made
         assert built.items() <= shared().items()
     finally:
+        # A libvirtd that starts takes a pool whose folder is there for active.
+        virsh("pool-destroy", f"{made.checkout.lab} {ODD}")
         for prefix, _ in STRANGER.values():
             virsh(f"{prefix}undefine", f"{made.checkout.lab} {ODD}")
         made.checkout.destroy()
