@@ -144,10 +144,9 @@ def _note(props: Props, what: str, value: Any) -> None:
 class ArrivalResource(BorderResource, module="nestlab", name="Arrival"):
     """One value that goes through the engine."""
 
-    def __init__(self, name: str, value: Any, file: str, opts: Any = None) -> None:
+    def __init__(self, provider: ArrivalProvider, name: str, value: Any, file: str) -> None:
         super().__init__(
-            ArrivalProvider(),
+            provider,
             name,
             {"name": name, "value": value, "file": file, "seen": None},
-            opts,
         )
