@@ -180,7 +180,7 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return image.image_of(tmp_path_factory.mktemp("appliance"))
 
 
-@pytest.mark.parametrize("kind", ["virtualbox", "workstation", "hyperv"])
+@pytest.mark.parametrize("kind", ["virtualbox", "workstation", "hyperv", "xenserver"])
 def test_a_shipped_stack_lives_through_everything_on_its_appliance(
     kind: str, appliance: Image, tmp_path: Path
 ) -> None:
