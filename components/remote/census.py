@@ -41,6 +41,7 @@ STATES = dict(enumerate(WORDS.values()))
 # Shell built-ins but for one grep: each program started costs an emulated machine 50 ms. The state of
 # a running domain stands in its status file (libvirt, src/conf/virdomainobjlist.c), and a running
 # container's monitor listens on an abstract socket named after it (LXC, commands.c).
+# A pool that libvirt started by itself at a boot has no file there that says so (libvirt 9), so it is asked.
 SCRIPT = r"""
 for f in /etc/libvirt/qemu/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "domain ${f%.xml}"; done
 for f in /run/libvirt/qemu/*.xml; do
@@ -55,8 +56,15 @@ for f in /etc/libvirt/qemu/networks/*.xml; do
   [ -e "$f" ] && f=${f##*/} && echo "network ${f%.xml}"
 done
 for f in /run/libvirt/network/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "up ${f%.xml}"; done
-for f in /etc/libvirt/storage/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "pool ${f%.xml}"; done
-for f in /run/libvirt/storage/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "stored ${f%.xml}"; done
+ask=
+for f in /etc/libvirt/storage/*.xml; do
+  [ -e "$f" ] || continue
+  f=${f##*/}; echo "pool ${f%.xml}"
+  if [ -e /run/libvirt/storage/"$f" ]; then echo "stored ${f%.xml}"; else ask=yes; fi
+done
+[ -z "$ask" ] || virsh -q -c qemu:///system pool-list --name | while read -r p; do
+  [ -n "$p" ] && echo "stored $p"
+done
 for f in /var/lib/lxc/*/nestlab.conf; do
   [ -e "$f" ] || continue
   name=${f%/*}; echo "container ${name##*/}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,10 @@ def told(root: Path) -> census.Census:
     ):
         assert folder in script, f"the script does not look into {folder} any more"
         script = script.replace(f" {folder}", f" {root}{folder}")
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    path = {"PATH": f"{root}/bin:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", script], env=path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     return census.read(done.stdout)
 
@@ -47,6 +51,20 @@ def put(root: Path, path: str, text: str = "") -> None:
 
 def test_a_place_with_nothing_has_nothing(tmp_path: Path) -> None:
     assert told(tmp_path) == census.Census()
+
+
+def test_a_pool_that_libvirt_started_at_a_boot_is_asked_for(tmp_path: Path) -> None:
+    """It leaves no file that says so (libvirt 9); one that was started by hand does."""
+    for name in ("booted", "byhand", "off"):
+        put(tmp_path, f"/etc/libvirt/storage/{name}.xml", "<pool/>")
+    put(tmp_path, "/run/libvirt/storage/byhand.xml", "<pool/>")
+    put(tmp_path, "/bin/virsh", "#!/bin/sh\necho ' booted  '\necho ' byhand  '\necho\n")
+    (tmp_path / "bin" / "virsh").chmod(0o755)
+    assert told(tmp_path).pools == {"booted": True, "byhand": True, "off": False}
+    (tmp_path / "etc" / "libvirt" / "storage" / "booted.xml").unlink()
+    (tmp_path / "etc" / "libvirt" / "storage" / "off.xml").unlink()
+    (tmp_path / "bin" / "virsh").unlink()
+    assert told(tmp_path).pools == {"byhand": True}, "nobody is asked for nothing"
 
 
 def test_domains_and_networks_are_read_from_libvirts_own_files(tmp_path: Path) -> None:
