@@ -250,8 +250,8 @@ def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> tuple[list[str
     """
     folder = paths.KEYS / stack / host["name"]
     try:
-        known = (folder / "known_hosts").read_text().split()[0]
-    except (OSError, IndexError):
+        known, algorithm = (folder / "known_hosts").read_text().split()[:2]
+    except (OSError, ValueError):
         raise ui.Problem(
             f"the keys of {host['name']} are not there. Run {ui.make('up', stack)} again."
         ) from None
@@ -263,7 +263,8 @@ def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> tuple[list[str
         "UserKnownHostsFile": "known_hosts",
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
-        "HostKeyAlgorithms": "ssh-ed25519",
+        # The planned key's own: ESXi's is ECDSA, since FIPS mode takes no Ed25519.
+        "HostKeyAlgorithms": algorithm,
         "BatchMode": "yes",
         "LogLevel": "ERROR",
         # A machine that stops or crashes says no goodbye: without this the shell would wait for hours.

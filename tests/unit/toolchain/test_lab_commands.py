@@ -338,6 +338,17 @@ def test_a_container_is_entered_on_its_host(
     assert entered(ran, "box", *words)[-2:] == ["root@10.77.0.5", line]
 
 
+@pytest.mark.parametrize("algorithm", ["ssh-ed25519", "ecdsa-sha2-nistp256"])
+def test_a_host_is_entered_by_the_kind_of_host_key_that_was_planned(
+    checkout: Path, algorithm: str
+) -> None:
+    """ESXi's is ECDSA: asked for another it is refused, and ssh says not a word at LogLevel=ERROR."""
+    known = checkout / "l" / "keys" / "local" / "kvm1" / "known_hosts"
+    known.write_text(f"10.77.0.5 {algorithm} AAAA\n")
+    argv, _ = lab._ssh({"name": "kvm1", "user": "root"}, "local", [])
+    assert f"HostKeyAlgorithms={algorithm}" in argv
+
+
 def test_a_port_beside_22_is_read_from_the_known_hosts(checkout: Path) -> None:
     argv, folder = lab._ssh({"name": "kvm2", "user": "root"}, "local", [])
     assert folder == checkout / "l" / "keys" / "local" / "kvm2"
