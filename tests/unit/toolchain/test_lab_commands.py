@@ -519,7 +519,8 @@ def test_whoever_ends_the_command_lets_the_engine_end_its_steps(
     both = "kill -INT $$;" if number == signal.SIGINT else ""
     script = tmp_path / "pulumi"
     script.write_text(
-        f"#!/bin/sh\ntrap 'sleep 0.6; exit 7' INT\nkill -{number.value} $PPID; {both}\nwhile :; do :; done\n"
+        f"#!/bin/sh\ntrap 'sleep 0.6; exit 7' INT\nsleep 0.3\nkill -{number.value} $PPID; {both}\n"
+        "for i in $(seq 200); do sleep 0.1; done\n"
     )
     script.chmod(0o755)
 
@@ -527,8 +528,11 @@ def test_whoever_ends_the_command_lets_the_engine_end_its_steps(
         raise AssertionError("the engine was left alone")
 
     before = signal.signal(signal.SIGTERM, unheard)
+    # A job in the background is born deaf to it, and so are its children.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert lab._pulumi("destroy", stack="local") == 7
         assert signal.getsignal(signal.SIGTERM) is unheard
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, heard)
