@@ -148,3 +148,17 @@ def sshd() -> Iterator[Serve]:
     _shares_loopback()
     with ExitStack() as running:
         yield lambda machine: running.enter_context(machine.serve())
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address of this machine's loopback device where nobody listens; 127.0.0.0/8 is no machine's."""
+    address = "10.254.254.2"
+    command = ["ip", "address", "add", f"{address}/32", "dev", "lo"]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to give the loopback device an address")
+    try:
+        yield address
+    finally:
+        command[2] = "del"
+        subprocess.run(command, check=True)

@@ -435,7 +435,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         (ESXI1, ["memory"], 4095, "sizes", ESXI1),
         (ESXI1, ["cpu", "mode"], "host-model", "nested-cpu", ESXI1),
         ("esxi1-disk", ["size"], 35 << 30, "capacity", ESXI1),
-        (INSIDE, ["wanted", "memory_mib"], 5121, "capacity", ESXI1),
+        (INSIDE, ["wanted", "memory_mib"], 9217, "capacity", ESXI1),
         (INSIDE, ["wanted", "console"], {"type": "vnc", "listen": "::", "port": 5901, "password": ""},
          "console-exposure", INSIDE),
         ("esxi1-inner-network", ["wanted", "mode"], "bridge", "isolation", "esxi1-inner-network"),

@@ -189,7 +189,7 @@ def test_without_the_hosts_password_up_says_how_it_is_given(
     project.write(program(data, root))
     assert "nestlab:hostPassword is not set" in project.pulumi("preview")
     said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
-    assert "run `pulumi config set --secret nestlab:hostPassword`" in said
+    assert "run `pulumi config set --secret nestlab:hostPassword --stack dev`" in said
     project.pulumi("config", "set", "nestlab:hostPassword", cluster.password)
     said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
     assert "nestlab:hostPassword stands in the stack file in clear" in said
@@ -197,7 +197,7 @@ def test_without_the_hosts_password_up_says_how_it_is_given(
 
 
 def test_a_nested_proxmox_on_a_cluster_is_made_and_waited_for(
-    project: Project, cluster: Pve, root: Path
+    project: Project, cluster: Pve, root: Path, nobody: str
 ) -> None:
     iso = standins.proxmox_iso(root)
     trusted(project, cluster)
@@ -205,8 +205,7 @@ def test_a_nested_proxmox_on_a_cluster_is_made_and_waited_for(
         "kind": "proxmox",
         "iso": "installer",
         "network": "out",
-        # Nobody listens there.
-        "address": "127.0.0.2",
+        "address": nobody,
         "ready_s": 3,
         "networks": {"inner": {"mode": "bridge"}},
         "guests": {"deep": {"iso": "live", "memory_mib": 256, "network": "inner"}},
@@ -221,10 +220,11 @@ def test_a_nested_proxmox_on_a_cluster_is_made_and_waited_for(
     assert not cluster.vms()
 
     said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
+    assert "lab-one" in numbers(cluster), said
     number = numbers(cluster)["lab-one"]
     assert "one-gate: not ready after" in said
     assert "last seen: " in said
-    assert "127.0.0.2" in said.partition("last seen: ")[2].partition("\n")[0]
+    assert nobody in said.partition("last seen: ")[2].partition("\n")[0]
     node = cluster.node_of(number)
     address = cluster.url.removeprefix("https://").rstrip("/")
     assert f"look at it on {address}: node {node}, guest {number}, Console" in said

@@ -62,7 +62,7 @@ def test_what_a_killed_run_left_of_a_guest_is_cleared_by_the_next(
 
 
 def test_a_nested_proxmox_on_vsphere_is_made_and_waited_for(
-    project: Project, vcsim: Vcsim, root: Path
+    project: Project, vcsim: Vcsim, root: Path, nobody: str
 ) -> None:
     iso = standins.proxmox_iso(root)
     trusted(project, vcsim)
@@ -70,8 +70,7 @@ def test_a_nested_proxmox_on_vsphere_is_made_and_waited_for(
         "kind": "proxmox",
         "iso": "installer",
         "network": "out",
-        # Nobody listens there.
-        "address": "127.0.0.2",
+        "address": nobody,
         "ready_s": 3,
         "networks": {"inner": {"mode": "bridge"}},
         "guests": {"deep": {"iso": "live", "memory_mib": 256, "network": "inner"}},
@@ -85,7 +84,7 @@ def test_a_nested_proxmox_on_vsphere_is_made_and_waited_for(
 
     said = project.pulumi("up", *SKIP, fails=True)
     assert "one-gate: not ready after" in said
-    assert "127.0.0.2" in said.partition("last seen: ")[2].partition("\n")[0]
+    assert nobody in said.partition("last seen: ")[2].partition("\n")[0]
     look = f"look at it (layer 1, guest lab-one): https://{vcsim.server}/ui, Launch Web Console"
     assert look in said
     made = vcsim.machines()["lab-one"]
