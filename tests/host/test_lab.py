@@ -251,7 +251,7 @@ def test_a_third_inner_guest_changes_just_that(checkout: Checkout) -> None:
     checkout.edit(add)
     seen = checkout.preview()
     assert changes(seen).get("to replace", 0) == 0, seen
-    updated = set(re.findall(r"~ +\S+ (\S+) update", seen))
+    updated = set(re.findall(r"~ +pulumi\S+ (\S+) update", seen))
     assert updated == {"kvm1-inner-gate", "kvm1-pool-gate"}, "its reservation, and its name"
     checkout.up()
     assert set(checkout.inside("virsh", "-q", "list", "--name").said.split()) == {"ipxe", "second"}
