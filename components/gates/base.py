@@ -17,8 +17,8 @@ from pulumi.dynamic import (
 from typing_extensions import override
 
 from components.gates.codec import has_unknown, read, write
-from components.remote.shell import Unreachable
-from components.remote.virsh import VirshError
+from components.remote.shell import Unreachable, shell_of
+from components.remote.virsh import Virsh, VirshError
 from components.remote.waiting import Seen, say
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     import pulumi
 
 Props = dict[str, Any]
+
+
+def libvirt_of(props: Props) -> Virsh:
+    """Return the libvirt that a gate with ``target`` and ``uri`` is about."""
+    return Virsh(shell_of(props["target"]), props["uri"])
 
 
 class BorderProvider(ResourceProvider):

@@ -12,11 +12,11 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult
 from typing_extensions import override
 
-from components.gates.base import BorderProvider, BorderResource
+from components.gates.base import BorderProvider, BorderResource, libvirt_of
 from components.remote import ownership
 from components.remote.ownership import uuid_of
-from components.remote.shell import Target, Unreachable, shell_of
-from components.remote.virsh import Virsh, VirshError
+from components.remote.shell import Target, Unreachable
+from components.remote.virsh import VirshError
 from components.remote.waiting import say
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class IdentityProvider(BorderProvider):
     def create(self, props: Props) -> CreateResult:
         value, group = secrets.token_hex(8), ""
         if props["uri"]:
-            virsh = Virsh(shell_of(props["target"]), props["uri"])
+            virsh = libvirt_of(props)
             # Two labs of one name on one host: told before anything is made.
             if props.get("pool") and virsh.uuids("pool", props["pool"]):
                 raise VirshError(ownership.taken(virsh, "pool", [props["pool"]]))
@@ -73,7 +73,7 @@ class IdentityProvider(BorderProvider):
         if not props["uri"]:
             ownership.keys_away(props["private"])
             return
-        virsh = Virsh(shell_of(props["target"]), props["uri"])
+        virsh = libvirt_of(props)
         try:
             for kind, uuid, name in list(ownership.left_behind(virsh, props["value"])):
                 ownership.remove(virsh, kind, uuid)

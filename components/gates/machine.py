@@ -15,11 +15,11 @@ import pulumi
 from typing_extensions import override
 
 from components.gates import probes
-from components.gates.base import BorderResource, Gate, Props
+from components.gates.base import BorderResource, Gate, Props, libvirt_of
 from components.gates.keys import remove_keys, write_keys
 from components.remote.census import census, changed
 from components.remote.ownership import insist
-from components.remote.shell import Target, Unreachable, keep, shell_of
+from components.remote.shell import Target, Unreachable, keep
 from components.remote.virsh import DomainFacts, Virsh, VirshError
 from components.remote.waiting import NotReady, Seen, say, wait_for
 
@@ -74,7 +74,7 @@ class MachineGateProvider(Gate):
 
     @override
     def look(self, props: Props) -> Seen:
-        virsh = _virsh(props)
+        virsh = libvirt_of(props)
         state = census(virsh).domains.get(props["domain"])
         if state is None:
             return Seen(ok=False, text=f"domain {props['domain']} is not defined any more")
@@ -84,7 +84,7 @@ class MachineGateProvider(Gate):
 
     @override
     def mend(self, olds: Props, news: Props) -> Props:
-        virsh = _virsh(news)
+        virsh = libvirt_of(news)
         domain = news["domain"]
         changed(virsh)
         facts = virsh.domain(domain)
@@ -119,7 +119,7 @@ class MachineGateProvider(Gate):
     def retire(self, props: Props) -> None:
         # First: they must not stay when the place does not answer.
         remove_keys(props)
-        virsh = _virsh(props)
+        virsh = libvirt_of(props)
         if virsh.domain_state(props["domain"]) is None and props.get("definition"):
             # The provider refuses to delete what is not there.
             virsh.define("domain", props["definition"])
@@ -200,10 +200,6 @@ def how_to_look(props: Props, virsh: Virsh) -> str:
             lines.append(f"  last lines of {props['console_log']}:")
             lines += [f"    | {line}" for line in tail]
     return "\n".join(lines)
-
-
-def _virsh(props: Props) -> Virsh:
-    return Virsh(shell_of(props["target"]), props["uri"])
 
 
 class MachineGate(BorderResource, module="nestlab", name="MachineGate"):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from typing_extensions import override
 
-from components.gates.base import BorderResource, Gate, Props
+from components.gates.base import BorderResource, Gate, Props, libvirt_of
 from components.remote.census import census, changed
 from components.remote.ownership import insist
-from components.remote.shell import Target, shell_of
-from components.remote.virsh import NetworkFacts, Virsh, VirshError, words_of
+from components.remote.shell import Target
+from components.remote.virsh import NetworkFacts, VirshError, words_of
 from components.remote.waiting import Seen
 from components.remote.wanted import Reservation
 
@@ -45,14 +45,14 @@ class NetworkGateProvider(Gate):
 
     @override
     def look(self, props: Props) -> Seen:
-        active = census(_virsh(props)).networks.get(props["network"])
+        active = census(libvirt_of(props)).networks.get(props["network"])
         if active is None:
             return Seen(ok=False, text=f"network {props['network']} is not defined any more")
         return Seen(ok=active, text=f"network {props['network']} is {'up' if active else 'down'}")
 
     @override
     def mend(self, olds: Props, news: Props) -> Props:
-        virsh, network = _virsh(news), news["network"]
+        virsh, network = libvirt_of(news), news["network"]
         changed(virsh)
         facts = virsh.network(network)
         if facts is None:
@@ -70,14 +70,10 @@ class NetworkGateProvider(Gate):
 
     @override
     def retire(self, props: Props) -> None:
-        virsh = _virsh(props)
+        virsh = libvirt_of(props)
         if props.get("definition") and virsh.network(props["network"]) is None:
             # The provider refuses to delete what is not there.
             virsh.define("network", props["definition"])
-
-
-def _virsh(props: Props) -> Virsh:
-    return Virsh(shell_of(props["target"]), props["uri"])
 
 
 class NetworkGate(BorderResource, module="nestlab", name="NetworkGate"):

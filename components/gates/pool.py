@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from typing_extensions import override
 
-from components.gates.base import BorderResource, Gate, Props
+from components.gates.base import BorderResource, Gate, Props, libvirt_of
 from components.remote import ownership
 from components.remote.census import census, changed
-from components.remote.shell import Target, shell_of
+from components.remote.shell import Target
 from components.remote.virsh import PoolFacts, Virsh, VirshError
 from components.remote.waiting import Seen, say
 
@@ -55,14 +55,14 @@ class PoolGateProvider(Gate):
 
     @override
     def look(self, props: Props) -> Seen:
-        active = census(_virsh(props)).pools.get(props["pool"])
+        active = census(libvirt_of(props)).pools.get(props["pool"])
         if active is None:
             return Seen(ok=False, text=f"pool {props['pool']} is not defined any more")
         return Seen(ok=active, text=f"pool {props['pool']} is {'up' if active else 'stopped'}")
 
     @override
     def mend(self, olds: Props, news: Props) -> Props:
-        virsh = _virsh(news)
+        virsh = libvirt_of(news)
         changed(virsh)
         known = olds.get("made") or {}
         for kind in ("domain", "network"):
@@ -76,7 +76,7 @@ class PoolGateProvider(Gate):
 
     @override
     def retire(self, props: Props) -> None:
-        virsh, made = _virsh(props), props["made"]
+        virsh, made = libvirt_of(props), props["made"]
         for kind in ("domain", "network"):
             left = ownership.ours(virsh, kind, made[f"{kind}s"])
             for name in left:
@@ -115,10 +115,6 @@ def _mend_pool(virsh: Virsh, olds: Props, news: Props) -> str:
             virsh.run("pool-build", pool)
             virsh.must("pool-start", pool)
     return facts.definition
-
-
-def _virsh(props: Props) -> Virsh:
-    return Virsh(shell_of(props["target"]), props["uri"])
 
 
 class PoolGate(BorderResource, module="nestlab", name="PoolGate"):

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pulumi.runtime import rpc
 from typing_extensions import override
 
+from components.gates import base, probes
 from components.gates import keys as key_files
-from components.gates import machine, network, probes
 from components.gates.codec import UNKNOWN, has_unknown
 from components.gates.machine import MachineGateProvider
 from components.gates.network import NetworkGateProvider
@@ -41,7 +41,7 @@ MAC = "52:54:00:00:00:01"
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
     """The libvirt that every gate of the test finds at its target."""
     made: FakeLibvirt = request.param(name="kvm1")
-    for module in (machine, network, libvirt):
+    for module in (base, libvirt):
         monkeypatch.setattr(module, "shell_of", lambda _: made)
     return made
 

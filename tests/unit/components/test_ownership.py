@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.gates import identity as identities
+from components.gates import base
 from components.gates.identity import IdentityProvider
 from components.remote import census, ownership
 from components.remote.ownership import left_behind, remove, uuid_of
@@ -75,7 +75,7 @@ def test_a_destroy_removes_the_lab_s_keys_and_logs_by_name_and_nothing_beside_th
     here = LocalLibvirt()
     here.domain("ours-kvm1", uuid=uuid_of(OURS, "domain", "ours-kvm1"))
     here.domain("ours-too-web")
-    monkeypatch.setattr(identities, "shell_of", lambda _: here)
+    monkeypatch.setattr(base, "shell_of", lambda _: here)
     monkeypatch.setattr(ownership, "CONSOLE_LOG", f"{tmp_path}/{{domain}}-console.log")
     for name in ("ours-kvm1", "ours-mine", "ours-too-web", "theirs-kvm1"):
         (tmp_path / f"{name}-console.log").touch()
@@ -100,7 +100,7 @@ def test_a_destroy_removes_the_lab_s_keys_and_logs_by_name_and_nothing_beside_th
 def test_a_lab_without_libvirt_below_it_takes_its_keys_away_and_asks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(identities, "shell_of")
+    monkeypatch.delattr(base, "shell_of")
     keys = tmp_path / "keys" / "local"
     (keys / "kvm1").mkdir(parents=True)
     (keys / "kvm1" / "id_ed25519").touch()
@@ -112,7 +112,7 @@ def test_a_lab_without_libvirt_below_it_takes_its_keys_away_and_asks_nobody(
 def test_only_files_of_hosts_go_with_a_labs_keys(
     stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(identities, "shell_of")
+    monkeypatch.delattr(base, "shell_of")
     local = tmp_path / ".nestlab"
     others = (
         "thesis.txt",
@@ -138,7 +138,7 @@ def test_only_files_of_hosts_go_with_a_labs_keys(
 def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
     place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(identities, "shell_of", lambda _: place)
+    monkeypatch.setattr(base, "shell_of", lambda _: place)
     props = identity()
     IdentityProvider().delete("", props)
     assert set(place.domains) == {"theirs-web", "theirs-off", "ours-by-name"}
@@ -159,7 +159,7 @@ def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
 def test_a_host_that_does_not_answer_does_not_stop_a_destroy(
     place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(identities, "shell_of", lambda _: place)
+    monkeypatch.setattr(base, "shell_of", lambda _: place)
     place.down = True
     props = identity()
     IdentityProvider().delete("", props)
@@ -185,7 +185,7 @@ def test_a_lab_knows_the_group_that_qemu_runs_in(
     label: str, group: str, place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.label = label
-    monkeypatch.setattr(identities, "shell_of", lambda _: place)
+    monkeypatch.setattr(base, "shell_of", lambda _: place)
     made = IdentityProvider().create({"name": "identity", "target": {"kind": "local"}, "uri": URI})
     assert made.outs
     assert made.outs["group"] == group

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.gates import pool as gates
+from components.gates import base
 from components.gates.pool import PoolGateProvider
 from components.remote import census, ownership
 from components.remote.ownership import uuid_of
@@ -27,7 +27,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
     made = LocalLibvirt()
     made.pools[POOL] = UUID
     made.volumes[POOL] = []
-    monkeypatch.setattr(gates, "shell_of", lambda _: made)
+    monkeypatch.setattr(base, "shell_of", lambda _: made)
     monkeypatch.setattr(census, "FRESH_S", -1.0)
     return made
 
