@@ -10,6 +10,7 @@ import pulumi
 
 from components import settings
 from components.lab import deploy
+from components.sheet import document
 
 root = Path(__file__).resolve().parent
 config = pulumi.Config()
@@ -29,6 +30,7 @@ async def program() -> dict[str, pulumi.Output[Any]]:
     done, which takes time by the square of the lab's size. Failures are told by it, not here.
     """
     outputs = deploy(given.spec, **given.facts)
+    outputs["sheet"] = document(outputs["sheet"])
     await asyncio.gather(*(each.future() for each in outputs.values()), return_exceptions=True)
     return outputs
 

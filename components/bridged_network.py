@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pulumi
 
+from components.piece import Piece
+from components.reach.orders import Reservation
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from components.hypervisors.handle import Hypervisor, NetworkMade
-    from components.spec import NetworkPlan
+    from components.place.contract import NetworkMade, Place
+    from components.stackfile import PlacePlan
 
 
-class BridgedNetwork(pulumi.ComponentResource):
+class BridgedNetwork(Piece["NetworkMade"]):
     """A network made by a hypervisor, with its own bridge or on one of its host.
 
     It creates the network and its gate, which starts it when somebody stopped it and holds the DHCP
     reservations. It leaves out bridges of the host itself: those belong to the host's administrator.
+    Its args are `NetworkSpec`'s fields.
     """
 
-    network: pulumi.Output[str]
-    """Name of the network in its hypervisor, known once it is up."""
-    subnet: pulumi.Output[str]
-    """IPv4 subnet, such as 10.77.0.0/24; empty on a bridge of the host."""
+    urn_type = "nestlab:index:BridgedNetwork"
+    group = "networks"
+    _subnet = ""
 
-    def __init__(
-        self,
-        name: str,
-        plan: NetworkPlan,
-        *,
-        on: Hypervisor,
-        reservations: Sequence[dict[str, Any]],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("nestlab:index:BridgedNetwork", name, {}, opts)
-        self.made: NetworkMade = on.network(
-            name, plan, reservations, pulumi.ResourceOptions(parent=self)
+    @property
+    def network(self) -> pulumi.Output[str]:
+        """Name of the network in its hypervisor, known once it is up."""
+        return self.draft.later(lambda: self.up.name)
+
+    @property
+    def subnet(self) -> pulumi.Output[str]:
+        """IPv4 subnet, such as 10.77.0.0/24; empty on a bridge of the host."""
+        return self.draft.later(lambda: self._subnet)
+
+    def make(self, place: Place) -> NetworkMade:
+        """Make it, now that the lab is planned."""
+        plan = place.plan.networks[self.key]
+        self._subnet = plan.subnet or ""
+        self.made = place.network(
+            self.logical,
+            plan,
+            _reservations(place.plan, self.key),
+            pulumi.ResourceOptions(parent=self),
         )
-        self.network = pulumi.Output.from_input(self.made.name)
-        self.subnet = pulumi.Output.from_input(plan.subnet or "")
-        self.register_outputs({"network": self.network, "subnet": self.subnet})
+        self.register_outputs({"network": self.made.name, "subnet": self._subnet})
+        return self.made
+
+
+def _reservations(plan: PlacePlan, network: str) -> list[Reservation]:
+    """Return who gets which address on ``network``, in the order of the file.
+
+    Containers set their address themselves; reserving it keeps DHCP from giving it to another.
+    libvirt takes a name once for a network: a machine's further NICs get a number to theirs.
+    """
+    found = []
+    for machine in plan.machines.values():
+        planned = [
+            (nic.mac, nic.address) for nic in machine.nics if nic.network == network and nic.address
+        ]
+        for number, (mac, address) in enumerate(planned):
+            name = f"{machine.name}-{number}" if number else machine.name
+            found.append(Reservation(mac, address, name))
+    return found

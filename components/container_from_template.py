@@ -6,39 +6,30 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
+from components.piece import Machine
+from components.sheet import Entry
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from components.hypervisors.handle import Hypervisor, MachineMade, NetworkMade
-    from components.spec import ContainerSpec, MachinePlan
+    from components.place.contract import NetworkMade, Place
+    from components.stackfile import ContainerSpec
 
 
-class ContainerFromTemplate(pulumi.ComponentResource):
+class ContainerFromTemplate(Machine):
     """A container made from a template, built-in or the user's own root file system.
 
     It creates the container and waits until it runs. It leaves out application containers: a
-    container here is a small machine with an init of its own.
+    container here is a small machine with an init of its own. Its args are `ContainerSpec`'s fields.
     """
 
-    address: pulumi.Output[str]
-    """Planned IPv4 address, dotted; empty without a network."""
-    console: pulumi.Output[str]
-    """Command that gives a shell in it, run on its hypervisor."""
+    urn_type = "nestlab:index:ContainerFromTemplate"
+    group = "containers"
 
-    def __init__(
-        self,
-        name: str,
-        spec: ContainerSpec,
-        plan: MachinePlan,
-        *,
-        on: Hypervisor,
-        networks: Mapping[str, NetworkMade],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("nestlab:index:ContainerFromTemplate", name, {}, opts)
-        self.made: MachineMade = on.container(
-            name, spec, plan, networks, pulumi.ResourceOptions(parent=self)
+    def make(self, place: Place, spec: ContainerSpec, networks: Mapping[str, NetworkMade]) -> Entry:
+        """Make it, now that the lab is planned."""
+        plan = place.plan.machines[self.key]
+        made = place.container(
+            self.logical, spec, plan, networks, pulumi.ResourceOptions(parent=self)
         )
-        self.address = pulumi.Output.from_input(self.made.address)
-        self.console = pulumi.Output.from_input(self.made.console)
-        self.register_outputs({"address": self.address, "console": self.console})
+        return self.done(Entry(plan, "container", made))

@@ -6,39 +6,28 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
+from components.piece import Screened
+from components.sheet import Entry
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from components.hypervisors.handle import Hypervisor, MachineMade, NetworkMade
-    from components.spec import GuestSpec, MachinePlan
+    from components.place.contract import NetworkMade, Place
+    from components.stackfile import GuestSpec
 
 
-class GuestFromIso(pulumi.ComponentResource):
+class GuestFromIso(Screened):
     """A guest that boots from an ISO, or from a disk that is a linked clone of an image.
 
     It creates the disk if one is asked for, the machine, and the gate that waits until it is up.
-    It leaves out what is installed in the guest.
+    It leaves out what is installed in the guest. Its args are `GuestSpec`'s fields.
     """
 
-    address: pulumi.Output[str]
-    """Planned IPv4 address, dotted; empty where there is none."""
-    console: pulumi.Output[str]
-    """Its screen as a URI; known once the guest is up, empty without one."""
+    urn_type = "nestlab:index:GuestFromIso"
+    group = "guests"
 
-    def __init__(
-        self,
-        name: str,
-        spec: GuestSpec,
-        plan: MachinePlan,
-        *,
-        on: Hypervisor,
-        networks: Mapping[str, NetworkMade],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        super().__init__("nestlab:index:GuestFromIso", name, {}, opts)
-        self.made: MachineMade = on.guest(
-            name, spec, plan, networks, pulumi.ResourceOptions(parent=self)
-        )
-        self.address = pulumi.Output.from_input(self.made.address)
-        self.console = pulumi.Output.from_input(self.made.console)
-        self.register_outputs({"address": self.address, "console": self.console})
+    def make(self, place: Place, spec: GuestSpec, networks: Mapping[str, NetworkMade]) -> Entry:
+        """Make it, now that the lab is planned."""
+        plan = place.plan.machines[self.key]
+        made = place.guest(self.logical, spec, plan, networks, pulumi.ResourceOptions(parent=self))
+        return self.done(Entry(plan, "guest", made))

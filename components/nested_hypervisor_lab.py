@@ -10,108 +10,96 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from components import hypervisors
+from components import kinds as hypervisors
 from components.bridged_network import BridgedNetwork
 from components.container_from_template import ContainerFromTemplate
+from components.contents import Contents
 from components.guest_from_iso import GuestFromIso
+from components.piece import Screened
 from components.sheet import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from components.hypervisors.handle import Hypervisor, MachineMade, NetworkMade
-    from components.spec import HypervisorSpec, MachinePlan, PlacePlan, PlaceSpec
+    from components.contents import Args, Holder
+    from components.place.contract import HypervisorMade, NetworkMade, Place
+    from components.stackfile import HypervisorSpec, PlaceSpec
 
 
-class NestedHypervisorLab(pulumi.ComponentResource):
+class NestedHypervisorLab(Screened):
     """A nested hypervisor and all that is in it, at any depth.
 
     It creates the guest that becomes the hypervisor with its medium, the gate that waits until it
     takes orders, and then its networks, guests, containers and nested hypervisors, which go away
-    with it.
+    with it. Its args are the fields of its kind's model, `HypervisorSpec` and more; what they hold
+    beneath networks, guests, containers and hypervisors is in it beside what is made `on` it.
     """
 
-    address: pulumi.Output[str]
-    """Planned IPv4 address of the hypervisor, dotted."""
-    console: pulumi.Output[str]
-    """Its screen as a URI; known once it is up."""
+    urn_type = "nestlab:index:NestedHypervisorLab"
+    group = "hypervisors"
+    holds: Contents
+    """What is in it, for others that are made `on` it."""
 
     def __init__(
         self,
         name: str,
-        spec: HypervisorSpec,
-        plan: MachinePlan,
-        *,
-        on: Hypervisor,
-        networks: Mapping[str, NetworkMade],
+        args: Args,
         opts: pulumi.ResourceOptions | None = None,
+        *,
+        on: Holder,
     ) -> None:
-        super().__init__("nestlab:index:NestedHypervisorLab", name, {}, opts)
+        """As `components.piece.Piece`."""
+        super().__init__(name, args, opts, on=on)
+        at = f"{on.holds.at}.hypervisors.{name}"
+        self.holds = Contents(self.draft, self.said, at, f"{self.logical}-", self)
+
+    @property
+    def url(self) -> pulumi.Output[str]:
+        """Its web interface; empty without one."""
+        return self.draft.later(lambda: self.up.made.url)
+
+    def make(
+        self, place: Place, spec: HypervisorSpec, networks: Mapping[str, NetworkMade]
+    ) -> list[Entry]:
+        """Make it and all that is in it, now that the lab is planned; return its part of the sheet."""
+        plan = place.plan.machines[self.key]
         install = hypervisors.installer(spec.kind)
-        self.made = install(
-            name,
-            lab=on.lab,
-            host=on,
+        made: HypervisorMade = install(
+            self.logical,
+            lab=place.lab,
+            host=place,
             spec=spec,
             plan=plan,
             networks=networks,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.address = pulumi.Output.from_input(self.made.address)
-        self.console = pulumi.Output.from_input(self.made.console)
-        self.entries: list[Entry] = [Entry(plan, spec.kind, self.made)]
-        if self.made.place:
-            self.entries += fill(self.made.place, spec, prefix=f"{name}-", parent=self)
-        self.register_outputs({"address": self.address, "console": self.console})
+        entries = [self.done(Entry(plan, spec.kind, made))]
+        if made.place:
+            entries += fill(made.place, spec, on=self)
+        return entries
 
 
-def fill(
-    place: Hypervisor, spec: PlaceSpec, *, prefix: str, parent: pulumi.Resource
-) -> list[Entry]:
+def fill(place: Place, spec: PlaceSpec, *, on: Holder) -> list[Entry]:
     """Make everything that ``spec`` puts into ``place``; return its part of the sheet.
 
-    Logical names are the path from the outside in, so no two places can collide.
+    What a program made itself `on` the place is taken, the rest is made here. Logical names are the path
+    from the outside in, so no two places can collide.
     """
-    plan = place.plan
-    child = pulumi.ResourceOptions(parent=parent)
+    pieces = on.holds.pieces
     networks = {
-        key: BridgedNetwork(
-            f"{prefix}{key}", network, on=place, reservations=_reservations(plan, key), opts=child
-        ).made
-        for key, network in plan.networks.items()
+        key: (pieces.get(("networks", key)) or BridgedNetwork(key, spec.networks[key], on=on)).make(
+            place
+        )
+        for key in place.plan.networks
     }
     entries: list[Entry] = []
     for key, nested in spec.hypervisors.items():
-        lab = NestedHypervisorLab(
-            f"{prefix}{key}", nested, plan.machines[key], on=place, networks=networks, opts=child
-        )
-        entries += lab.entries
-    made: MachineMade
+        lab = pieces.get(("hypervisors", key)) or NestedHypervisorLab(key, nested, on=on)
+        entries += lab.make(place, nested, networks)
     for key, guest in spec.guests.items():
-        made = GuestFromIso(
-            f"{prefix}{key}", guest, plan.machines[key], on=place, networks=networks, opts=child
-        ).made
-        entries.append(Entry(plan.machines[key], "guest", made))
+        made = pieces.get(("guests", key)) or GuestFromIso(key, guest, on=on)
+        entries.append(made.make(place, guest, networks))
     for key, container in spec.containers.items():
-        made = ContainerFromTemplate(
-            f"{prefix}{key}", container, plan.machines[key], on=place, networks=networks, opts=child
-        ).made
-        entries.append(Entry(plan.machines[key], "container", made))
+        box = pieces.get(("containers", key)) or ContainerFromTemplate(key, container, on=on)
+        entries.append(box.make(place, container, networks))
     return entries
-
-
-def _reservations(plan: PlacePlan, network: str) -> list[dict[str, str]]:
-    """Return who gets which address on ``network``, in the order of the file.
-
-    Containers set their address themselves; reserving it keeps DHCP from giving it to another.
-    libvirt takes a name once for a network: a machine's further NICs get a number to theirs.
-    """
-    found = []
-    for machine in plan.machines.values():
-        planned = [
-            (nic.mac, nic.address) for nic in machine.nics if nic.network == network and nic.address
-        ]
-        for number, (mac, address) in enumerate(planned):
-            name = f"{machine.name}-{number}" if number else machine.name
-            found.append({"mac": mac, "address": address, "name": name})
-    return found

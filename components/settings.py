@@ -6,26 +6,22 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from components.media import installers
-from components.spec import (
-    GoldenImage,
-    HostFacts,
-    LabSpec,
-    SpecError,
-    resolve_accelerator,
-    sums,
-)
-from components.spec.allow import Allowed
-from components.spec.facts import FOLDER, virtualization
-from components.spec.hosts.base import PASSWORD, SET_PASSWORD, ClusterSpec
-from components.spec.hosts.libvirt import LibvirtHost
-from components.spec.loader import examine
-from components.spec.places import golden_images
-from components.spec.problems import Problem
+from components.findings import FOLDER, GoldenImage, HostFacts, resolve_accelerator, virtualization
+from components.media import iso_check as installers
+from components.media import sums
+from components.stackfile import LabSpec, SpecError
+from components.stackfile.allow import Allowed
+from components.stackfile.host import PASSWORD, SET_PASSWORD, ClusterSpec
+from components.stackfile.loader import examine
+from components.stackfile.places import golden_images
+from components.stackfile.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 FILES = ("lab.media.", "lab.templates.")
 """Where problems are told of files, which nobody reads then."""
@@ -69,13 +65,78 @@ def host_password(config: pulumi.Config) -> pulumi.Output[str] | None:
     Raises:
         pulumi.RunError: it stands in the stack file in clear.
     """
-    found = config.get_secret(PASSWORD)
-    if found is not None and not pulumi.runtime.is_config_secret(config.full_key(PASSWORD)):
-        raise pulumi.RunError(
-            f"{config.full_key(PASSWORD)} stands in the stack file in clear, where everybody reads it: "
-            f"change it on the host, and {_of(SET_PASSWORD, pulumi.get_stack())}"
-        )
+    found, key = config.get_secret(PASSWORD), config.full_key(PASSWORD)
+    if found is not None and not pulumi.runtime.is_config_secret(key):
+        raise in_clear(key, pulumi.get_stack())
     return found
+
+
+def in_clear(key: str, stack: str) -> pulumi.RunError:
+    """Return what to raise when the secret ``key`` of ``stack`` stands in its file in clear."""
+    return pulumi.RunError(
+        f"{key} stands in the stack file in clear, where everybody reads it: "
+        f"change it on the host, and {_of(SET_PASSWORD, stack)}"
+    )
+
+
+def is_there(path: str) -> bool:
+    """Whether there is anything at ``path``, of which it is then asked what."""
+    return os.path.lexists(os.path.realpath(path))
+
+
+def examined(
+    data: object, root: Path, stack: str, there: Callable[[str], bool] = is_there
+) -> LabSpec:
+    """Return what the stack says, checked as far as no machine is needed for it.
+
+    ``there`` says whether a file that it names is there, or will be.
+
+    Raises:
+        pulumi.RunError: something in it is wrong; one line for each problem, as `load` tells them.
+    """
+    _refuse_dots(stack)
+    spec, problems = understood(data, root, _may(root, stack), there)
+    if problems or spec is None:
+        raise _refused(problems, stack) from None
+    return spec
+
+
+def _refuse_dots(stack: str) -> None:
+    if set(stack) == {"."}:
+        raise pulumi.RunError(
+            f"a stack can't be called {stack!r}, which means another folder where its keys are kept: "
+            "give it a name"
+        )
+
+
+def _may(root: Path, stack: str) -> Allowed:
+    try:
+        return Allowed.read(root, os.environ)
+    except SpecError as broken:
+        raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{broken}") from None
+
+
+def understood(
+    data: object,
+    root: Path,
+    may: Allowed,
+    there: Callable[[str], bool],
+    home: Path | None = None,
+) -> tuple[LabSpec | None, list[Problem]]:
+    """Return the lab, and all that is wrong with it and with the files that it names.
+
+    ``home`` is the checkout that remembers their sums, by default ``root``.
+    """
+    spec, problems = examine(data, root=root, exists=there, allowed=may)
+    if spec is not None and not any(problem.path.startswith(FILES) for problem in problems):
+        problems += sums.wrong(spec, (home or root) / FOLDER / "sums.json", may)
+        problems += installers.wrong(spec, may)
+    return spec, problems
+
+
+def _refused(problems: Iterable[Problem], stack: str) -> pulumi.RunError:
+    said = _of(str(SpecError(problems)), stack)
+    return pulumi.RunError(f"the stack {stack} can't be deployed:\n{said}")
 
 
 def load(
@@ -97,35 +158,24 @@ def load(
         pulumi.RunError: something in it, or in the set-up, is wrong; one line for each problem.
     """
     _refuse_another(root, stack)
-    if set(stack) == {"."}:
-        raise pulumi.RunError(
-            f"a stack can't be called {stack!r}, which means another folder where its keys are kept: "
-            "give it a name"
-        )
+    _refuse_dots(stack)
     absent: list[str] = []
 
     def there(path: str) -> bool:
-        if os.path.lexists(os.path.realpath(path)):
+        if is_there(path):
             return True
         absent.append(path)
         return preview
 
-    try:
-        may = allowed or Allowed.read(root, os.environ)
-    except SpecError as broken:
-        raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{broken}") from None
-    spec, problems = examine(data, root=root, exists=there, allowed=may)
+    may = allowed or _may(root, stack)
+    spec, problems = understood(data, root, may, there)
     facts: dict[str, Any] = {"root": root, "private": root / FOLDER / "keys" / stack}
     if spec is not None:
-        if not any(problem.path.startswith(FILES) for problem in problems):
-            problems += sums.wrong(spec, root / FOLDER / "sums.json", may)
-            problems += installers.wrong(spec, may)
-        found, wrong = _facts(spec, root, stack, password, preview=preview)
+        found, wrong = facts_of(spec, root, stack, password, preview=preview)
         facts |= found
         problems += wrong
     if problems or spec is None:
-        said = _of(str(SpecError(problems)), stack)
-        raise pulumi.RunError(f"the stack {stack} can't be deployed:\n{said}") from None
+        raise _refused(problems, stack) from None
     for path in absent:
         pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
     return Given(spec, facts)
@@ -142,10 +192,13 @@ def _refuse_another(root: Path, stack: str) -> None:
         )
 
 
-def _facts(
+def facts_of(
     spec: LabSpec, root: Path, stack: str, password: pulumi.Output[str] | None, *, preview: bool
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Return what the set-up found and what of it is wrong, all of it: nobody is told of one at a time."""
+    """Return what the set-up of the checkout ``root`` found and what of it is wrong.
+
+    All of it: nobody is told of one at a time.
+    """
     facts: dict[str, Any] = {}
     problems: list[Problem] = []
     for read in (
@@ -170,7 +223,7 @@ def _machine(spec: LabSpec, root: Path, *, preview: bool) -> dict[str, Any]:
     accelerator = resolve_accelerator(spec, host)
     unable = virtualization(spec, accelerator, host)
     # Whoever looks at a pull request need not have the host; what the stack itself says is no matter of it.
-    if preview and isinstance(spec.host, LibvirtHost) and spec.host.accelerator == "auto":
+    if preview and spec.host.accelerates == "auto":
         for problem in unable:
             pulumi.log.warn(f"`pulumi up` would be refused here: {problem}")
         unable = []
@@ -186,9 +239,9 @@ def _machine(spec: LabSpec, root: Path, *, preview: bool) -> dict[str, Any]:
 def _host(spec: LabSpec, root: Path) -> HostFacts | None:
     """Return what the doctor found, where this machine is the outer host."""
     host = spec.host
-    if not isinstance(host, LibvirtHost) or not host.is_here:
+    if not host.is_here:
         return None
-    if host.accelerator != "auto" and not (root / FOLDER / "host.json").exists():
+    if host.accelerates != "auto" and not (root / FOLDER / "host.json").exists():
         return None
     return HostFacts.read(root)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ import pulumi
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from components.hypervisors.handle import MachineMade
-    from components.spec import MachinePlan
+    from components.place.contract import MachineMade
+    from components.stackfile import MachinePlan
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
             "kind": entry.kind,
             "layer": plan.layer,
             "inside": list(plan.place),
-            "domain": plan.domain_name,
+            "domain": plan.called,
             "address": live["address"],
             "user": entry.made.user,
             "console": live["console"],
@@ -64,6 +65,19 @@ def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
     ).apply(told)
 
 
+def document(rows: pulumi.Input[list[dict[str, Any]]]) -> pulumi.Output[pulumi.Asset]:
+    """Return the sheet as a stack hands it out: a text of JSON, for programs.
+
+    An asset, since the engine prints one line of it where it prints all of a list at each `pulumi up`
+    (pkg/backend/display). It is in clear in the state, as ``sheet.text`` of `pulumi stack output --json`.
+    """
+
+    def text(told: list[dict[str, Any]]) -> pulumi.Asset:
+        return pulumi.StringAsset(json.dumps(told))
+
+    return pulumi.Output.from_input(rows).apply(text)
+
+
 def passwords(entries: Sequence[Entry]) -> pulumi.Output[dict[str, str]]:
     """Return the console passwords by machine, as a secret; machines without one are left out."""
     return _secrets({entry.plan.name: entry.made.password for entry in entries})
@@ -71,7 +85,7 @@ def passwords(entries: Sequence[Entry]) -> pulumi.Output[dict[str, str]]:
 
 def logins(entries: Sequence[Entry]) -> pulumi.Output[dict[str, str]]:
     """Return the passwords of the users that the sheet names, likewise."""
-    return _secrets({entry.plan.name: entry.made.login for entry in entries})
+    return _secrets({entry.plan.name: entry.made.user_password for entry in entries})
 
 
 def _secrets(known: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[dict[str, str]]:

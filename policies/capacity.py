@@ -110,7 +110,8 @@ def _too_small_a_disk(host: PolicyResource, kind: str) -> list[str]:
     largest = max(_own_disks(host), default=None)
     if largest is None or largest >= least.disk_gib:
         return []
-    return [f"largest disk is {largest:g} GiB; it needs {least.disk_gib} ({least.source})"]
+    by = least.source["disk_gib"]
+    return [f"largest disk is {largest:g} GiB; it needs {least.disk_gib} ({by})"]
 
 
 def _too_full(host: PolicyResource, kind: str, inside: list[Size], disk: float) -> list[str]:

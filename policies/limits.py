@@ -1,7 +1,6 @@
-"""The least a nested hypervisor runs with, by kind.
+"""The least a nested hypervisor runs with, by kind, and what it keeps for itself.
 
-A table of its own, because a published pack carries only this folder; a test holds it against
-`components/spec/kinds`, so that the model and the policy refuse the same labs.
+Made by ``python3 -m components.stackfile.tables`` from the kinds' models, since a published pack carries only this folder.
 """
 
 from __future__ import annotations
@@ -11,33 +10,136 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What one kind of hypervisor needs, and who says so."""
+    """What one kind of hypervisor needs."""
 
     cores: int
     memory_mib: int
     disk_gib: int
+    source: dict[str, str]
+    """Who says so, by the names above."""
     reserve_mib: int
     """Memory that the hypervisor keeps for itself, MiB; the rest is for what is inside."""
     reserve_gib: int
     """Disk that the hypervisor keeps for itself, GiB."""
-    source: str
-    share_mib: int = 0
+    share_mib: int
     """Of each 1000 MiB of memory, how many it keeps beside ``reserve_mib``."""
-    share_gib: int = 0
+    share_gib: int
     """Of each 1000 GiB of disk, likewise."""
 
 
 LIMITS = {
-    "kvm": Limits(2, 2048, 8, 512, 2, "nestlab's settings for Debian with KVM"),
-    "proxmox": Limits(
-        2, 2048, 20, 1024, 16, "Proxmox VE's system requirements, for evaluation", share_gib=20
+    "esxi": Limits(
+        cores=2,
+        memory_mib=8192,
+        disk_gib=37,
+        source={
+            "cores": "VMware: with less it does not install; 4 recommended",
+            "memory_mib": "VMware's requirements for 7.0 and 8.0; 12288 to run guests",
+            "disk_gib": "VMware: 33 for its system, and a datastore is made of 4 more or not at all",
+        },
+        reserve_mib=2048,
+        reserve_gib=33,
+        share_mib=0,
+        share_gib=0,
     ),
-    "esxi": Limits(2, 8192, 37, 2048, 33, "VMware: 8 GB memory; 33 GB disk, 4 for a datastore"),
-    "xenserver": Limits(2, 4096, 50, 1168, 42, "XCP-ng's guide to XCP-ng in a VM", share_mib=58),
-    "hyperv": Limits(2, 4096, 32, 2048, 20, "Windows Server: 4 GB for nesting, 32 GB disk"),
-    "xen": Limits(2, 3072, 8, 1664, 3, "nestlab's settings for Debian with Xen"),
-    "virtualbox": Limits(2, 4096, 30, 1024, 8, "nestlab's settings for Linux with VirtualBox"),
-    "workstation": Limits(4, 8192, 40, 1024, 8, "nestlab's settings for Linux with Workstation"),
+    "hyperv": Limits(
+        cores=2,
+        memory_mib=4096,
+        disk_gib=32,
+        source={
+            "cores": "what Windows Server was seen to work with",
+            "memory_mib": "Microsoft's system requirements of Windows Server and of nested virtualization: 4 GB for nesting",
+            "disk_gib": "Microsoft's system requirements of Windows Server and of nested virtualization: 32 GB",
+        },
+        reserve_mib=2048,
+        reserve_gib=20,
+        share_mib=0,
+        share_gib=0,
+    ),
+    "kvm": Limits(
+        cores=2,
+        memory_mib=2048,
+        disk_gib=8,
+        source={
+            "cores": "nestlab's settings for Debian with KVM",
+            "memory_mib": "nestlab's settings for Debian with KVM",
+            "disk_gib": "size of the disk nestlab's own measurements ran with",
+        },
+        reserve_mib=512,
+        reserve_gib=2,
+        share_mib=0,
+        share_gib=0,
+    ),
+    "proxmox": Limits(
+        cores=2,
+        memory_mib=2048,
+        disk_gib=20,
+        source={
+            "cores": "what it was seen to work with",
+            "memory_mib": "Proxmox VE Administration Guide, System Requirements: 1 GB for evaluation, and its guests'",
+            "disk_gib": "what its installer's default layout was seen to work with",
+        },
+        reserve_mib=1024,
+        reserve_gib=16,
+        share_mib=0,
+        share_gib=20,
+    ),
+    "xenserver": Limits(
+        cores=2,
+        memory_mib=4096,
+        disk_gib=50,
+        source={
+            "cores": "XCP-ng's guide to XCP-ng in a VM",
+            "memory_mib": "XCP-ng's guide to XCP-ng in a VM",
+            "disk_gib": "XCP-ng's guide to XCP-ng in a VM; its installer refuses less than 46",
+        },
+        reserve_mib=1168,
+        reserve_gib=42,
+        share_mib=58,
+        share_gib=0,
+    ),
+    "virtualbox": Limits(
+        cores=2,
+        memory_mib=4096,
+        disk_gib=30,
+        source={
+            "cores": "nestlab's settings for Linux with VirtualBox",
+            "memory_mib": "nestlab's settings for Linux with VirtualBox: Linux, VirtualBox' own, and a guest's 2 GiB",
+            "disk_gib": "nestlab's settings for Linux with VirtualBox: Linux with a compiler, media, and guests' disks",
+        },
+        reserve_mib=1024,
+        reserve_gib=8,
+        share_mib=0,
+        share_gib=0,
+    ),
+    "workstation": Limits(
+        cores=4,
+        memory_mib=8192,
+        disk_gib=40,
+        source={
+            "cores": "nestlab's settings for Linux with Workstation: each guest's core has a thread of its own there",
+            "memory_mib": "nestlab's settings for Linux with Workstation; VMware itself asks for 2 GB at least and recommends 4 for the host alone",
+            "disk_gib": "nestlab's settings for Linux with Workstation: Linux with a compiler, media, and guests' disks",
+        },
+        reserve_mib=1024,
+        reserve_gib=8,
+        share_mib=0,
+        share_gib=0,
+    ),
+    "xen": Limits(
+        cores=2,
+        memory_mib=3072,
+        disk_gib=8,
+        source={
+            "cores": "nestlab's settings for Debian with Xen",
+            "memory_mib": "nestlab's settings for Debian with Xen: dom0 has 1536 MiB, Xen itself 128, guests the rest",
+            "disk_gib": "nestlab's settings for Debian with Xen: its system has 0.5 GiB of it, media and guests the rest",
+        },
+        reserve_mib=1664,
+        reserve_gib=3,
+        share_mib=0,
+        share_gib=0,
+    ),
 }
 ANY = LIMITS["kvm"]
 """For a hypervisor whose kind nobody says: the least of all kinds."""

@@ -6,7 +6,7 @@ disk of a libvirt domain is a resource of its own) is `capacity`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import machines
 from domain_xml import Unjudgeable, domain
@@ -20,9 +20,6 @@ from pulumi_policy import (
     ResourceValidationPolicy,
     Severity,
 )
-
-if TYPE_CHECKING:
-    from limits import Limits
 
 PROXMOX_MIB = 512
 PROXMOX_GIB = 8
@@ -64,11 +61,11 @@ def disks_gib(resource_type: str, props: Any) -> list[float] | None:
     return known if len(known) == len(sizes) else None
 
 
-def too_small(name: str, what: str, unit: str, found: float | None, needed: int, by: Limits) -> str:
+def too_small(name: str, what: str, unit: str, found: float | None, needed: int, by: str) -> str:
     """Return what to say of a size; empty when it is enough or not known yet."""
     if found is None or found >= needed:
         return ""
-    return f"{name}: {what} is {found:g} {unit}; it needs {needed} ({by.source})"
+    return f"{name}: {what} is {found:g} {unit}; it needs {needed} ({by})"
 
 
 def _is_large_enough(args: ResourceValidationArgs, report: ReportViolation) -> None:
@@ -83,14 +80,13 @@ def _is_large_enough(args: ResourceValidationArgs, report: ReportViolation) -> N
         report(f"{args.name}: {why}", None)
         return
     disks = disks_gib(args.resource_type, args.props)
-    for said in (
-        too_small(args.name, "memory", "MiB", memory, least.memory_mib, least),
-        too_small(args.name, "number of cores", "cores", processors, least.cores, least),
-        too_small(
-            args.name, "largest disk", "GiB", max(disks or (), default=None), least.disk_gib, least
-        ),
+    largest = max(disks or (), default=None)
+    for what, unit, found, needed, by in (
+        ("memory", "MiB", memory, least.memory_mib, "memory_mib"),
+        ("number of cores", "cores", processors, least.cores, "cores"),
+        ("largest disk", "GiB", largest, least.disk_gib, "disk_gib"),
     ):
-        if said:
+        if said := too_small(args.name, what, unit, found, needed, least.source[by]):
             report(said, None)
 
 

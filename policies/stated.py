@@ -9,6 +9,7 @@ by ``--config-file`` is not found, and what it states counts as not stated.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,30 @@ def lab(urn: str) -> Mapping[str, Any]:
 
 
 def lab_bridges(urn: str) -> set[str]:
-    """Return the host's bridges that the networks of our lab say they use."""
+    """Return the host's bridges and NICs that the networks of our lab say they use."""
     found, waiting = set[str](), [lab(urn)]
     while waiting:
         place = waiting.pop()
         for network in _mapping(place, "networks").values():
-            if isinstance(network, Mapping) and network.get("mode") == "bridge":
+            if isinstance(network, Mapping) and network.get("mode") in {"bridge", "macvtap"}:
                 found |= {str(network["bridge"])} if network.get("bridge") else set()
+                found |= _uplink(network)
         inner = _mapping(place, "hypervisors").values()
         waiting += [each for each in inner if isinstance(each, Mapping)]
     return found
+
+
+def _uplink(network: Mapping[str, Any]) -> set[str]:
+    """Return the NIC that a network names as its uplink, or the bridge that is made on it."""
+    uplink = _mapping(network, "uplink")
+    nic = str(uplink.get("nic") or "")
+    if not nic:
+        return set()
+    if network.get("mode") == "macvtap":
+        return {nic}
+    # Its name in the plan of our labs (`components.stackfile.plan`).
+    port = f"{nic}/{uplink.get('vlan') or ''}"
+    return {f"nlb{hashlib.sha256(port.encode()).hexdigest()[:10]}"}
 
 
 def lab_uplinks(urn: str) -> set[str]:

@@ -12,10 +12,12 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from components.remote import ownership
-from toolchain import cache, entries, golden, paths, python_env, run, state, ui
-from toolchain.environment import BACKEND, backend, environment
-from toolchain.system import System
+from components.gates import keys
+from toolchain.bootstrap import cache, entries, paths, python_env, run, ui
+from toolchain.engine import state
+from toolchain.engine.environment import BACKEND, backend, environment
+from toolchain.image import golden
+from toolchain.machine.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +30,15 @@ HALF_WRITTEN = r"\..+\.\d+"
 FINGERPRINT = re.compile(rb"[0-9a-f]{64}")
 """All that is in a file that says what a stack was deployed from (`toolchain.lab`)."""
 LOCAL: Mapping[str, tuple[str, ...]] = {
-    "locks": (r"stack .+",),
+    "locks": (r"(stack|class) .+",),
     "deployed": (HALF_WRITTEN,),
-    "bin": ("pulumi", "pulumi-language-python", "pulumi-resource-pulumi-python", HALF_WRITTEN),
+    "bin": (
+        "nestlab",
+        "pulumi",
+        "pulumi-language-python",
+        "pulumi-resource-pulumi-python",
+        HALF_WRITTEN,
+    ),
     "home": (
         *("plugins", "workspaces", "logs", "templates", "templates-policy", "bin", "sdks"),
         *(r"credentials\.json", r"config\.json", r"history\.json", r"\.cachedVersionInfo"),
@@ -44,12 +52,22 @@ LOCAL: Mapping[str, tuple[str, ...]] = {
         r"tools-[0-9a-f]{24}\.iso",
         r"sums\.json",
     ),
+    "classes": (),
+    "snapshots": (r"[\w.-]+\.json", HALF_WRITTEN),
     "": (
         *(r"env\.sh", "passphrase", r"host\.json", "netns", r"official\.json", r"sums\.json"),
         *(r"golden(-\w+)?\.json", HALF_WRITTEN),
     ),
 }
 """What is ours in each folder of ``.nestlab``, and in itself, as regular expressions."""
+CLASS: Mapping[str, tuple[str, ...]] = {
+    "logs": (r"[a-z0-9-]+\.log",),
+    "sheets": (r"([a-z0-9-]+|_class)\.(html|md)", HALF_WRITTEN),
+    "": (r"class\.json", HALF_WRITTEN),
+}
+"""What is ours in each folder of a class, and in itself (`classroom`)."""
+STUDENT = b"# Made by `nestlab class`"
+"""How a student's stack file begins."""
 LOCKS = ("build", "venv", "image")
 """Of the cache: nothing is being made there while they are held."""
 SHOWN = 5
@@ -83,25 +101,35 @@ def main(argv: list[str]) -> int:
     )
     wanted = parser.parse_args(argv)
     if not wanted.forget and (standing := labs_that_stand()):
-        away = ", ".join(ui.make("down", each.split()[1]) for each in standing)
+        away = ", ".join(dict.fromkeys(map(_away, standing)))
         raise ui.Problem(
             f"{', '.join(standing)}: still there, and what it consists of is known only to"
             f" its state and .nestlab, which this would remove.\nTake it down first ({away}), or run"
             " `python3 -m toolchain clean --forget` and remove its guests by hand."
         )
     golden.forget(System())
-    importlib.import_module("toolchain.host").stop(argv)
+    importlib.import_module("toolchain.machine.host").stop(argv)
     if python_env.is_ours(paths.VENV):
         cache.remove(paths.VENV)
     for stack in _folders(paths.LOCAL / paths.KEYS.name):
-        ownership.keys_away(str(stack))
+        keys.keys_away(str(stack))
     for marker in _entries(paths.LOCAL / "deployed"):
         if marker.is_file() and FINGERPRINT.fullmatch(marker.read_bytes()):
             marker.unlink()
+    _take_classes_away()
     _take_away(paths.LOCAL, LOCAL)
     if wanted.cache and paths.cache().exists():
         _take_cache_away()
     return 0
+
+
+def _take_classes_away() -> None:
+    for each in _folders(paths.LOCAL / "classes"):
+        for folder, known in CLASS.items():
+            cache.remove_known(each / folder, known)
+    for file in (paths.ROOT / "stacks").glob("Pulumi.*.*.yaml"):
+        if file.is_file() and file.read_bytes().startswith(STUDENT):
+            file.unlink()
 
 
 def _take_cache_away() -> None:
@@ -152,9 +180,25 @@ def labs_that_stand() -> list[str]:
         standing += _in_files(state.files(chosen))
     told = " ".join(standing)
     for folder in _folders(paths.LOCAL / paths.KEYS.name):
-        if ownership.host_files(folder) and f"stack {folder.name} " not in told:
-            standing.append(f"stack {folder.name} (keys of its hosts are in {folder})")
+        # Of a program that is none of ours: PROJECT~STACK~LAB, see `components.lab.Lab`.
+        project, _, stack = folder.name.rpartition("~")[0].partition("~")
+        named = _of_program(stack, project) if stack else f"stack {folder.name}"
+        if keys.host_files(folder) and f"{named} " not in told:
+            standing.append(f"{named} (keys of its hosts are in {folder})")
     return standing
+
+
+def _of_program(stack: str, project: str) -> str:
+    """Return how a stack is told of whose program is none of nestlab's own."""
+    return f"stack {stack} of the program {project}"
+
+
+def _away(standing: str) -> str:
+    """Return the command that takes down what `labs_that_stand` told of."""
+    words = standing.split()
+    if words[2:5] == ["of", "the", "program"]:
+        return f"`pulumi destroy --stack {words[1]}` in the folder of {words[5]}"
+    return ui.make("down", words[1])
 
 
 def _in_files(files: Iterable[Path]) -> list[str]:
@@ -162,13 +206,16 @@ def _in_files(files: Iterable[Path]) -> list[str]:
     for file in files:
         if file.is_dir() or state.is_beside(file):
             continue
+        stack, project = state.stack_in(file), file.parent.name
+        ours = project in {state.PROJECT, "stacks"}
+        named = f"stack {stack}" if ours else _of_program(stack, project)
         try:
             real = len(state.read(file).real)
         except state.Unreadable as wrong:
-            standing.append(f"stack {state.stack_in(file)} (as far as is known: {wrong})")
+            standing.append(f"{named} (as far as is known: {wrong})")
             continue
         if real:
-            standing.append(f"stack {state.stack_in(file)} ({real} resources)")
+            standing.append(f"{named} ({real} resources)")
     return standing
 
 

@@ -1,4 +1,4 @@
-"""`make up`, `make down`, `make show`, `make enter`: a lab from nothing, away again, and into it.
+"""A lab from nothing, away again, and into it: what the verbs of the command `nestlab` do.
 
 Each is the set-up steps that are still missing, then one plain `pulumi` command. What stands between
 is only what people would otherwise have to know: which stack, and that it may not exist yet.
@@ -6,134 +6,209 @@ is only what people would otherwise have to know: which stack, and that it may n
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolchain import build, cache, changes, foreign, host, image, paths, stack_file, state, ui
+from components.gates.marks import ASSET, SIGNATURE
+from toolchain import ssh
+from toolchain.bootstrap import cache, paths, ui
 from toolchain.doctor import verdict
-from toolchain.environment import BACKEND, environment
-from toolchain.system import System
+from toolchain.engine import before, build, changes, child, foreign, stack_file, state
+from toolchain.engine.environment import BACKEND, EVENTS, environment
+from toolchain.image import image
+from toolchain.machine import host
+from toolchain.machine.system import System
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    HalfUp = Callable[[str, str | None], list[dict[str, Any]]]
+    """Returns the sheet of a stack as far as there is one, with the way into a machine of it."""
+
 CLONES = re.compile(rf"""\bkind: *['"]?({"|".join(image.VARIANTS)})\b""")
-"""Names a kind whose machines are clones of a golden image of the same name (the spec is not at hand before the
-Python environment is; a stack that writes it otherwise is told to run `make image`)."""
+"""Names a kind whose machines are clones of a golden image of the same name, in a stack that was read whole
+before and is not read whole again."""
+POLICIES = "policies"
+"""Folder of the policy pack."""
+STACK = "pulumi:pulumi:Stack"
+"""Type of the resource of a state that has the stack's outputs."""
 
 
-def main(argv: list[str]) -> int:
-    """Run ``up``, ``down``, ``show`` or ``enter``, which is the first word of ``argv``."""
-    parser = argparse.ArgumentParser(prog=f"python3 -m toolchain {argv[0]}")
-    parser.add_argument(
-        "--stack", default=ui.DEFAULT_STACK, help="which of stacks/ (default: %(default)s)"
-    )
-    if argv[0] == "show":
-        parser.add_argument("--secrets", action="store_true", help="passwords in clear")
-        parser.add_argument("--json", action="store_true", help="for programs")
-    if argv[0] == "up":
-        parser.add_argument(
-            "--lose", action="store_true", help="go on although machines or disks are lost"
-        )
-        parser.add_argument("--timings", help="file for the seconds of each phase, as JSON")
-    if argv[0] == "enter":
-        parser.add_argument("name", nargs="?", help="machine of the lab, as `make show` calls it")
-        parser.add_argument("command", nargs=argparse.REMAINDER, help="default: a shell")
-    wanted = parser.parse_args(argv[1:])
-    state.named(wanted.stack)
-    if argv[0] in {"show", "enter"}:
-        return {"show": show, "enter": enter}[argv[0]](wanted)
-    # One at a time: the second of two finds what the first did.
-    with cache.locked(f"stack {wanted.stack}", paths.LOCAL / "locks"):
-        return {"up": up, "down": down}[argv[0]](wanted)
+@contextlib.contextmanager
+def alone(stack: str) -> Iterator[None]:
+    """Let one command at a time change ``stack``: the second of two finds what the first did."""
+    before.refuse_pipes(environment())
+    with cache.locked(f"stack {stack}", paths.LOCAL / "locks"):
+        yield
 
 
-def up(wanted: argparse.Namespace) -> int:
+@dataclass
+class Up:
+    """What `up` did."""
+
+    ok: bool
+    """Whether the lab is up."""
+    changed: bool
+    """Whether anything of it was made, changed or removed."""
+    seconds: dict[str, float]
+    """By phase: how long it took."""
+
+
+def up(
+    stack: str,
+    *,
+    lose: bool = False,
+    aside: bool = False,
+    policies: bool = True,
+    select: bool = True,
+) -> Up:
     """Set the machine up as far as it is not, and bring the lab up.
 
+    ``lose``: also what loses disks. ``aside``: what the engine prints goes to standard error.
+    ``policies``: the policy pack judges it. ``select``: a new stack is what plain `pulumi` is about then.
+
     Raises:
-        Problem: a set-up step failed, or there is no such stack.
+        Problem: a set-up step failed, there is no such stack, or it is refused.
     """
-    timings: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     began = time.monotonic()
 
     def done(phase: str) -> None:
         nonlocal began
-        timings[phase], began = time.monotonic() - began, time.monotonic()
+        seconds[phase], began = time.monotonic() - began, time.monotonic()
 
-    settings = paths.ROOT / "stacks" / f"Pulumi.{wanted.stack}.yaml"
-    try:
-        told = stack_file.content(settings)
-    except FileNotFoundError:
-        known = ", ".join(sorted(_stacks()))
-        raise ui.Problem(f"there is no stacks/{settings.name}. Known stacks: {known}.") from None
-    build.main(["--stack", wanted.stack])
+    told = _told(stack)
+    marker = _Marker(stack, policies=policies)
+    if not policies:
+        ui.warn(f"the policy pack is off: nothing judges the lab ({POLICIES}/, docs/policies.md)")
+    # Before minutes are spent on it. What was deployed as it stands is checked by the preview.
+    variants = _clones(told) if marker.holds else _checked(stack)
+    done("stack file")
+    prepare(stack, variants, done)
+    fresh = not exists(stack)
+    if fresh:
+        # Selected too: plain `pulumi up` in a shell with env.sh is then about this lab.
+        capture("stack", "init", stack, *([] if select else ["--no-select"]))
+    done("stack")
+    made = _deploy(stack, marker, lose=lose, fresh=fresh, aside=aside)
+    done("deployment")
+    if made is None:
+        mend(stack)
+        again, away = (ui.make(each, stack) for each in ("up", "down"))
+        ui.say(f"the lab is not up; {again} carries on from here, {away} takes it away")
+    return Up(ok=made is not None, changed=made is not False, seconds=seconds)
+
+
+def prepare(
+    stack: str, variants: Sequence[str], done: Callable[[str], None] = lambda _: None
+) -> None:
+    """Set the machine up as far as it is not, for ``stack`` and the golden images that it asks for.
+
+    ``done`` is told of each phase that ended.
+
+    Raises:
+        Problem: a step failed.
+    """
+    build.main(["--stack", stack])
     done("toolchain")
     host.main([])
     done("host")
-    for variant in sorted(set(CLONES.findall(told.decode(errors="replace")))):
+    for variant in variants:
         image.main([variant])
     done("image")
     verdict.ensure(System())
     done("doctor")
-    fresh = not _exists(wanted.stack)
-    if fresh:
-        # Selected too: plain `pulumi up` in a shell with env.sh is then about this lab.
-        _capture("stack", "init", wanted.stack)
-    done("stack")
-    status = _deploy(wanted, fresh=fresh)
-    done("deployment")
-    if wanted.timings:
-        with open(wanted.timings, "w", encoding="utf-8") as handle:  # noqa: PTH123
-            json.dump(timings, handle)
-    if status:
-        _mend(wanted.stack)
-        again, away = (ui.make(each, wanted.stack) for each in ("up", "down"))
-        ui.say(f"the lab is not up; {again} carries on from here, {away} takes it away")
-        return 1
-    return show(argparse.Namespace(stack=wanted.stack, secrets=False, json=False))
 
 
-def _deploy(wanted: argparse.Namespace, *, fresh: bool) -> int:
+def _told(stack: str) -> bytes:
+    settings = stack_file.of(stack)
+    try:
+        return stack_file.content(settings)
+    except FileNotFoundError:
+        known = ", ".join(stack_file.stacks())
+        raise ui.Problem(f"there is no stacks/{settings.name}. Known stacks: {known}.") from None
+
+
+def _clones(told: bytes) -> list[str]:
+    return sorted(set(CLONES.findall(told.decode(errors="replace"))))
+
+
+def _checked(stack: str) -> list[str]:
+    """Have the whole stack checked; return the golden images that it asks for.
+
+    Raises:
+        Problem: it is refused, in the words of a preview.
+    """
+    # What it imports takes a second, which an `up` with nothing to do need not pay.
+    from toolchain import stack_check  # noqa: PLC0415
+
+    return stack_check.checked(stack)
+
+
+class _Marker:
+    """What notes that a stack was deployed as it stands."""
+
+    def __init__(self, stack: str, *, policies: bool = True) -> None:
+        self.file = paths.LOCAL / "deployed" / stack
+        self.now = _fingerprint(stack, policies=policies)
+        self.policies = policies
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """What has the engine ask the policy pack; by no path, in which a comma or quote would be the option's own."""
+        return ("--policy-pack", POLICIES) if self.policies else ()
+
+    @property
+    def holds(self) -> bool:
+        return self.file.is_file() and self.file.read_text() == self.now
+
+
+def _deploy(stack: str, marker: _Marker, *, lose: bool, fresh: bool, aside: bool) -> bool | None:
     """Bring the lab to what its stack says; ask before anything of it is lost (``fresh``: there is none).
+
+    Returns whether anything was done; None: it failed.
 
     Raises:
         Problem: something would be lost, and nobody said that it may be.
     """
-    marker, now = paths.LOCAL / "deployed" / wanted.stack, _fingerprint(wanted.stack)
     if not fresh:
-        preview = _previewed(wanted.stack)
+        # What was deployed as it stands was judged then; what has drifted since is judged below.
+        preview = previewed(stack, *(() if marker.holds else marker.judges))
         for each in preview.warnings:
             ui.warn(each)
-        if preview.losses and not wanted.lose:
-            _ask(wanted.stack, preview.losses)
-        if preview.clean and marker.is_file() and marker.read_text() == now:
-            return 0
-    marker.unlink(missing_ok=True)
-    status = _pulumi("up", "--yes", "--skip-preview", "--suppress-progress", stack=wanted.stack)
-    if not status:
-        cache.write(marker, now)
-    return status
+        if preview.losses and not lose:
+            _ask(stack, preview.losses)
+        if preview.clean and marker.holds:
+            return False
+    marker.file.unlink(missing_ok=True)
+    words = ("up", "--yes", "--skip-preview", "--suppress-progress")
+    if run(*words, *marker.judges, stack=stack, aside=aside):
+        return None
+    cache.write(marker.file, marker.now)
+    return True
 
 
-def _previewed(stack: str) -> changes.Preview:
-    words = [str(paths.BIN / "pulumi"), "preview", "--json", "--stack", stack]
+def previewed(stack: str, *more: str) -> changes.Preview:
+    """Return what the engine would do; ``more`` are words of `pulumi preview`.
+
+    Raises:
+        Problem: the stack is refused, or the engine's answer can't be read.
+    """
     with ui.step("what would change"):
-        done = subprocess.run(
-            words, cwd=paths.ROOT, env=environment(), capture_output=True, text=True, check=False
-        )
+        done = _preview(stack, *more)
     if done.returncode:
-        raise ui.Problem(changes.refused(done.stdout, done.stderr))
+        # The answer names no policy; the events do.
+        stopped = changes.violations(_preview(stack, *more, events=True).stdout) if more else []
+        raise ui.Problem("\n".join(stopped) or changes.refused(done.stdout, done.stderr))
     try:
         return changes.read(done.stdout)
     except changes.Unreadable as strange:
@@ -142,6 +217,15 @@ def _previewed(stack: str) -> changes.Preview:
             f"\nLook at `pulumi preview --stack {stack}`, and run `pulumi up --stack {stack}` in a shell with"
             " .nestlab/env.sh."
         ) from None
+
+
+def _preview(stack: str, *more: str, events: bool = False) -> subprocess.CompletedProcess[str]:
+    words = [str(paths.BIN / "pulumi"), "preview", "--json", "--stack", stack, *more]
+    # It waits for an engine that a killed `make` has left at work, as what follows would.
+    given = {**environment(), child.ATTENDED: "yes"} | ({EVENTS: "true"} if events else {})
+    return subprocess.run(
+        words, cwd=paths.ROOT, env=given, capture_output=True, text=True, check=False
+    )
 
 
 def _ask(stack: str, losses: tuple[str, ...]) -> None:
@@ -162,130 +246,106 @@ def _ask(stack: str, losses: tuple[str, ...]) -> None:
         raise ui.Problem("nothing was changed.")
 
 
-def _fingerprint(stack: str) -> str:
+def _fingerprint(stack: str, *, policies: bool) -> str:
     """Return a text that changes with everything that the sheet is made from but the world's state."""
     told = hashlib.sha256()
     sources = [paths.ROOT / "__main__.py", *sorted((paths.ROOT / "components").rglob("*.py"))]
+    if policies:
+        sources += sorted((paths.ROOT / POLICIES).rglob("*.py"))
     for file in (paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml", *sources):
         told.update(f"{file.relative_to(paths.ROOT)}\0".encode() + file.read_bytes() + b"\0")
     return told.hexdigest()
 
 
-def down(wanted: argparse.Namespace) -> int:
-    """Take the lab away; nothing happens when there is none."""
-    if not (paths.BIN / "pulumi").exists() or not _exists(wanted.stack):
-        ui.say(f"the stack {wanted.stack} is not up")
-        return 0
+def down(stack: str, *, aside: bool = False) -> bool:
+    """Take the lab away; nothing happens when there is none. Returns whether it is gone.
+
+    ``aside``: what the engine prints goes to standard error.
+    """
+    if not (paths.BIN / "pulumi").exists() or not exists(stack):
+        ui.say(f"the stack {stack} is not up")
+        return True
     if paths.NETNS.exists():
         host.main([])  # after a restart of the machine libvirt has to be there to be asked
-    arguments = ("destroy", "--yes", "--skip-preview", "--suppress-progress")
-    if _pulumi(*arguments, stack=wanted.stack):
-        _mend(wanted.stack)
-        ui.say(f"the lab is not down; see above, and repeat {ui.make('down', wanted.stack)}")
-        return 1
-    _capture("stack", "rm", "--yes", "--preserve-config", "--stack", wanted.stack)
-    return 0
+    words = ("destroy", "--yes", "--skip-preview", "--suppress-progress")
+    if run(*words, stack=stack, aside=aside):
+        mend(stack)
+        ui.say(f"the lab is not down; see above, and repeat {ui.make('down', stack)}")
+        return False
+    capture("stack", "rm", "--yes", "--preserve-config", "--stack", stack)
+    return True
 
 
-def show(wanted: argparse.Namespace) -> int:
-    """Print the connection sheet: every machine, its layer, address, and how to get in.
+def enter(
+    stack: str, name: str | None, words: Sequence[str] = (), half_up: HalfUp | None = None
+) -> int:
+    """Become a shell (or the command ``words``) on a machine of the lab; return its exit status.
 
-    Raises:
-        Problem: the lab is not up.
-    """
-    told = _outputs(wanted.stack, secrets=wanted.secrets)
-    if wanted.json:
-        print(json.dumps(told, indent=2))
-        return 0
-    for line in _lines(told, wanted.stack):
-        print(line)
-    return 0
-
-
-def enter(wanted: argparse.Namespace) -> int:
-    """Become a shell (or the given command) on a machine of the lab.
+    ``half_up``: says what is of a lab without a sheet.
 
     Raises:
         Problem: the lab is not up, or the machine is not one that can be entered.
     """
-    rows = {row["name"]: row for row in _outputs(wanted.stack)["sheet"]}
-    if wanted.name is None:
-        word = ui.make("enter", wanted.stack, f"NAME={next(iter(rows), 'MACHINE')}")
-        raise ui.Problem(f"which machine? The lab has: {', '.join(rows)}. Say it: {word}")
-    row = rows.get(wanted.name)
-    if row is None:
-        raise ui.Problem(f"the lab has no {wanted.name!r}. It has: {', '.join(rows)}.")
-    if not row["enter"] and not row["user"]:
-        screen = row["console"] or "there is none that is known"
-        raise ui.Problem(f"{row['name']} has no known login. Its screen: {screen}")
-    inside = row["inside"][-1] if row["inside"] else ""
-    command = [word for word in wanted.command if word != "--"]
-    if row["enter"]:
-        if command and not row["run"]:
-            raise ui.Problem(
-                f"{row['name']} is a guest without a known login: only its console opens."
-            )
-        command = [*row["run"], *command] if command else row["enter"]
-    entered = rows.get(inside) if row["enter"] else row
-    if entered is None:
-        foreign.refuse_command(row)
-    argv, folder = _ssh(entered, wanted.stack, command) if entered else (command, None)
-    # The guests' namespace is where libvirt lives; the wrapper of pulumi goes the same way.
-    namespace = host.namespace()
-    if namespace:
-        argv = ["ip", "netns", "exec", namespace, *argv]
-        if os.geteuid():
-            argv = ["sudo", "-n", *argv]
+    argv, folder = way_in(stack, name, words, half_up)
     # What would change how virsh or its libvirt connects, and what it prints.
     strange = ("VIRSH_", "LIBVIRT_")
     given = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
     return subprocess.run(argv, check=False, cwd=folder, env=given).returncode
 
 
-def _ssh(host: dict[str, Any], stack: str, command: list[str]) -> tuple[list[str], Path]:
-    """Return the command that runs ``command`` on ``host``, and the folder to run it in.
+def way_in(
+    stack: str, name: str | None, words: Sequence[str], half_up: HalfUp | None = None
+) -> tuple[list[str], Path | None]:
+    """Return the command that opens a machine, or runs ``words`` there, and the folder to run it in.
 
-    No configuration is read, no agent asked, and the files are named from their own folder: ssh takes
-    blanks, ``%`` and ``${`` in a path for words of its own (ssh_config(5), "TOKENS").
+    Raises:
+        Problem: the lab is not up, or the machine is not one that can be entered.
     """
-    folder = paths.KEYS / stack / host["name"]
-    try:
-        known, algorithm = (folder / "known_hosts").read_text().split()[:2]
-    except (OSError, ValueError):
-        raise ui.Problem(
-            f"the keys of {host['name']} are not there. Run {ui.make('up', stack)} again."
-        ) from None
-    address, _, port = known.strip("[").partition("]:")
-    settings = {
-        "IdentityFile": "id_ed25519",
-        "IdentitiesOnly": "yes",
-        "IdentityAgent": "none",
-        "UserKnownHostsFile": "known_hosts",
-        "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
-        # The planned key's own: ESXi's is ECDSA, since FIPS mode takes no Ed25519.
-        "HostKeyAlgorithms": algorithm,
-        "BatchMode": "yes",
-        "LogLevel": "ERROR",
-        # A machine that stops or crashes says no goodbye: without this the shell would wait for hours.
-        "ServerAliveInterval": "15",
-        "ServerAliveCountMax": "4",
-    }
-    argv = [
-        *("ssh", "-F", "none"),
-        *(["-t"] if sys.stdin.isatty() else []),
-        *(word for name, value in settings.items() for word in ("-o", f"{name}={value}")),
-        *("-p", port or "22", "--", f"{host['user']}@{address}"),
-        *([shlex.join(command)] if command else []),
-    ]
-    return argv, folder
+    told = found(stack) if half_up else outputs(stack)
+    sheet = told["sheet"] if "sheet" in told or half_up is None else half_up(stack, name)
+    rows = {row["name"]: row for row in sheet}
+    if name is None:
+        word = ui.make("enter", stack, f"NAME={next(iter(rows), 'MACHINE')}")
+        raise ui.Problem(f"which machine? The lab has: {', '.join(rows)}. Say it: {word}")
+    row = rows.get(name)
+    if row is None:
+        raise ui.Problem(f"the lab has no {name!r}. It has: {', '.join(rows)}.")
+    if not row["enter"] and not row["user"]:
+        screen = row["console"] or "there is none that is known"
+        raise ui.Problem(f"{row['name']} has no known login. Its screen: {screen}")
+    inside = row["inside"][-1] if row["inside"] else ""
+    command = list(words[1:] if words[:1] == ("--",) else words)
+    if row["enter"]:
+        if command and not row["run"]:
+            raise ui.Problem(
+                f"{row['name']} is a guest without a known login: only its console opens. With cloud_init "
+                "its image gets one."
+            )
+        command = [*row["run"], *command] if command else row["enter"]
+    outer = rows.get(inside)
+    entered = outer if row["enter"] else row
+    if entered is None:
+        foreign.refuse_command(row)
+    around = outer if not row["enter"] and row["kind"] == ssh.GUEST else None
+    argv, folder = ssh.words(entered, stack, command, around) if entered else (command, None)
+    return [*in_namespace(), *argv], folder
 
 
-def _outputs(stack: str, *, secrets: bool = False) -> dict[str, Any]:
-    if not (paths.BIN / "pulumi").exists() or not _exists(stack):
-        raise ui.Problem(f"the stack {stack} is not up. {ui.make('up', stack)} brings it up.")
-    asked = ("stack", "output", "--json", "--stack", stack)
-    told: dict[str, Any] = json.loads(_capture(*asked, *(["--show-secrets"] if secrets else [])))
+def in_namespace() -> list[str]:
+    """Return what comes before a command that is to run where guests are reached: libvirt's network."""
+    # The wrapper of pulumi goes the same way.
+    namespace = host.namespace()
+    inside = ["ip", "netns", "exec", namespace] if namespace else []
+    return ["sudo", "-n", *inside] if inside and os.geteuid() else inside
+
+
+def outputs(stack: str, *, secrets: bool = False) -> dict[str, Any]:
+    """Return the lab's outputs: the sheet, and with ``secrets`` passwords and key.
+
+    Raises:
+        Problem: it is not up, or not as a whole.
+    """
+    told = found(stack, secrets=secrets)
     if "sheet" not in told:
         raise ui.Problem(
             f"the stack {stack} is not up as a whole. Run {ui.make('up', stack)} again."
@@ -293,77 +353,94 @@ def _outputs(stack: str, *, secrets: bool = False) -> dict[str, Any]:
     return told if secrets else {"sheet": told["sheet"]}
 
 
-def _lines(told: dict[str, Any], stack: str) -> list[str]:
-    sheet = told["sheet"]
-    columns = {
-        "LAYER": [str(row["layer"]) for row in sheet],
-        "NAME": ["  " * (row["layer"] - 1) + row["name"] for row in sheet],
-        "KIND": [row["kind"] for row in sheet],
-        "ADDRESS": [row["address"] for row in sheet],
-        "USER": [row["user"] for row in sheet],
-        "WEB": [row["url"] for row in sheet],
-        "SCREEN": [_screen(row) for row in sheet],
-        "GET IN": [ui.make("enter", stack, f"NAME={row['name']}").strip("`") for row in sheet],
-    }
-    secret = {"SCREEN'S PASSWORD": "passwords", "USER'S PASSWORD": "logins"}
-    for title, output in secret.items():
-        if known := told.get(output):
-            columns[title] = [known.get(row["name"], "") for row in sheet]
-    for title in ("WEB", *secret):
-        if not any(columns.get(title, ())):
-            columns.pop(title, None)
-    table = [[title, *(cell or "-" for cell in cells)] for title, cells in columns.items()]
-    widths = [max(map(len, column)) for column in table]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*table, strict=True)
-    ]
-    return (
-        lines
-        if "passwords" in told
-        else [
-            *lines,
-            "",
-            f"Passwords: {ui.make('show', stack, 'SECRETS=1').strip('`')}",
-        ]
+def found(stack: str, *, secrets: bool = False) -> dict[str, Any]:
+    """Return what of `outputs` there is: a lab that is not up as a whole may have no sheet yet.
+
+    Raises:
+        Problem: it is not up.
+    """
+    before.refuse_pipes(environment())
+    if not (paths.BIN / "pulumi").exists() or not exists(stack):
+        raise ui.Problem(f"the stack {stack} is not up. {ui.make('up', stack)} brings it up.")
+    told = None if secrets else _in_state(stack)
+    if told is None:
+        asked = ("stack", "output", "--json", "--stack", stack)
+        told = json.loads(capture(*asked, *(["--show-secrets"] if secrets else [])))
+    return {**told, "sheet": _rows(told["sheet"])} if "sheet" in told else told
+
+
+def _rows(sheet: Any) -> list[dict[str, Any]]:
+    """Return the sheet of an output: a text of JSON, or the list that it once was."""
+    found: list[dict[str, Any]] = json.loads(sheet["text"]) if isinstance(sheet, dict) else sheet
+    return found
+
+
+def _in_state(stack: str) -> dict[str, Any] | None:
+    """Return the sheet as the state has it; None where it takes the engine to tell.
+
+    The engine reads the same file, and makes the key of its secrets first, which takes longer than all
+    else that shows a sheet.
+    """
+    folder = _files()
+    file = state.file_of(stack, folder) if folder else None
+    if file is None or file.suffix != ".json":
+        return None
+    try:
+        resources = state.read(file).latest.get("resources") or []
+    except state.Unreadable:
+        return None
+    outputs: dict[str, Any] = next(
+        (one.get("outputs") or {} for one in resources if one.get("type") == STACK), {}
     )
+    if "sheet" not in outputs:
+        return {}
+    sheet = outputs["sheet"]
+    plain = isinstance(sheet, dict) and sheet.get(SIGNATURE) == ASSET and "text" in sheet
+    # Secrets, and what else the engine marks, are its own to read.
+    return {"sheet": sheet} if plain or SIGNATURE not in json.dumps(sheet) else None
 
 
-def _screen(row: dict[str, Any]) -> str:
-    screen = str(row["console"]) if ":" in row["console"] else ""
-    return f"{screen} on {row['inside'][-1]}" if screen and row["inside"] else screen
-
-
-def _exists(stack: str) -> bool:
-    folder = state.folder(environment()[BACKEND])
-    if folder and not os.environ.get("PULUMI_DIY_BACKEND_LEGACY_LAYOUT"):
+def exists(stack: str) -> bool:
+    """Whether there is a state of ``stack``, whatever it holds."""
+    if folder := _files():
         return state.file_of(stack, folder) is not None
     return any(
         each["name"].rpartition("/")[2] == stack
-        for each in json.loads(_capture("stack", "ls", "--json"))
+        for each in json.loads(capture("stack", "ls", "--json"))
     )
 
 
-def _stacks() -> list[str]:
-    found = (paths.ROOT / "stacks").glob("Pulumi.*.yaml")
-    return [path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in found]
+def known() -> set[str]:
+    """Return the names of all stacks that there is a state of, whatever it holds."""
+    if folder := _files():
+        return {state.stack_in(file) for file in state.files(folder)}
+    told = json.loads(capture("stack", "ls", "--json"))
+    return {each["name"].rpartition("/")[2] for each in told}
 
 
-def _pulumi(*words: str, stack: str) -> int:
+def _files() -> Path | None:
+    """Return the folder of a backend whose files we know; None: it is to be asked through the engine."""
+    legacy = os.environ.get("PULUMI_DIY_BACKEND_LEGACY_LAYOUT")
+    return None if legacy else state.folder(environment()[BACKEND])
+
+
+def run(*words: str, stack: str, aside: bool = False) -> int:
+    """Run the engine, which prints for itself; return its exit status.
+
+    ``aside``: all of that goes to standard error.
+    """
     command = [str(paths.BIN / "pulumi"), *words, "--stack", stack]
-    with subprocess.Popen(command, cwd=paths.ROOT, env=environment()) as engine:
-        # A terminal tells the engine, too; `make` and a service manager tell their own child alone.
-        passed_on = signal.signal(signal.SIGTERM, lambda *_: engine.send_signal(signal.SIGINT))
-        try:
-            while True:
-                # It is ending its steps; its exit is what matters.
-                with contextlib.suppress(KeyboardInterrupt):
-                    return engine.wait()
-        finally:
-            signal.signal(signal.SIGTERM, passed_on)
+    return child.run(
+        command, env=environment(), cwd=paths.ROOT, stdout=sys.stderr if aside else None
+    )
 
 
-def _capture(*words: str) -> str:
+def capture(*words: str) -> str:
+    """Return what the engine prints.
+
+    Raises:
+        Problem: it failed, with its own words.
+    """
     done = subprocess.run(
         [str(paths.BIN / "pulumi"), *words],
         cwd=paths.ROOT,
@@ -373,16 +450,12 @@ def _capture(*words: str) -> str:
         check=False,
     )
     if done.returncode:
-        _mend()
+        mend()
         how = f" (signal {-done.returncode})" if done.returncode < 0 else ""
         raise ui.Problem(f"`pulumi {' '.join(words)}` failed{how}:\n{done.stderr.strip()}")
     return done.stdout
 
 
-def _mend(stack: str = ui.DEFAULT_STACK) -> None:
+def mend(stack: str = ui.DEFAULT_STACK) -> None:
     """After a failure: have what is damaged in the cache made again, which a look at its size has missed."""
     build.main(["--verify", "--stack", stack])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -10,18 +10,31 @@ import argparse
 import os
 import subprocess
 
-from toolchain import build, host, image, packages, paths, ui
+from toolchain.bootstrap import paths, ui
 from toolchain.doctor import verdict
-from toolchain.environment import environment
-from toolchain.system import System
+from toolchain.engine import build
+from toolchain.engine.environment import environment
+from toolchain.image import image
+from toolchain.machine import host, packages
+from toolchain.machine.system import System
 
 TIERS = {
-    "unit": ("tests/unit", "tests/policy"),
+    "unit": ("tests/test_architecture.py", "tests/unit", "tests/contract", "tests/policy"),
     "double": ("tests/double",),
     "host": ("tests/host",),
 }
-PARALLEL = {"unit": ("-n", "auto", "--dist", "loadfile")}
-"""Engines and guests are timed by their deadlines, so the other tiers run one test at a time."""
+APPLIANCES = "tests/host/test_appliances.py"
+BY_FILE = ("-n", "2", "--dist", "loadfile")
+RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "unit": ((*TIERS["unit"], "-n", "auto", "--dist", "loadfile"),),
+    "double": ((*TIERS["double"], *BY_FILE),),
+    "host": ((*TIERS["host"], f"--ignore={APPLIANCES}"), (APPLIANCES, "-n", "2")),
+}
+"""What pytest is called with, tier by tier. Doubles have engines and stand-ins of their own, appliances
+machines of their own: two at a time, as their deadlines bear on two cores. What stops libvirtd, or kills,
+is alone."""
+SOAK = "NESTLAB_SOAK"
+"""Variable by which those tests know that they are meant that fetch a whole product of somebody's."""
 PACKAGES = ("libxml2-utils", "openssh-server")
 """Debian packages that only tests need: libvirt's schemas are checked by xmllint, and the doubles of
 remote command lines sit behind a real sshd."""
@@ -38,11 +51,10 @@ def main(argv: list[str]) -> int:
     marks = [] if wanted.soak else ["-m", "not soak"]
     for tier in wanted.tiers or TIERS:
         _prepare(tier)
-        folders = [folder for folder in TIERS[tier] if (paths.ROOT / folder).is_dir()]
-        status = _pytest(*folders, *marks, *PARALLEL.get(tier, ()))
-        if status:
-            ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
-            return status
+        for words in RUNS[tier]:
+            if status := _pytest(*words, *marks, soak=wanted.soak):
+                ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
+                return status
     return 0
 
 
@@ -64,6 +76,7 @@ def _prepare(tier: str) -> None:
         image.main([])
         if tier == "host":
             image.main(["xen"])
+            _ready()
         verdict.ensure(system)
     except ui.Problem as problem:
         if tier == "host":
@@ -72,8 +85,15 @@ def _prepare(tier: str) -> None:
         ui.warn(str(problem))
 
 
-def _pytest(*words: str) -> int:
+def _ready() -> None:
+    """Have made what tests unpack from packages: in the namespace no mirror is reached."""
+    command = [str(paths.VENV / "bin" / "python3"), "-m", "tests.support.ready"]
+    subprocess.run(command, cwd=paths.ROOT, env=environment(), check=True)
+
+
+def _pytest(*words: str, soak: bool) -> int:
     namespace = host.namespace()
     inside = ["ip", "netns", "exec", namespace] if namespace and os.geteuid() == 0 else []
     command = [*inside, str(paths.VENV / "bin" / "python3"), "-m", "pytest", "-q", *words]
-    return subprocess.run(command, cwd=paths.ROOT, env=environment(), check=False).returncode
+    told = environment() | ({SOAK: "1"} if soak else {})
+    return subprocess.run(command, cwd=paths.ROOT, env=told, check=False).returncode

@@ -1,9 +1,19 @@
-"""What all gates share: how a dynamic provider's life cycle maps to looking and mending."""
+"""What all gates share: how a dynamic provider's life cycle maps to looking and mending.
+
+What a gate has is one dataclass, `Properties`: the program makes an instance, the codec carries it, the
+provider reads it. What is behind the border says the type of a field: `Made` is what the provider makes
+of it, `Unasked`, `Moves` and `Secret` say more of what it is given; all else is asked for as it is.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+import enum
+import functools
+import typing
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
+import pulumi
 from pulumi.dynamic import (
     CheckFailure,
     CheckResult,
@@ -17,48 +27,91 @@ from pulumi.dynamic import (
 from typing_extensions import override
 
 from components.gates.codec import has_unknown, read, write
-from components.remote.shell import Unreachable, shell_of
-from components.remote.virsh import Virsh, VirshError
-from components.remote.waiting import Seen, say
+from components.reach.waiting import Seen, say
+from components.refused import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    import pulumi
+    from collections.abc import Iterable
 
 Props = dict[str, Any]
+"""Properties as the engine carries them."""
+T = TypeVar("T")
 
 
-def libvirt_of(props: Props) -> Virsh:
-    """Return the libvirt that a gate with ``target`` and ``uri`` is about."""
-    return Virsh(shell_of(props["target"]), props["uri"])
+class Mark(enum.Enum):
+    """What the type of a property says beside its shape."""
+
+    MADE = "made"
+    UNASKED = "unasked"
+    MOVES = "moves"
+    SECRET = "secret"  # noqa: S105 - the word for one
 
 
-class BorderProvider(ResourceProvider):
-    """A dynamic provider with a shape, by which all that it is given and returns crosses the engine's border."""
+Made = Annotated[T | None, Mark.MADE]
+"""What its provider makes of it, None before; the field has the default None."""
+Unasked = Annotated[T, Mark.UNASKED]
+"""What may change without anything to be done: how long to wait, say."""
+Moves = Annotated[T, Mark.MOVES]
+"""What says which thing it is; another one is made first, and this one goes afterwards."""
+Secret = Annotated[T, Mark.SECRET]
+"""What the engine keeps encrypted, whoever made it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Properties:
+    """All that a dynamic resource has, what it is given and what its provider makes of it."""
+
+    @classmethod
+    @functools.cache
+    def marked(cls, mark: Mark) -> tuple[str, ...]:
+        """Return the names of the properties with ``mark``."""
+        hints = typing.get_type_hints(cls, include_extras=True)
+        names = (each.name for each in dataclasses.fields(cls))
+        return tuple(name for name in names if mark in getattr(hints[name], "__metadata__", ()))
+
+    @classmethod
+    @functools.cache
+    def asked(cls) -> tuple[str, ...]:
+        """Return the names of what is given, and to be as it is given."""
+        others = {*cls.marked(Mark.MADE), *cls.marked(Mark.UNASKED)}
+        return tuple(each.name for each in dataclasses.fields(cls) if each.name not in others)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named(Properties):
+    """Properties of a resource that knows its own name."""
+
+    name: str = ""
+    """Given by the resource itself."""
+
+
+S = TypeVar("S", bound=Properties)
+N = TypeVar("N", bound=Named)
+
+
+class BorderProvider(ResourceProvider, Generic[S]):
+    """A dynamic provider all whose properties, inputs and outputs, cross the engine's border as one dataclass."""
 
     serialize_as_secret_always = False
-    shape: Any = None
-    """The TypedDict of all its properties, inputs and outputs; see `components.gates.codec`."""
+    shape: type[S]
+    """The dataclass; see `components.gates.codec`."""
 
-    def shape_of(self, props: Props) -> Any:
+    def shape_of(self, props: Props) -> type[S]:
         """Return the shape of ``props``, where one resource has several."""
         del props
         return self.shape
 
-    def given(self, props: Props) -> Props:
+    def given(self, props: Props) -> S:
         """Return what the program gave, as it gave it."""
-        made: Props = read(self.shape_of(props), props)
-        return made
+        return read(self.shape_of(props), props)
 
-    def stored(self, props: Props) -> Props:
+    def stored(self, props: Props) -> S:
         """Return what a state holds, perhaps of another version."""
-        made: Props = read(self.shape_of(props), props, old=True)
-        return made
+        return read(self.shape_of(props), props, old=True)
 
-    def carried(self, props: Props) -> Props:
+    def carried(self, props: S) -> Props:
         """Return ``props`` as the engine is given them."""
-        made: Props = write(self.shape_of(props), props)
+        made: Props = write(type(props), props)
         return made
 
 
@@ -67,27 +120,28 @@ class BorderResource(Resource):
 
     def __init__(
         self,
-        provider: BorderProvider,
+        provider: BorderProvider[S],
         name: str,
-        props: Mapping[str, Any],
+        props: S,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__(provider, name, provider.carried(dict(props)), opts)
+        secret = pulumi.ResourceOptions(
+            additional_secret_outputs=list(props.marked(Mark.SECRET)) or None
+        )
+        carried = provider.carried(props)
+        if isinstance(props, Named):
+            carried["name"] = name
+        super().__init__(provider, name, carried, pulumi.ResourceOptions.merge(opts, secret))
 
 
-class Gate(BorderProvider):
+class Gate(BorderProvider[N]):
     """A dynamic provider whose diff looks at the world.
 
-    Subclasses say which of their properties are inputs, what they see, and how they mend. The
-    provider holds no state, so that it is stored by reference and a new version of the code needs
-    no change of the stack.
+    Subclasses say what they see, and how they mend. The provider holds no state, so that it is stored
+    by reference and a new version of the code needs no change of the stack.
     """
 
-    inputs: tuple[str, ...] = ()
-    unasked: tuple[str, ...] = ()
-    """Inputs that may change without anything to be done: how long to wait, say."""
-
-    def look(self, props: Props) -> Seen:
+    def look(self, props: N) -> Seen:
         """Look at the real thing, quickly (a second or so).
 
         Raises:
@@ -95,40 +149,40 @@ class Gate(BorderProvider):
         """
         raise NotImplementedError
 
-    def mend(self, olds: Props, news: Props) -> Props:
-        """Make the real thing as ``news`` wants it and return the outputs; ``olds`` may be empty."""
+    def mend(self, olds: N | None, news: N) -> N:
+        """Make the real thing as ``news`` wants it and return it with what was made; ``olds``: what was before."""
         raise NotImplementedError
 
-    def retire(self, props: Props) -> None:
+    def retire(self, props: N) -> None:
         """Take back what `mend` made, and leave things as the provider expects to find them."""
 
-    def problems(self, news: Props) -> Iterable[tuple[str, str]]:
+    def problems(self, news: N) -> Iterable[tuple[str, str]]:
         """Yield inputs that can't be, and why; not everything need be known yet."""
         del news
         return ()
 
-    def compare(self, olds: Props, news: Props) -> DiffResult:
+    def compare(self, olds: N, news: N) -> DiffResult:
         """Say what there is to do, looking at the real thing where nothing was asked for."""
-        asked = {key: news.get(key) for key in self.inputs if key not in self.unasked}
+        asked = {key: getattr(news, key) for key in news.asked()}
         if has_unknown(asked):
             return DiffResult(changes=True)
-        if any(olds.get(key) != value for key, value in asked.items()):
+        if any(getattr(olds, key) != value for key, value in asked.items()):
             return DiffResult(changes=True)
         try:
             seen = self.look(olds)
-        except (Unreachable, VirshError) as silent:
+        except Refused as silent:
             seen = Seen(ok=False, text=str(silent))
         if not seen.ok:
-            say(f"{olds['name']}: {seen.text}; `pulumi up` mends it")
+            say(f"{olds.name}: {seen.text}; `pulumi up` mends it")
         return DiffResult(changes=not seen.ok)
 
-    def end(self, props: Props) -> None:
+    def end(self, props: N) -> None:
         """Take back what `mend` made, or say why that can't be."""
         try:
             self.retire(props)
-        except (Unreachable, VirshError) as beyond:
+        except Refused as beyond:
             # The object itself is deleted next by its own provider, which reports what matters.
-            say(f"{props['name']}: {beyond}")
+            say(f"{props.name}: {beyond}")
 
     @override
     def check(self, _olds: Props, news: Props) -> CheckResult:
@@ -138,7 +192,7 @@ class Gate(BorderProvider):
     @override
     def create(self, props: Props) -> CreateResult:
         given = self.given(props)
-        return CreateResult(str(given["name"]), self.carried(self.mend({}, given)))
+        return CreateResult(given.name, self.carried(self.mend(None, given)))
 
     @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:

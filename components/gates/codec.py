@@ -5,30 +5,34 @@ a map is left out, and what is not known yet, or secret, becomes a mark of pulum
 name a *shape*, made of typed dictionaries: `write` refuses what would not come back as it is, `read`
 gives back what was written, and nobody behind it has to ask what a number is.
 
-A shape is one of str, int, float, bool, None, Literal, list[S], dict[str, S], a TypedDict of shapes, or
-a union of them that JSON can tell apart (never int with float, nor two kinds of map).
+A shape is one of str, int, float, bool, None, Literal, list[S], dict[str, S], a dataclass or TypedDict of
+shapes, or a union of them that JSON can tell apart (never int with float, nor two kinds of map). A
+dataclass is read as an instance of it, so that what is behind the border has fields and no keys.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import types
 import typing
-from typing import Any, Literal, NotRequired, Required, Union
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Required, TypeVar, Union, overload
 
 import pulumi
 
-UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""How the engine writes a value that is not known yet (pulumi.runtime.rpc.UNKNOWN)."""
-SIGNATURE = "4dabf18193072939515e22adb298388d"
-"""The key that marks a map as something else (pulumi.runtime.rpc)."""
-SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the mark of one
-"""What stands there for a secret, whose "value" is beside it."""
+from components.gates.marks import SECRET, SIGNATURE, UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
 EXACT = 2**53
 """Whole numbers up to here are doubles of their own (IEEE 754)."""
 OWN = "__"
 """Begins the keys that pulumi adds to a resource's properties, such as its pickled provider."""
+
+
+T = TypeVar("T")
 
 
 class NotCarried(ValueError):
@@ -44,13 +48,32 @@ def has_unknown(value: Any) -> bool:
     """Whether ``value`` holds anything that is not known yet."""
     if isinstance(value, dict):
         return any(has_unknown(each) for each in value.values())
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return any(has_unknown(each) for each in value)
+    if dataclasses.is_dataclass(value):
+        return any(has_unknown(getattr(value, each.name)) for each in dataclasses.fields(value))
     return is_unknown(value)
+
+
+@overload
+def later(value: pulumi.Output[T]) -> T: ...
+@overload
+def later(value: Awaitable[T]) -> T: ...
+@overload
+def later(value: T) -> T: ...
+def later(value: object) -> object:
+    """Return an output as what it will be when it arrives: for a field of what is given to a resource.
+
+    The one place where the program's side, which has outputs, and the provider's, which has values, are
+    said to be of one type; `write` leaves outputs for the engine to resolve.
+    """
+    return value
 
 
 def write(shape: Any, value: Any) -> Any:
     """Return what to hand to the engine for ``value``; outputs in it are left for the engine to resolve.
+
+    What a dataclass inside of another has as its default is left out, as a state keeps no more than it has to.
 
     Raises:
         NotCarried: it is not of the ``shape``, or the engine can't carry it.
@@ -58,16 +81,17 @@ def write(shape: Any, value: Any) -> Any:
     return _Codec(writes=True).take(shape, value, "")
 
 
-def read(shape: Any, carried: Any, *, old: bool = False) -> Any:
+def read(shape: type[T], carried: object, *, old: bool = False) -> T:
     """Return what `write` was given, of what the engine ``carried``; what is not known stays as it is.
 
     ``old`` reads what a state holds, which another version may have written: what is missing is
-    left out, and what is not of the shape stays as it is.
+    left out, or `nothing` in a dataclass, and what is not of the shape stays as it is.
 
     Raises:
         NotCarried: it is not of the ``shape``.
     """
-    return _Codec(old=old).take(shape, carried, "")
+    made: T = _Codec(old=old).take(shape, carried, "")
+    return made
 
 
 class _Codec:
@@ -78,7 +102,7 @@ class _Codec:
 
     def take(self, shape: Any, value: Any, at: str) -> Any:
         if self._writes and isinstance(value, pulumi.Output):
-            return value
+            return value if _is_plain(shape) else value.apply(lambda it: self.take(shape, it, at))
         if not self._writes:
             if is_unknown(value):
                 return value
@@ -107,11 +131,13 @@ class _Codec:
             return [self.take(inner, each, f"{at}[{place}]") for place, each in enumerate(value)]
         return self._map(member, value, at) if kind == "object" else value
 
-    def _map(self, member: Any, value: dict[Any, Any], at: str) -> dict[str, Any]:
-        if self._writes and SIGNATURE in value:
+    def _map(self, member: Any, value: Any, at: str) -> Any:
+        if self._writes and isinstance(value, dict) and SIGNATURE in value:
             raise NotCarried(f"{at or 'it'}: a map with a mark of the engine's own")
         if typing.is_typeddict(member):
             return self._fields(member, value, at)
+        if dataclasses.is_dataclass(member):
+            return self._instance(member, value, at)
         [_, inner] = typing.get_args(member)
         return {
             self._key(key, at): self.take(inner, each, f"{at}.{key}") for key, each in value.items()
@@ -146,6 +172,29 @@ class _Codec:
                 raise NotCarried(f"{at}: half a letter, which is no UTF-8") from None
         return value
 
+    def _instance(self, member: Any, value: Any, at: str) -> Any:
+        """Write a dataclass as a map, or read one of a map: nobody else's fields, and all without a default."""
+        if self._writes:
+            if not isinstance(value, member):
+                raise NotCarried(
+                    f"{at or 'it'}: {type(value).__name__} where {member.__name__} belongs"
+                )
+            value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+            fields = _fields(member)
+            # But for a resource's own properties, by which it knows its outputs.
+            kept = {
+                key: it for key, it in value.items() if not at or not fields[key].is_default(it)
+            }
+            return self._fields(member, kept, at)
+        made = self._fields(member, value, at)
+        known = {key: each for key, each in made.items() if key in _fields(member)}
+        lacking = {
+            key: nothing(each.shape)
+            for key, each in _fields(member).items()
+            if each.required and key not in known  # of a state of another version
+        }
+        return member(**known, **lacking)
+
     def _fields(self, member: Any, value: dict[Any, Any], at: str) -> dict[str, Any]:
         fields = _fields(member)
         made = {}
@@ -159,6 +208,8 @@ class _Codec:
         for key, each in fields.items():
             if key in made:
                 continue
+            if each.has_default:
+                continue
             if each.may_be_none:
                 made[key] = None
             elif each.required and not self._old:
@@ -170,12 +221,28 @@ class _Field(typing.NamedTuple):
     shape: Any
     required: bool
     may_be_none: bool
+    default: Any = dataclasses.MISSING
+
+    @property
+    def has_default(self) -> bool:
+        return self.default is not dataclasses.MISSING
+
+    def is_default(self, value: Any) -> bool:
+        return not isinstance(value, pulumi.Output) and bool(value == self.default)
 
 
 @functools.cache
 def _fields(shape: Any) -> dict[str, _Field]:
-    """Return the fields of a TypedDict."""
+    """Return the fields of a TypedDict or a dataclass."""
     found = {}
+    if dataclasses.is_dataclass(shape):
+        hints = typing.get_type_hints(shape)
+        for each in dataclasses.fields(shape):
+            hint, none, default = hints[each.name], dataclasses.MISSING, each.default
+            if each.default_factory is not none:
+                default = each.default_factory()
+            found[each.name] = _Field(hint, default is none, "null" in _members(hint), default)
+        return found
     for key, hint in typing.get_type_hints(shape, include_extras=True).items():
         required = key in shape.__required_keys__
         if typing.get_origin(hint) in {Required, NotRequired}:
@@ -202,7 +269,7 @@ def _members(shape: Any) -> dict[str, Any]:
 
 def _kind(member: Any) -> str:
     """Return what ``member`` of a shape is in JSON."""
-    if typing.is_typeddict(member):
+    if typing.is_typeddict(member) or dataclasses.is_dataclass(member):
         return "object"
     origin = typing.get_origin(member)
     if origin is dict:
@@ -216,8 +283,40 @@ def _kind(member: Any) -> str:
     return kind
 
 
+@functools.cache
+def _is_plain(shape: Any) -> bool:
+    """Whether what is of the ``shape`` has no dataclass in it, and is carried as it is."""
+    return not any(
+        dataclasses.is_dataclass(member) or not all(map(_is_plain, _inner(member)))
+        for member in _members(shape).values()
+    )
+
+
+def _inner(member: Any) -> list[Any]:
+    if typing.is_typeddict(member):
+        return [each.shape for each in _fields(member).values()]
+    if typing.get_origin(member) in {list, dict}:
+        return list(typing.get_args(member))
+    return []
+
+
+def nothing(shape: Any) -> Any:
+    """Return what stands for nothing in a ``shape``: None where it may be, else what is empty, 0 or no."""
+    members = _members(shape)
+    if "null" in members:
+        return None
+    [member, *_] = members.values()
+    if dataclasses.is_dataclass(member):
+        return _Codec(old=True).take(member, {}, "")
+    if typing.get_origin(member) is Literal:
+        return typing.get_args(member)[0]
+    return {} if typing.is_typeddict(member) else (typing.get_origin(member) or member)()
+
+
 def _kind_of(value: Any) -> str:
     """Return what ``value`` is in JSON; empty for what JSON has not."""
+    if dataclasses.is_dataclass(value):
+        return "object"
     return next((kind for known, kind in KINDS.items() if isinstance(value, known)), "")
 
 

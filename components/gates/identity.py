@@ -1,65 +1,79 @@
 """A lab's identity: the random number in its state that its objects' UUIDs are made from.
 
-`components.remote.ownership` says what that is good for.
+``ownership`` of the outer host's kind says what that is good for.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult
 from typing_extensions import override
 
-from components.gates.base import BorderProvider, BorderResource, libvirt_of
-from components.remote import ownership
-from components.remote.ownership import uuid_of
-from components.remote.shell import Target, Unreachable
-from components.remote.virsh import VirshError
-from components.remote.waiting import say
+from components import kinds
+from components.gates.base import BorderProvider, BorderResource, Made, Named
+from components.gates.keys import keys_away
+from components.gates.uuids import uuid_of
+from components.reach.shell import Target
+from components.reach.waiting import say
+from components.refused import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from components.gates.base import Props
 
 
-class _Identity(TypedDict):
-    name: str
+OLDER = "libvirt"
+"""The kind of the outer host of a lab whose state does not say it: before, only libvirt's was swept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whose(Named):
+    """Properties of a lab's identity."""
+
     target: Target
+    kind: str
+    """Its outer host's."""
     uri: str
+    """What that is swept by, libvirt's; empty: nothing is to sweep."""
     lab: str
     private: str
-    pool: str
-    folders: str
-    value: str | None
-    group: str | None
-    folder: str | None
+    pool: str = ""
+    """What its pool is to be called there."""
+    folders: str = ""
+    """What the path of its folder is to begin with."""
+    value: Made[str] = None
+    group: Made[str] = None
+    folder: Made[str] = None
 
 
-class IdentityProvider(BorderProvider):
+class _Ownership(Protocol):
+    """What the ``ownership`` of an outer host's kind has."""
+
+    def claim(self, props: Whose) -> str: ...
+
+    def sweep(self, props: Whose) -> None: ...
+
+
+def _ownership(kind: str) -> _Ownership:
+    made: _Ownership = kinds.part(kind, "ownership")
+    return made
+
+
+class IdentityProvider(BorderProvider[Whose]):
     """Makes a lab's identity, and sweeps after it."""
 
-    shape = _Identity
+    shape = Whose
 
     @override
     def create(self, props: Props) -> CreateResult:
-        value, group = secrets.token_hex(8), ""
-        if props["uri"]:
-            virsh = libvirt_of(props)
-            # Two labs of one name on one host: told before anything is made.
-            if props.get("pool") and virsh.uuids("pool", props["pool"]):
-                raise VirshError(ownership.taken(virsh, "pool", [props["pool"]]))
-            group = virsh.qemu_group()
-        begins = props.get("folders")
-        outs = {
-            **props,
-            "value": value,
-            "group": group,
-            "folder": f"{begins}-{value}" if begins else "",
-        }
-        return CreateResult(str(props["name"]), outs)
+        given, value = self.given(props), secrets.token_hex(8)
+        group = _ownership(given.kind).claim(given) if given.uri else ""
+        folder = f"{given.folders}-{value}" if given.folders else ""
+        made = replace(given, value=value, group=group, folder=folder)
+        return CreateResult(given.name, self.carried(made))
 
     @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
@@ -70,26 +84,17 @@ class IdentityProvider(BorderProvider):
         # Everything of the lab depends on its identity, so by now the engine has removed all it
         # knew of; what is left was half-made by a step that failed or was killed.
         props = self.stored(_props)
-        if not props["uri"]:
-            ownership.keys_away(props["private"])
-            return
-        virsh = libvirt_of(props)
         try:
-            for kind, uuid, name in list(ownership.left_behind(virsh, props["value"])):
-                ownership.remove(virsh, kind, uuid)
-                say(f"removed {kind} {name}, left behind by a step that did not end")
-                ownership.logs_away(virsh, [name] if kind == "domain" else [])
-            ownership.keys_away(props["private"])
-        except (Unreachable, VirshError) as beyond:
+            if props.uri:
+                _ownership(props.kind or OLDER).sweep(props)
+        except Refused as beyond:
             say(f"could not look for left-overs: {beyond}")
+            return
+        keys_away(props.private)
 
 
 class Identity(BorderResource, module="nestlab", name="Identity"):
-    """The random number that a lab's UUIDs are made from.
-
-    ``uri`` is the libvirt of its outer host; empty: it has none to sweep. ``pool`` is what its pool
-    is to be called there, ``folders`` what the path of its folder is to begin with.
-    """
+    """The random number that a lab's UUIDs are made from."""
 
     value: pulumi.Output[str]
     """16 hexadecimal digits."""
@@ -100,30 +105,7 @@ class Identity(BorderResource, module="nestlab", name="Identity"):
     """The lab's own folder for disks on its outer host, which it keeps until it is taken down; empty
     where the host has no folders, None for a lab that was made before folders had a mark."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        target: Mapping[str, Any],
-        uri: str,
-        lab: str,
-        private: str,
-        pool: str = "",
-        folders: str = "",
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        props = {
-            "name": name,
-            "target": dict(target),
-            "uri": uri,
-            "lab": lab,
-            "private": private,
-            "pool": pool,
-            "folders": folders,
-            "value": None,
-            "group": None,
-            "folder": None,
-        }
+    def __init__(self, name: str, props: Whose, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(IdentityProvider(), name, props, opts)
 
     def below(self, folder: str) -> pulumi.Output[str]:

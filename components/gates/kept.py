@@ -8,39 +8,41 @@ that is inside the lab. So they are chosen once: the engine keeps the first valu
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, UpdateResult
 from typing_extensions import override
 
-from components.gates.base import BorderProvider, BorderResource
+from components.gates.base import BorderProvider, BorderResource, Named
 
 if TYPE_CHECKING:
     from components.gates.base import Props
 
 
-class _Kept(TypedDict):
-    name: str
+@dataclass(frozen=True, kw_only=True)
+class _Kept(Named):
     value: str
 
 
-class KeptProvider(BorderProvider):
+class KeptProvider(BorderProvider[_Kept]):
     """Holds a value; there is nothing to look at and nothing to mend."""
 
     shape = _Kept
 
     @override
     def create(self, props: Props) -> CreateResult:
-        return CreateResult(str(props["name"]), dict(props))
+        given = self.given(props)
+        return CreateResult(given.name, self.carried(given))
 
     @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        return DiffResult(changes=_olds.get("value") != _news.get("value"))
+        return DiffResult(changes=self.stored(_olds).value != self.given(_news).value)
 
     @override
     def update(self, _id: str, _olds: Props, _news: Props) -> UpdateResult:
-        return UpdateResult(dict(_news))
+        return UpdateResult(self.carried(self.given(_news)))
 
 
 class Kept(BorderResource, module="nestlab", name="Kept"):
@@ -65,7 +67,7 @@ class Kept(BorderResource, module="nestlab", name="Kept"):
         super().__init__(
             KeptProvider(),
             name,
-            {"name": name, "value": json.dumps(value, sort_keys=True)},
+            _Kept(value=json.dumps(value, sort_keys=True)),
             pulumi.ResourceOptions.merge(opts, keep),
         )
 

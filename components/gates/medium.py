@@ -8,130 +8,150 @@ are one machine's: name, address, keys, a hashed password; they lie where nobody
 from __future__ import annotations
 
 import hashlib
-from importlib import import_module
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Protocol
 
-import pulumi
 from typing_extensions import override
 
-from components.gates.base import BorderResource, Gate, Props
+from components import kinds
+from components.gates.base import BorderResource, Gate, Made, Named, Secret
 from components.gates.codec import has_unknown
-from components.media import fat, installer, iso
-from components.media.answers import Answers
-from components.remote.waiting import Seen, say
-from components.spec import sums
+from components.media import fat, iso, sums
+from components.media.answers import Answers, Told
+from components.media.unattended import ON_STICK, remaster_of, unattended
+from components.reach.waiting import Seen, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    import pulumi
 
 
-class Told(TypedDict):
-    """`Answers`, as they go through the engine."""
-
-    name: str
-    fqdn: str
-    mac: str
-    password: str
-    authorized_key: str
-    host_private: str
-    host_public: str
-    address: str | None
-    prefix: int | None
-    gateway: str | None
-    nameserver: str | None
-    disk: str
-    timezone: NotRequired[str]
-    keyboard: NotRequired[str]
-    options: dict[str, str]
-
-
-class Discs(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class Discs(Named):
     """Properties of the discs of one machine."""
 
-    name: str
     kind: str
+    """Of the machine, with "-usb" where its answers come on a stick."""
     recipe: str
+    """Its kind, whose ``media`` says what the answers are."""
     iso: str
-    answers: Told
-    tools: dict[str, str]
+    """What it is installed from; empty for a machine that is cloned from an image."""
+    answers: Secret[Told]
+    tools: dict[str, str] = field(default_factory=dict)
+    """Files on one more disc, paths by their names there."""
     media: str
+    """Folder for discs without secrets, one for all labs of a checkout."""
     private: str
-    installer: str | None
-    tools_disc: str | None
-    disc: str | None
+    """Folder for the answers, which nobody else may read."""
+    installer: Made[str] = None
+    tools_disc: Made[str] = None
+    disc: Made[str] = None
 
 
-class InstallMediumProvider(Gate):
+class _Recipe(Protocol):
+    """What the ``media`` of a kind has; the last two where it takes tools."""
+
+    LABEL: str
+    TOOLS_LABEL: str
+
+    def files(self, answers: Answers) -> dict[str, bytes]: ...
+
+    def check_tool(self, path: Path) -> None: ...
+
+
+class InstallMediumProvider(Gate[Discs]):
     """Makes the discs, and makes them again when they are gone."""
 
     shape = Discs
 
-    inputs = ("name", "kind", "recipe", "iso", "answers", "tools", "media", "private")
-
     @override
-    def problems(self, news: Props) -> Iterable[tuple[str, str]]:
+    def problems(self, news: Discs) -> Iterable[tuple[str, str]]:
         try:
             # In a preview the medium need not be there; `components.settings` refuses before an up.
-            if news["iso"] and Path(news["iso"]).is_file():
-                installer.RECIPES[news["kind"]].check(iso.Iso(Path(news["iso"])))
+            if news.iso and Path(news.iso).is_file():
+                remaster_of(news.kind).check(iso.Iso(Path(news.iso)))
             for path in _tools(news).values():
                 if path.is_file():
                     _recipe(news).check_tool(path)
-            if not has_unknown(news["answers"]):
+            if not has_unknown(news.answers):
                 _files(news)
         except (iso.WrongMedium, iso.NotMade, ValueError) as wrong:
             yield "iso", str(wrong)
 
     @override
-    def look(self, props: Props) -> Seen:
-        for path in filter(None, (props["installer"], props.get("tools_disc"), props["disc"])):
-            if not Path(path).is_file():
-                return Seen(ok=False, text=f"{path} is not there any more")
-        return Seen(ok=True, text="there")
+    def look(self, props: Discs) -> Seen:
+        return lies_there(props.installer, props.tools_disc, props.disc)
 
     @override
-    def mend(self, olds: Props, news: Props) -> Props:
+    def mend(self, olds: Discs | None, news: Discs) -> Discs:
         first = ""
-        if news["iso"]:
-            first = str(installer.installer(news["kind"], Path(news["iso"]), Path(news["media"])))
-        files = _files(news)
-        told = hashlib.sha256()
-        for name, content in sorted(files.items()):
-            told.update(f"{name}\0{len(content)}\0".encode() + content)
-        folder = Path(news["private"])
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Another content has another name, so that whoever has a copy takes a new one.
-        made = folder / f"answers-{told.hexdigest()[:12]}"
-        if news["kind"] in installer.RECIPES and installer.RECIPES[news["kind"]].stick:
-            disc = made.with_suffix(".img")
-            fat.make(files, _recipe(news).LABEL, disc)
-        else:
-            disc = made.with_suffix(".iso")
-            iso.make(files, _recipe(news).LABEL, disc)
-        if olds.get("disc") and olds["disc"] != str(disc):
-            Path(olds["disc"]).unlink(missing_ok=True)
-        return {**news, "installer": first, "tools_disc": _tools_disc(news), "disc": str(disc)}
+        if news.iso:
+            first = str(unattended(news.kind, Path(news.iso), Path(news.media)))
+        files, label = _files(news), _recipe(news).LABEL
+        stick = news.kind.endswith(ON_STICK)
+
+        def make(disc: Path) -> None:
+            (fat.make if stick else iso.make)(files, label, disc)
+
+        ending = ".img" if stick else ".iso"
+        disc = private_disc(files, news.private, ending, make, olds.disc if olds else None)
+        return replace(news, installer=first, tools_disc=_tools_disc(news), disc=disc)
 
     @override
-    def retire(self, props: Props) -> None:
-        if props.get("disc"):
-            Path(props["disc"]).unlink(missing_ok=True)
+    def retire(self, props: Discs) -> None:
+        forget(props.disc)
 
 
-def _files(props: Props) -> dict[str, bytes]:
-    made: dict[str, bytes] = _recipe(props).files(Answers(**props["answers"]))
-    return made
+def lies_there(*paths: str | None) -> Seen:
+    """Look whether those of ``paths`` that are told are files."""
+    for path in filter(None, paths):
+        if not Path(path).is_file():
+            return Seen(ok=False, text=f"{path} is not there any more")
+    return Seen(ok=True, text="there")
 
 
-def _tools(props: Props) -> dict[str, Path]:
+def private_disc(
+    files: Mapping[str, bytes],
+    folder: str,
+    ending: str,
+    make: Callable[[Path], None],
+    old: str | None,
+) -> str:
+    """Have ``make`` write a disc with ``files`` in ``folder``, where nobody else may read; return its path.
+
+    Another content has another name, so that whoever has a copy takes a new one; ``old``, the one before, goes.
+    """
+    told = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        told.update(f"{name}\0{len(content)}\0".encode() + content)
+    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    disc = Path(folder, f"answers-{told.hexdigest()[:12]}{ending}")
+    make(disc)
+    if old != str(disc):
+        forget(old)
+    return str(disc)
+
+
+def forget(disc: str | None) -> None:
+    """Remove a disc that was made, if one was."""
+    if disc:
+        Path(disc).unlink(missing_ok=True)
+
+
+def _files(props: Discs) -> dict[str, bytes]:
+    return _recipe(props).files(Answers(**vars(props.answers)))
+
+
+def _tools(props: Discs) -> dict[str, Path]:
     """Return the files of the tools' disc by their names there."""
-    return {name: Path(path) for name, path in sorted((props.get("tools") or {}).items())}
+    return {name: Path(path) for name, path in sorted(props.tools.items())}
 
 
-def _tools_disc(props: Props) -> str:
+def _tools_disc(props: Discs) -> str:
     """Return the disc with the user's files, made now if it is not there; empty without any."""
-    tools, cache = _tools(props), Path(props["media"])
+    tools, cache = _tools(props), Path(props.media)
     if not tools:
         return ""
     cache.mkdir(parents=True, exist_ok=True)
@@ -150,16 +170,13 @@ def _tools_disc(props: Props) -> str:
     return str(disc)
 
 
-def _recipe(props: Props) -> Any:
-    return import_module(f"components.media.{props['recipe']}")
+def _recipe(props: Discs) -> _Recipe:
+    made: _Recipe = kinds.part(props.recipe, "media")
+    return made
 
 
 class InstallMedium(BorderResource, module="nestlab", name="InstallMedium"):
-    """The discs of one machine, files of this machine.
-
-    ``kind`` is one of `installer.RECIPES`, or a kind that is cloned; ``recipe`` the module of
-    `components.media` that says what the answers are.
-    """
+    """The discs of one machine, files of this machine."""
 
     installer: pulumi.Output[str]
     """The installer's disc; empty for a machine that is cloned from an image."""
@@ -168,33 +185,5 @@ class InstallMedium(BorderResource, module="nestlab", name="InstallMedium"):
     disc: pulumi.Output[str]
     """The disc with its answers, or the USB stick's image; another content has another path."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        kind: str,
-        recipe: str,
-        iso: str,
-        answers: pulumi.Input[Mapping[str, Any]],
-        media: str,
-        private: str,
-        tools: Mapping[str, str] | None = None,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        props = {
-            "name": name,
-            "kind": kind,
-            "recipe": recipe,
-            "iso": iso,
-            "answers": answers,
-            "tools": dict(tools or {}),
-            "media": media,
-            "private": private,
-            "installer": None,
-            "tools_disc": None,
-            "disc": None,
-        }
-        opts = pulumi.ResourceOptions.merge(
-            opts, pulumi.ResourceOptions(additional_secret_outputs=["answers"])
-        )
+    def __init__(self, name: str, props: Discs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(InstallMediumProvider(), name, props, opts)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import secrets
 import string
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
-import pulumi
 from pulumi.dynamic import CreateResult, DiffResult
 from typing_extensions import override
 
-from components.gates.base import BorderProvider, BorderResource
+from components.gates.base import BorderProvider, BorderResource, Made, Named, Properties, Secret
 
 if TYPE_CHECKING:
+    import pulumi
+
     from components.gates.base import Props
 
 VNC_LENGTH = 8
@@ -33,14 +35,15 @@ LAB_KEY: SshAlgorithm = "ed25519"
 """What a lab's own key is, and every machine's that says nothing else."""
 
 
-class _KeyPair(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class _KeyPair(Properties):
     comment: str
-    algorithm: NotRequired[SshAlgorithm]
-    private: str | None
-    public: str | None
+    algorithm: SshAlgorithm = LAB_KEY
+    private: Secret[Made[str]] = None
+    public: Made[str] = None
 
 
-class SshKeyProvider(BorderProvider):
+class SshKeyProvider(BorderProvider[_KeyPair]):
     """Makes key pairs."""
 
     shape = _KeyPair
@@ -55,19 +58,20 @@ class SshKeyProvider(BorderProvider):
             PublicFormat,
         )
 
+        given = self.given(props)
         key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-        if props.get("algorithm", LAB_KEY) == "ecdsa":
+        if given.algorithm == "ecdsa":
             key = ec.generate_private_key(ec.SECP256R1())
         else:
             key = ed25519.Ed25519PrivateKey.generate()
         private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
         public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-        outs = {**props, "private": private, "public": f"{public} {props['comment']}"}
-        return CreateResult(str(props["comment"]), outs)
+        made = replace(given, private=private, public=f"{public} {given.comment}")
+        return CreateResult(given.comment, self.carried(made))
 
     @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        differs = _olds.get("algorithm", LAB_KEY) != _news.get("algorithm", LAB_KEY)
+        differs = self.stored(_olds).algorithm != self.given(_news).algorithm
         return DiffResult(changes=differs, replaces=["algorithm"] if differs else [])
 
 
@@ -86,38 +90,32 @@ class SshKey(BorderResource, module="nestlab", name="SshKey"):
         algorithm: SshAlgorithm = LAB_KEY,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        opts = pulumi.ResourceOptions.merge(
-            opts, pulumi.ResourceOptions(additional_secret_outputs=["private"])
-        )
-        props: Props = {"comment": name, "private": None, "public": None}
-        if algorithm != LAB_KEY:
-            props["algorithm"] = algorithm
-        super().__init__(SshKeyProvider(), name, props, opts)
+        super().__init__(SshKeyProvider(), name, _KeyPair(comment=name, algorithm=algorithm), opts)
 
 
-class _Password(TypedDict):
-    name: str
+@dataclass(frozen=True, kw_only=True)
+class _Password(Named):
     length: int
-    value: str | None
+    value: Secret[Made[str]] = None
 
 
-class PasswordProvider(BorderProvider):
+class PasswordProvider(BorderProvider[_Password]):
     """Makes passwords."""
 
     shape = _Password
 
     @override
     def create(self, props: Props) -> CreateResult:
-        length = self.given(props)["length"]
+        given = self.given(props)
         while True:
-            made = "".join(secrets.choice(READABLE) for _ in range(length))
+            made = "".join(secrets.choice(READABLE) for _ in range(given.length))
             # Windows refuses one that has no digit, as one of twelve would be.
             if all(any(letter in kind for letter in made) for kind in KINDS):
-                return CreateResult(str(props["name"]), {**props, "value": made})
+                return CreateResult(given.name, self.carried(replace(given, value=made)))
 
     @override
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        differs = self.stored(_olds)["length"] != self.given(_news)["length"]
+        differs = self.stored(_olds).length != self.given(_news).length
         return DiffResult(changes=differs, replaces=["length"] if differs else [])
 
 
@@ -130,9 +128,4 @@ class Password(BorderResource, module="nestlab", name="Password"):
     def __init__(
         self, name: str, *, length: int = VNC_LENGTH, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        opts = pulumi.ResourceOptions.merge(
-            opts, pulumi.ResourceOptions(additional_secret_outputs=["value"])
-        )
-        super().__init__(
-            PasswordProvider(), name, {"name": name, "length": length, "value": None}, opts
-        )
+        super().__init__(PasswordProvider(), name, _Password(length=length), opts)

@@ -51,12 +51,8 @@ _SECRET = frozenset({"password", "host_private"})
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a machine is told; holds secrets.
-
-    Raises:
-        ValueError: something can't be written into every format, or does not fit together.
-    """
+class _Machine:
+    """What every machine is told; holds secrets."""
 
     name: str
     fqdn: str
@@ -77,6 +73,25 @@ class Answers:
     disk: str = "sda"
     timezone: str = "Etc/UTC"
     keyboard: str = "us"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(_Machine):
+    """What a machine is told, as it goes through the engine: not checked yet, nor all known in a preview."""
+
+    disk: str = field()  # or the default of the class above would be its own
+    options: dict[str, str]
+    """As `Answers.options`."""
+
+
+@dataclass(frozen=True)
+class Answers(_Machine):
+    """What a machine is told, checked.
+
+    Raises:
+        ValueError: something can't be written into every format, or does not fit together.
+    """
+
     options: Mapping[str, object] = field(default_factory=dict)
     """What one kind alone asks; each says which, and refuses others."""
 
@@ -149,31 +164,33 @@ class Answers:
                 raise ValueError(f"{key}: no such option; there are {', '.join(sorted(known))}")
 
     def hashed(self) -> str:
-        """Return the password as SHA-512 crypt; the same for the same machine.
+        """Return the password as SHA-512 crypt; the same for the same machine."""
+        return crypt(self.password, f"{self.fqdn} {self.host_public}")
 
-        The salt comes from the machine's public host key. It must not come from the password: a
-        salt is no secret, and a plain digest of the password would be guessed at full speed.
-        """
-        digest = hashlib.sha256(f"{self.fqdn} {self.host_public}".encode()).digest()
-        salt = base64.b64encode(digest, b"./")[:16].decode()
-        try:
-            done = subprocess.run(
-                ["openssl", "passwd", "-6", "-salt", salt, "-stdin"],
-                input=self.password + "\n",
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                timeout=_OPENSSL_S,
-                check=False,
-            )
-        except FileNotFoundError as why:
-            raise NotMade("openssl is not installed: install the package openssl") from why
-        hashed = done.stdout.strip()
-        if done.returncode or not re.fullmatch(
-            r"\$6\$[./0-9A-Za-z]{16}\$[./0-9A-Za-z]{86}", hashed
-        ):
-            raise NotMade(f"openssl could not hash a password: {done.stderr.strip()}")
-        return hashed
+
+def crypt(password: str, whose: str) -> str:
+    """Return ``password`` as SHA-512 crypt, the same each time for ``whose``: a machine, by its public host key.
+
+    The salt comes from that. It must not come from the password: a salt is no secret, and a plain digest of
+    the password would be guessed at full speed.
+    """
+    salt = base64.b64encode(hashlib.sha256(whose.encode()).digest(), b"./")[:16].decode()
+    try:
+        done = subprocess.run(
+            ["openssl", "passwd", "-6", "-salt", salt, "-stdin"],
+            input=password + "\n",
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=_OPENSSL_S,
+            check=False,
+        )
+    except FileNotFoundError as why:
+        raise NotMade("openssl is not installed: install the package openssl") from why
+    hashed = done.stdout.strip()
+    if done.returncode or not re.fullmatch(r"\$6\$[./0-9A-Za-z]{16}\$[./0-9A-Za-z]{86}", hashed):
+        raise NotMade(f"openssl could not hash a password: {done.stderr.strip()}")
+    return hashed
 
 
 def _check_password(password: str) -> None:

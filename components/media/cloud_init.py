@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from components.media.answers import Answers
 
@@ -139,9 +139,9 @@ def files(answers: Answers) -> dict[str, bytes]:
     root; ``instance``, what makes cloud-init run everything anew when it changes.
     """
     return {
-        "/user-data": ("#cloud-config\n" + _yaml(_user_data(answers))).encode(),
-        "/meta-data": _yaml(_meta_data(answers)).encode(),
-        "/network-config": _yaml(_network(answers)).encode(),
+        "/user-data": ("#cloud-config\n" + document(_user_data(answers))).encode(),
+        "/meta-data": document(_meta_data(answers)).encode(),
+        "/network-config": document(_network(answers)).encode(),
     }
 
 
@@ -158,17 +158,10 @@ def _user_data(answers: Answers) -> dict[str, object]:
     users: list[object] = [
         {"name": "root", "lock_passwd": False, "ssh_authorized_keys": [answers.authorized_key]}
     ]
-    if user := answers.option("user", ""):
-        if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user) or user == "root":
-            raise ValueError(f"user: {user!r} is no name of a user")
-        users.append(
-            {
-                "name": user,
-                "shell": "/bin/bash",
-                "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                "ssh_authorized_keys": [answers.authorized_key],
-            }
-        )
+    if name := answers.option("user", ""):
+        if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", name) or name == "root":
+            raise ValueError(f"user: {name!r} is no name of a user")
+        users.append(user(name, [answers.authorized_key]))
     told: dict[str, object] = {
         "hostname": answers.name,
         "fqdn": answers.fqdn,
@@ -178,10 +171,7 @@ def _user_data(answers: Answers) -> dict[str, object]:
         "disable_root": False,
         "ssh_pwauth": False,
         "ssh_deletekeys": True,
-        "ssh_keys": {
-            "ed25519_private": answers.host_private,
-            "ed25519_public": answers.host_public,
-        },
+        "ssh_keys": host_keys(answers.host_private, answers.host_public),
         "users": users,
         "chpasswd": {
             "expire": False,
@@ -211,21 +201,46 @@ def _meta_data(answers: Answers) -> dict[str, object]:
 
 
 def _network(answers: Answers) -> dict[str, object]:
-    nic: dict[str, object] = {"match": {"macaddress": answers.mac}}
-    if answers.address:
-        nic |= {
-            "dhcp4": False,
-            "addresses": [str(answers.interface)],
-            # Not "default": what Debian writes with it, ifupdown does not take.
-            "routes": [{"to": "0.0.0.0/0", "via": answers.gateway}],
-            "nameservers": {"addresses": [answers.dns], "search": [answers.domain]},
-        }
-    else:
-        nic["dhcp4"] = True
-    return {"version": 2, "ethernets": {"nic0": nic}}
+    address = str(answers.interface) if answers.address else ""
+    told = nic(answers.mac, address, answers.gateway or "", answers.domain, answers.dns)
+    return {"version": 2, "ethernets": {"nic0": told}}
 
 
-def _yaml(told: Mapping[str, object]) -> str:
+def user(name: str, keys: Sequence[str], *, locked: bool | None = None) -> dict[str, object]:
+    """Return somebody who may become root; ``locked`` None: as cloud-init has it, without a password."""
+    return {
+        "name": name,
+        "shell": "/bin/bash",
+        "sudo": "ALL=(ALL) NOPASSWD:ALL",
+        "ssh_authorized_keys": list(keys),
+        **({} if locked is None else {"lock_passwd": locked}),
+    }
+
+
+def host_keys(private: str, public: str) -> dict[str, object]:
+    """Return the key by which a machine is known, planned beforehand."""
+    return {"ed25519_private": private, "ed25519_public": public}
+
+
+def nic(mac: str, address: str, gateway: str, domain: str, dns: str = "") -> dict[str, object]:
+    """Return a NIC in network-config's version 2; ``address`` with its prefix, empty for DHCP.
+
+    Without ``gateway`` nothing but its subnet is reached by it; ``dns`` is the gateway where none is told.
+    """
+    told: dict[str, object] = {"match": {"macaddress": mac}}
+    if not address:
+        return told | {"dhcp4": True}
+    told |= {"dhcp4": False, "addresses": [address]}
+    if gateway:
+        # Not "default": what Debian writes with it, ifupdown does not take.
+        told["routes"] = [{"to": "0.0.0.0/0", "via": gateway}]
+        search = {"search": [domain]} if domain else {}
+        told["nameservers"] = {"addresses": [dns or gateway], **search}
+    return told
+
+
+def document(told: Mapping[str, object]) -> str:
+    """Return ``told`` as YAML, in its order: whatever a text holds, it is read back as that text."""
     return yaml.safe_dump(dict(told), sort_keys=False, width=10_000, allow_unicode=True)
 
 

@@ -21,9 +21,10 @@ from shlex import split
 from typing import TYPE_CHECKING, BinaryIO
 
 from components.media import eltorito, udf
-from components.remote.waiting import PROGRESS_S, say
-from components.spec.files import FOREIGN, opened, text_word
-from components.spec.images import MARKS, WORDS
+from components.reach.waiting import PROGRESS_S, say
+from components.refused import Refused
+from components.stackfile.files import FOREIGN, opened, text_word
+from components.stackfile.images import MARKS, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -56,19 +57,15 @@ _EXTENT = re.compile(r"File data lba:\s*\d+ ,\s*(\d+) ,\s*\d+ ,\s*(\d+) ,")
 _ROCK_RIDGE = b"SP\x07\x01\xbe\xef"
 
 
-class WrongMedium(Exception):
-    """The medium is not what it has to be; the message is one line: found, rule, remedy."""
-
-    def __init__(self, found: str, rule: str, remedy: str) -> None:
-        self.found, self.rule, self.remedy = found, rule, remedy
-        super().__init__(f"{found}, but {rule}: {remedy}")
+class WrongMedium(Refused):
+    """The medium is not what it has to be: found, rule, remedy."""
 
 
 class Endless(WrongMedium):
     """Looking into it took all that it may: who has others to look into had better stop."""
 
 
-class NotMade(Exception):
+class NotMade(Refused):
     """A medium could not be made: the program is missing, failed, or took too long."""
 
 

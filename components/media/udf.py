@@ -16,7 +16,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from components.spec.files import opened
+from components.refused import Refused
+from components.stackfile.files import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ _PATHS = 64 << 20
 """Most characters of all paths together."""
 
 
-class BadUdf(Exception):
+class BadUdf(Refused):
     """The medium's UDF is damaged, or of a form that is not read here."""
 
 

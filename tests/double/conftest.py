@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from components.reach import interrupt
 from tests.support.pve import Pve
 from tests.support.vcsim import Vcsim
-from toolchain import environment, golang, host, paths, pins, wrapper
+from toolchain.bootstrap import paths, pins
+from toolchain.engine import environment, golang, wrapper
+from toolchain.machine import host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
     Serve = Callable[[Machine], Server]
 
 DEADLINE_S = 120
+
+
+@pytest.fixture(autouse=True)
+def _not_stopped() -> None:
+    """What one test stopped goes on in the next: the event is the process's."""
+    interrupt.CANCELLED.clear()
 
 
 @dataclass
@@ -75,20 +84,25 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A project named ``scratch`` with a stack ``dev`` and nothing in it."""
+    return scratch(tmp_path, "scratch")
+
+
+def scratch(place: Path, passphrase: str) -> Project:
+    """Return a project named ``scratch`` with an empty stack ``dev``; it and its state are below ``place``."""
     if not (paths.BIN / "pulumi").is_file():
         pytest.skip("needs the engine: run `make toolchain`")
-    folder, state = tmp_path / "project", tmp_path / "state"
+    folder, state = place / "project", place / "state"
     folder.mkdir()
     state.mkdir()
     (folder / "Pulumi.yaml").write_text("name: scratch\nruntime: python\n")
-    own = {"PULUMI_BACKEND_URL": f"file://{state}", "PULUMI_CONFIG_PASSPHRASE": "scratch"}
+    own = {"PULUMI_BACKEND_URL": f"file://{state}", "PULUMI_CONFIG_PASSPHRASE": passphrase}
     made = Project(folder, environment.environment(os.environ | own))
     made.write("")
     made.pulumi("stack", "init", "dev")
     return made
 
 
-def _shares_loopback() -> None:
+def shares_loopback() -> None:
     """Skip where the engine runs in another network namespace, in which loopback is another."""
     name = host.namespace()
     here, there = Path("/proc/self/ns/net"), wrapper.NAMESPACES / name
@@ -99,7 +113,7 @@ def _shares_loopback() -> None:
 @pytest.fixture
 def pve() -> Iterator[Pve]:
     """A Proxmox VE of one node, ``pve1``, with nothing on it."""
-    _shares_loopback()
+    shares_loopback()
     with Pve() as running:
         running.takes("import")
         yield running
@@ -110,7 +124,7 @@ def vcsim() -> Iterator[Vcsim]:
     """A vCenter with one host outside any cluster, ``DC0_H0``, with nothing on it."""
     if not golang.built([pins.VCSIM]):
         pytest.skip("needs vcsim: run `make toolchain`")
-    _shares_loopback()
+    shares_loopback()
     with Vcsim() as running:
         yield running
 
@@ -145,7 +159,7 @@ def eventually(holds: Callable[[], object], seconds: float) -> bool:
 @pytest.fixture
 def sshd() -> Iterator[Serve]:
     """Serve stub machines until the test ends: ``sshd(machine).target("xen1")``."""
-    _shares_loopback()
+    shares_loopback()
     with ExitStack() as running:
         yield lambda machine: running.enter_context(machine.serve())
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from components.media.iso import Iso
 from tests.support import border
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,17 +102,19 @@ DISCS = """
 import sys
 sys.path.insert(0, {repository!r})
 import pulumi
-from components.gates.medium import InstallMedium
+from components.gates.codec import later
+from components.gates.medium import Discs, InstallMedium
 from components.gates.secrets import SshKey
+from components.media.answers import Told
 key = SshKey("key", algorithm={algorithm!r})
 def told(keys):
-    return {{
-        "name": "host1", "fqdn": "host1.nestlab.internal", "mac": "52:54:00:00:00:01",
-        "password": "A pass word 1", "authorized_key": keys[1], "host_private": keys[0],
-        "host_public": keys[1], "address": "10.77.0.5", "prefix": 28, "gateway": "10.77.0.1",
-        "nameserver": "10.77.0.1", "disk": "sda", "options": {options!r}}}
-medium = InstallMedium("discs", kind={kind!r}, recipe={recipe!r}, iso="",
-    answers=pulumi.Output.all(key.private, key.public).apply(told), media={folder!r}, private={folder!r})
+    return Told(
+        name="host1", fqdn="host1.nestlab.internal", mac="52:54:00:00:00:01",
+        password="A pass word 1", authorized_key=keys[1], host_private=keys[0],
+        host_public=keys[1], address="10.77.0.5", prefix=28, gateway="10.77.0.1",
+        nameserver="10.77.0.1", disk="sda", options={options!r})
+medium = InstallMedium("discs", Discs(kind={kind!r}, recipe={recipe!r}, iso="",
+    answers=later(pulumi.Output.all(key.private, key.public).apply(told)), media={folder!r}, private={folder!r}))
 pulumi.export("disc", medium.disc)
 """
 
@@ -123,7 +125,7 @@ pulumi.export("disc", medium.disc)
         ("proxmox", "proxmox", {"filesystem": "ext4"}),
         ("esxi", "esxi", {}),
         ("xenserver", "xenserver", {"sr_type": "ext"}),
-        ("hyperv", "windows", {"image": "SERVERSTANDARD", "locale": "en-US"}),
+        ("hyperv", "hyperv", {"image": "SERVERSTANDARD", "locale": "en-US"}),
         ("virtualbox", "virtualbox", {"package": "", "extension_pack": "", "licence": ""}),
         ("workstation", "workstation", {}),
     ],

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.remote.driver import DriverError
-from components.remote.shell import Shell, Unreachable, shell_of
-from components.remote.upload import PutError
+from components.reach.driver import DriverError
+from components.reach.shell import Shell, Unreachable, shell_of
+from components.reach.upload import PutError
 from tests.support.commands import HOWS, How, Machine, every_failure
 from tests.support.stubs.box import Box
 
@@ -110,17 +110,20 @@ def test_a_warning_is_no_failure(reached: tuple[Machine, Shell]) -> None:
     assert (done.code, done.out, done.err) == (0, "made two\n", "Warning: it is getting full\n")
 
 
+LONG = f"70000 bytes, sha256 {hashlib.sha256(bytes(70_000)).hexdigest()}"
+
+
 def test_every_command_is_noted(reached: tuple[Machine, Shell]) -> None:
     machine, shell = reached
     shell.run(["box", "echo", "a b", "'"])
     shell.run(["box-script", "-"], stdin=b"some words")
-    shell.run(["box-script", "-"], stdin=bytes(5000))
+    shell.run(["box-script", "-"], stdin=bytes(70_000))
     shell.run(["box", "remove", "none"])
     shell.run(["tee", "/box/notes"], stdin=b"text")
     assert [(call.words, call.stdin, call.exit, call.out, call.err) for call in machine.calls] == [
         (["box", "echo", "a b", "'"], "", 0, '["a b", "\'"]', ""),
         (["box-script", "-"], "some words", 0, "['-'] 10\n", ""),
-        (["box-script", "-"], f"5000 bytes, sha256 {sha256(bytes(5000))}", 0, "['-'] 5000\n", ""),
+        (["box-script", "-"], LONG, 0, "['-'] 70000\n", ""),
         (["box", "remove", "none"], "", 1, "", "Error: no box none\n"),
         (["tee", "/box/notes"], "text", 0, "text", ""),
     ]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.remote import pve as remote
-from components.remote.pve import PveError
+from components.kinds.proxmox import api as remote
+from components.kinds.proxmox.api import PveError
 
 if TYPE_CHECKING:
     from tests.double.conftest import Project
@@ -78,9 +78,7 @@ box = px.ContainerLegacy("box", node_name="pve1", vm_id=201, started=True, unpri
 
 
 def client(pve: Pve) -> remote.Pve:
-    return remote.Pve(
-        {"url": pve.url, "user": pve.user, "password": pve.password, "insecure": True}
-    )
+    return remote.Pve(remote.Api(url=pve.url, user=pve.user, password=pve.password, insecure=True))
 
 
 def make(api: remote.Pve, number: int = 101, **config: Any) -> None:

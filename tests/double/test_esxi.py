@@ -7,19 +7,23 @@ A failure here is a guest that is made twice, one that stays off after somebody 
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from components.gates import probes
-from components.hypervisors.esxi import PLACE, recipe
-from components.remote.drivers.esxi import parse_vmx, render_vmx
-from components.spec.kinds.esxi import EsxiSpec
+from components.gates import machine as of_machine
+from components.gates.api import ask
+from components.kinds.esxi.install import PLACE, recipe
+from components.kinds.esxi.model import EsxiSpec
+from components.reach.shell import LOCAL
+from components.reach.vmx import parsed, rendered
 from tests.support import inner
 from tests.support.commands import Machine
 from tests.support.stubs.esxi import Esxi
-from toolchain import golang, pins
+from toolchain.bootstrap import pins
+from toolchain.engine import golang
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +93,7 @@ def test_a_lab_in_an_esxi_lives_through_everything(
     data = lab()
     project.up(inner.program("esxi", data, target, media))
     assert running(machine) == {"live", "web"}
-    web = parse_vmx(guest(machine, "web").read_text())
+    web = parsed(guest(machine, "web").read_text())
     assert web["ethernet1.virtualDev"] == "e1000e"
     assert machine.state["groups"][web["ethernet0.networkName"]]["switch"].startswith("nestlab-")
     assert machine.state["groups"][web["ethernet1.networkName"]]["switch"] == "vSwitch0"
@@ -110,7 +114,7 @@ def test_a_lab_in_an_esxi_lives_through_everything(
     data["hypervisors"]["x"]["guests"]["web"]["memory_mib"] = 1024
     said = project.up(inner.program("esxi", data, target, media))
     assert "1 updated" in said
-    assert parse_vmx(guest(machine, "web").read_text())["memSize"] == "1024"
+    assert parsed(guest(machine, "web").read_text())["memSize"] == "1024"
     assert flat.read_bytes() == b"what was installed"
 
     # By hand: all switched off, one removed, a setting changed; then a port group put into a VLAN.
@@ -119,8 +123,8 @@ def test_a_lab_in_an_esxi_lives_through_everything(
             vm["power"] = "Powered off"
             if vm["vmx"].endswith("/live.vmx"):
                 del state["vms"][vmid]
-    changed = parse_vmx(guest(machine, "web").read_text()) | {"ethernet0.virtualDev": "e1000"}
-    guest(machine, "web").write_text(render_vmx(changed))
+    changed = parsed(guest(machine, "web").read_text()) | {"ethernet0.virtualDev": "e1000"}
+    guest(machine, "web").write_text(rendered(changed))
     said = project.pulumi("preview")
     assert "x-live-guest: guest live is not registered any more" in said
     assert "x-web-guest: guest web is not set up as the stack says (ethernet0.virtualDev)" in said
@@ -129,7 +133,7 @@ def test_a_lab_in_an_esxi_lives_through_everything(
     assert "x-lan-network: network lan is on vSwitch0, VLAN 7" in project.pulumi("preview")
     project.pulumi("up", "--yes", "--skip-preview")
     assert running(machine) == {"live", "web"}
-    assert parse_vmx(guest(machine, "web").read_text())["ethernet0.virtualDev"] == "vmxnet3"
+    assert parsed(guest(machine, "web").read_text())["ethernet0.virtualDev"] == "vmxnet3"
     assert flat.read_bytes() == b"what was installed"
 
     project.pulumi("destroy", "--yes", "--skip-preview")
@@ -166,11 +170,14 @@ def test_its_gate_opens_when_its_commands_and_its_sdk_answer(
     asked = recipe(EsxiSpec(kind="esxi", iso="live", network="lan")).probe
 
     def seen(password: str, url: str = sdk) -> tuple[bool, str]:
-        props = {
-            "probe": {**asked, "steady": 1, "forward": [], "url": url},
-            "reach": {**server.target("x"), "password": password},
-        }
-        found = probes.probe(props, None)
+        gate = of_machine.Machine(
+            target=LOCAL,
+            instance="",
+            probe=replace(asked, steady=1, url=url),
+            reach=replace(server.target("x"), password=password),
+            deadline_s=1.0,
+        )
+        found = ask(gate)
         return found.ok, found.text
 
     assert seen("labpass") == (True, "VMware ESXi 6.5.0 build-5969303")

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.remote.drivers.hyperv import GuestDriver, MediumDriver, NetworkDriver
-from components.remote.shell import shell_of
+from components.kinds.hyperv.guest import DRIVER as GUEST
+from components.kinds.hyperv.medium import DRIVER as MEDIUM
+from components.kinds.hyperv.network import DRIVER as NETWORK
+from components.reach.orders import GuestOrder, MediumOrder, NetworkOrder
+from components.reach.shell import shell_of
 from tests.support.commands import Machine
 from tests.support.inner import lab_of, program
+from tests.support.orders import order
 from tests.support.stubs.hyperv import VHDX, Hyperv
 
 if TYPE_CHECKING:
@@ -23,8 +27,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.double
 
-STRANGER = {"name": "theirs", "mode": "isolated", "bridge": "", "subnet": "10.99.0.0/24",
-            "prefix": 24, "gateway": "10.99.0.1", "owner": "ffffffff-0000-0000-0000-00000000000f"}  # fmt: skip
+STRANGER = order(
+    NetworkOrder,
+    {
+        "name": "theirs",
+        "mode": "isolated",
+        "subnet": "10.99.0.0/24",
+        "prefix": 24,
+        "gateway": "10.99.0.1",
+        "owner": "ffffffff-0000-0000-0000-00000000000f",
+    },
+)
 
 
 def lab(**guest: Any) -> dict[str, Any]:
@@ -42,7 +55,7 @@ def lab(**guest: Any) -> dict[str, Any]:
 
 def test_a_lab_lives_and_goes(project: Project, sshd: Serve, tmp_path: Path) -> None:
     machine = Machine(tmp_path / "hyperv", Hyperv)
-    NetworkDriver().ensure(machine.shell(), STRANGER)
+    NETWORK.ensure(machine.shell(), STRANGER)
     before = machine.state
     target = sshd(machine).target("x")
     (tmp_path / "one.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(2048))
@@ -87,17 +100,32 @@ def test_a_lab_lives_and_goes(project: Project, sshd: Serve, tmp_path: Path) -> 
 
 def test_an_image_is_sent_and_cloned_over_ssh(sshd: Serve, tmp_path: Path) -> None:
     shell = shell_of(sshd(Machine(tmp_path / "hyperv", Hyperv)).target("hv1"))
-    owner = STRANGER["owner"]
+    owner = STRANGER.owner
     file = tmp_path / "base disk.vhdx"
     file.write_bytes(VHDX + bytes(1 << 20))
-    wanted = {"name": "basis ä.vhdx", "path": str(file), "sha256": "", "store": "C:/nestlab",
-              "size": file.stat().st_size, "owner": owner}  # fmt: skip
-    MediumDriver().ensure(shell, wanted)
-    assert MediumDriver().look(shell, wanted).ok
-    guest = {"name": "klon $(x) ä", "memory_mib": 512, "cores": 1, "disk_gib": 0, "firmware": "uefi",
-             "boot": ["hd"], "nics": [], "iso": "", "image": MediumDriver().called(wanted),
-             "autostart": True, "store": "C:/nestlab", "owner": owner}  # fmt: skip
-    GuestDriver().ensure(shell, guest)
-    assert GuestDriver().look(shell, guest).text == "guest klon $(x) ä is running"
-    GuestDriver().remove(shell, guest)
-    MediumDriver().remove(shell, wanted)
+    fields = {
+        "name": "basis ä.vhdx",
+        "path": str(file),
+        "store": "C:/nestlab",
+        "size": file.stat().st_size,
+        "owner": owner,
+    }
+    wanted = order(MediumOrder, fields)
+    MEDIUM.ensure(shell, wanted)
+    assert MEDIUM.look(shell, wanted).ok
+    fields = {
+        "name": "klon $(x) ä",
+        "memory_mib": 512,
+        "cores": 1,
+        "firmware": "uefi",
+        "boot": ["hd"],
+        "image": MEDIUM.called(wanted),
+        "autostart": True,
+        "store": "C:/nestlab",
+        "owner": owner,
+    }
+    guest = order(GuestOrder, fields)
+    GUEST.ensure(shell, guest)
+    assert GUEST.look(shell, guest).text == "guest klon $(x) ä is running"
+    GUEST.remove(shell, guest)
+    MEDIUM.remove(shell, wanted)

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import time
@@ -21,7 +22,8 @@ from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 from typing_extensions import override
 
 from tests.double.conftest import children, eventually
-from toolchain import environment, golang, paths, pins
+from toolchain.bootstrap import paths, pins
+from toolchain.engine import environment, golang
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +72,7 @@ class File(dynamic.Resource):
 WAITS = """
 import pathlib, pulumi, time
 from pulumi import dynamic
-from components.remote.interrupt import CANCELLED
+from components.reach.interrupt import CANCELLED
 
 class Waits(dynamic.ResourceProvider):
     def create(self, props):
@@ -479,3 +481,37 @@ def test_the_questions_about_the_runtime_are_answered(project: Project) -> None:
     assert "python" in said
     assert "pulumi" in said
     assert "nothing to install" in project.pulumi("install")
+
+
+def test_what_a_program_logs_for_debugging_is_shown_to_who_asks(project: Project) -> None:
+    program = 'import pulumi\npulumi.log.debug("seen by few")\npulumi.log.info("seen by all")'
+    said = project.up(program)
+    assert "seen by all" in said
+    assert "seen by few" not in said
+    assert "seen by few" in project.up(program, "--debug")
+    project.variables["PULUMI_OPTION_DEBUG"] = "true"
+    assert "seen by few" in project.up(program)
+
+
+def test_it_is_not_even_sent_where_nobody_sees_it(project: Project) -> None:
+    program = """
+import pulumi
+pulumi.log._log = lambda engine, severity, message, *_: print("sent:", message, flush=True)
+pulumi.log.debug("to few")
+pulumi.log.info("to all")
+pulumi.ComponentResource("a:b:C", "c")
+"""
+    said = project.up(program)
+    found = set(re.findall("sent: .*", said))
+    assert found == {"sent: to all"}, "those that the SDK says of each resource neither"
+    assert "sent: to few" in project.up(program, "-d")
+
+
+def test_the_engine_goes_on_without_a_folder_for_its_logs(project: Project) -> None:
+    logs = paths.HOME / "logs"
+    if not logs.is_file():
+        pytest.skip("this checkout's engine had its folder before `make toolchain` kept it from it")
+    before = logs.read_text()
+    assert "1 created" in project.up("")
+    assert "log" not in project.pulumi("stack", "ls")
+    assert logs.read_text() == before

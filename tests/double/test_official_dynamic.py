@@ -1,6 +1,6 @@
 """Dynamic providers served by Pulumi's own host, which everybody has who installed Pulumi.
 
-Ours (`toolchain.dynhost`) does more: it passes on the wish to stop, and tells failures in their own
+Ours (`toolchain.engine.dynhost`) does more: it passes on the wish to stop, and tells failures in their own
 words. What the gates do has to come out the same without it.
 """
 
@@ -15,7 +15,7 @@ import pytest
 from tests.double.conftest import children, eventually
 from tests.double.test_language_host import FILES, WAITS
 from tests.double.test_language_host import _runs as runs
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from pathlib import Path

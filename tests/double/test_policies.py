@@ -21,7 +21,8 @@ import yaml
 from tests.double import policy_cases
 from tests.policy.judging import ANYWHERE
 from tests.support.checkout import STACK, Checkout
-from toolchain import environment, paths
+from toolchain.bootstrap import paths
+from toolchain.engine import environment
 
 import rules  # isort: skip - the pack's folder comes with judging
 
@@ -409,7 +410,8 @@ MUTANTS: dict[str, list[Mutant]] = {
         ("lab-network", ["addresses"], INNER, "overlaps", "kvm1-inner-network"),
         ("kvm1-inner-network", ["addresses"], OUTER, "overlaps", "kvm1-inner-network"),
         ("kvm1-medium-ipxe", ["source"], HTTP, "media", "kvm1-medium-ipxe"),
-        ("kvm1-seed", ["userData"], "password: hunter22\\n", "plain-secrets", "kvm1-seed"),
+        ("kvm1-seed-disc", ["files"], {"/user-data": "password: hunter22\\n"}, "plain-secrets",
+         "kvm1-seed-disc"),
     ],
     "proxmox-cluster": [
         (NESTED, ["cpu", "type"], "x86-64-v2-AES", "nested-cpu", NESTED),

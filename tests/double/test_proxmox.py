@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from components.kinds.proxmox.api import Api
 from tests.support import images, inner
 from tests.support.pve import Pve
 
@@ -26,11 +27,11 @@ pytestmark = pytest.mark.double
 
 PLACE = """
 import pulumi_proxmoxve as px
-from components.hypervisors.proxmox import ProxmoxPlace
+from components.kinds.proxmox.place import ProxmoxPlace
 del common["target"]
-place = ProxmoxPlace(name="x", node="pve1", ours=True, kvm=spec.hypervisors["x"].kvm, api=target, target={{"kind": "local"}},
-    provider=px.Provider("x-proxmox", endpoint=target["url"].apply(lambda url: url + "/"),
-        username="root@pam", password=target["password"], insecure=True), **common)
+place = ProxmoxPlace(name="x", node="pve1", ours=True, kvm=spec.hypervisors["x"].kvm, api=target, target=LOCAL,
+    provider=px.Provider("x-proxmox", endpoint=target.apply(lambda api: api.url + "/"),
+        username="root@pam", password=target.apply(lambda api: api.password), insecure=True), **common)
 """
 
 
@@ -82,7 +83,7 @@ def lab(**inside: Any) -> dict[str, Any]:
 
 
 def program(data: dict[str, Any], pve: Pve, root: Path) -> str:
-    api = {"url": pve.url.rstrip("/"), "user": "root@pam", "password": "secret", "insecure": True}
+    api = Api(url=pve.url.rstrip("/"), user="root@pam", password="secret", insecure=True)
     return inner.program("proxmox", data, api, root, PLACE)
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.spec.hosts.base import NodeSpec
-from components.spec.nodes import Totals, chosen
+from components.stackfile.host import NodeSpec
+from components.stackfile.nodes import Totals, chosen
 from tests.double.test_proxmox import numbers, running, settings
 from tests.support import images, standins
 from tests.support.pve import Pve
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,33 +17,36 @@ import threading
 import time
 from concurrent import futures
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import paramiko
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from components.remote import interrupt, upload, waiting
-from components.remote import shell as shells
-from components.remote.shell import (
+from components.gates.codec import read, write
+from components.reach import interrupt, stream, upload, waiting
+from components.reach import shell as shells
+from components.reach.shell import (
+    LOCAL,
     LocalShell,
     Shell,
     SshShell,
+    Target,
     Unreachable,
     fresh_shell,
     shell_of,
 )
-from components.remote.upload import PutError
-from components.remote.waiting import NotReady
+from components.reach.upload import PutError
+from components.reach.waiting import NotReady
 from tests.double.conftest import eventually
 from tests.support.sshd import USER, Server, free_port, key_pair, serving
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
-
-    import paramiko
 
 pytestmark = pytest.mark.double
 
@@ -227,6 +230,37 @@ def test_after_a_restart_of_the_server_the_next_command_connects_anew(own: Serve
     assert shell.run(["echo", "again"]).out == "again\n"
 
 
+def test_a_connection_given_up_ends_when_the_commands_on_it_have(own: Server) -> None:
+    shell = own.shell()
+    with futures.ThreadPoolExecutor() as pool:
+        old = shell._transport(5)
+        slow = pool.submit(shell.run, ["sh", "-c", "sleep 1; echo done"])
+        while shell._users[old] < 2:
+            time.sleep(0.01)
+        shell.close()
+        assert shell.run(["echo", "new"]).out == "new\n"
+        assert slow.result(20).out == "done\n", "a gate that looks cut another one's command"
+    assert old.is_active()
+    shell._leave(old)
+    assert not old.is_active()
+
+
+def test_a_kept_connection_that_is_gone_already_costs_no_command(
+    own: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = own.shell()
+    assert shell.run(["true"]).ok
+    held = shell._held
+    assert held
+
+    def gone(**_: object) -> None:
+        held.close()
+        raise paramiko.SSHException("Unable to open channel.")  # as paramiko says it
+
+    monkeypatch.setattr(held, "open_session", gone)
+    assert shell.run(["echo", "again"]).out == "again\n"
+
+
 def test_a_connection_that_broke_does_not_take_its_successor_along(own: Server) -> None:
     shell = own.shell()
     old = shell._transport(5)
@@ -327,7 +361,7 @@ def _greet(port: socket.socket, greeting: bytes) -> None:
 
 KNOCK = """
 import sys
-from components.remote.shell import SshShell, Unreachable
+from components.reach.shell import SshShell, Unreachable
 try:
     SshShell("127.0.0.1", int(sys.argv[1]), "root", sys.argv[2], sys.argv[3], "kvm1").run(["true"])
 except Unreachable as silent:
@@ -365,7 +399,7 @@ def test_a_port_is_asked_from_the_place_itself(ssh: SshShell) -> None:
 def test_a_port_that_swallows_everything_is_no_reason_to_hang_up(
     own: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shells, "CONNECT_S", 1.0)
+    monkeypatch.setattr(stream, "CONNECT_S", 1.0)
     shell = own.shell()
     before = shell.run(["sh", "-c", "echo $SSH_CONNECTION"]).out
     with socket.socket() as full:
@@ -668,16 +702,16 @@ def test_a_server_without_sftp_says_so(tmp_path: Path) -> None:
 
 def test_a_target_has_one_shell_and_its_port_may_have_been_a_float(server: Server) -> None:
     first = shell_of(server.target("kvm1"))
-    through_the_engine = {**server.target("kvm1"), "port": float(server.port)}
-    assert shell_of(through_the_engine) is first  # type: ignore[arg-type]
+    through_the_engine = {**write(Target, server.target("kvm1")), "port": float(server.port)}
+    assert shell_of(read(Target, through_the_engine)) is first
     assert first.run(["echo", "hello"]).out == "hello\n"
     peer = first.run(["sh", "-c", "echo $SSH_CONNECTION"]).out
     assert fresh_shell(server.target("kvm1")).run(["sh", "-c", "echo $SSH_CONNECTION"]).out != peer
-    assert isinstance(shell_of({"kind": "local"}), LocalShell)
+    assert isinstance(shell_of(LOCAL), LocalShell)
 
 
 def test_a_host_made_anew_behind_the_same_address_gets_a_shell_of_its_own(server: Server) -> None:
-    renewed = server.target("kvm1") | {"host_key": key_pair()[1]}
+    renewed = replace(server.target("kvm1"), host_key=key_pair()[1])
     assert shell_of(renewed) is not shell_of(server.target("kvm1"))
 
 

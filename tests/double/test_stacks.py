@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 import yaml
 
-from components.spec import load, plan
+from components.stackfile import load, plan
 from tests.double.conftest import Project
 from tests.support import images
 from tests.support.checkout import Checkout
-from toolchain import environment, paths
+from toolchain.bootstrap import paths
+from toolchain.engine import environment
 
 pytestmark = pytest.mark.double
 

@@ -19,7 +19,8 @@ import pytest
 
 from tests.double.conftest import eventually
 from tests.support.checkout import Checkout, Done
-from toolchain import environment, paths, recover, state
+from toolchain.bootstrap import paths
+from toolchain.engine import environment, recover, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ class Wait(dynamic.Resource):
 """
 HOLDS = """
 import pathlib, sys
-from toolchain import state
+from toolchain.engine import state
 with state.held("local", pathlib.Path(sys.argv[1])):
     print("holds", flush=True)
     sys.stdin.read()
@@ -127,6 +128,7 @@ def test_no_command_changes_the_checkout_and_every_form_of_a_state_counts(
         monkeypatch.setattr(Checkout, "environment", lambda _: plain | {variable: "true"})
     before = written(checkout)
     logs = checkout.root / ".nestlab" / "home" / "logs"
+    logs.unlink(missing_ok=True)  # a file, by which an engine built here writes none
     logs.mkdir()
     now = dt.datetime.now(dt.UTC)
     large = [logs / f"stack-{now - dt.timedelta(hours=age):%Y%m%dT%H%M%S}.log" for age in (1, 2, 3)]
@@ -248,7 +250,7 @@ def test_two_engines_and_a_recovery_never_work_on_one_stack(
     assert exported(checkout)["pending_operations"] == before["pending_operations"]
     # While the stack is held the next command waits, an engine refuses, and nothing is touched.
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS, folder, "toolchain.recover"],
+        [sys.executable, "-c", HOLDS, folder, "toolchain.engine.recover"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as recovering:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.remote.vsphere import Vsphere, sdk
+from components.kinds.vsphere.api import Api, Vsphere, sdk
 from tests.double.test_proxmox_outer import program
 
 if TYPE_CHECKING:
@@ -70,12 +70,7 @@ def running(vcsim: Vcsim) -> set[str]:
 def by_hand(vcsim: Vcsim) -> Vsphere:
     """A session of somebody else."""
     return Vsphere(
-        {
-            "server": vcsim.server,
-            "user": vcsim.user,
-            "password": vcsim.password,
-            "insecure": True,
-        }
+        Api(server=vcsim.server, user=vcsim.user, password=vcsim.password, insecure=True)
     )
 
 

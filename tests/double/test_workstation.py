@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.remote.shell import shell_of
+from components.reach.shell import shell_of
 from tests.support import images, inner
 from tests.support.commands import Machine
 from tests.support.stubs.workstation import DEFAULTS, STORE, Workstation, keys
@@ -90,7 +90,7 @@ def test_a_lab_in_a_workstation_lives_through_everything(
     data = lab(root)
 
     def program() -> str:
-        return inner.program("workstation", data, dict(target), root)
+        return inner.program("workstation", data, target, root)
 
     project.up(program())
     both = {path("live"), path("web")}

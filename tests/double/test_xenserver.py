@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.hypervisors.xenserver import PLACE
+from components.kinds.xenserver.install import PLACE
 from tests.support import images, inner
 from tests.support.commands import Machine
 from tests.support.stubs.xenserver import STORAGE, UPLINK, XenServer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.checkout import Checkout
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,7 @@ that `pulumi up` does not mend. See `tests.support.appliance`.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import join, quote
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakepve.certs import make_cert
 
-from components.remote.powershell import ARGV, Script
+from components.kinds.hyperv.powershell import ARGV, Script
 from tests.host.test_lab import changes
-from tests.support import standins
+from tests.support import images, standins
 from tests.support.appliance import image
 from tests.support.checkout import Checkout, virsh
-from toolchain import golang, pins
+from toolchain.bootstrap import pins
+from toolchain.engine import golang
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.host
 
-State = dict[str, Any]
+State = Any
+STATE = "/var/lib/appliance/machine/state.json"
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,10 @@ class Case:
     """Switches one of them off, by the product's own command."""
     edit: tuple[str, int]
     """A guest whose memory becomes so many MiB."""
-    edited: tuple[str, str]
-    """A file there, and what it says then."""
+    edited: tuple[list[str], str]
+    """A command there, and what it says then."""
+    state: tuple[str, ...] = ("cat", STATE)
+    """What prints what the product knows, as JSON."""
 
 
 def _cloud(appliance: Image, to: Path) -> None:
@@ -73,16 +78,17 @@ def _xenserver(appliance: Image, media: Path) -> None:
     standins.debian_iso(media).rename(media / "live.iso")
 
 
-def _esxi(_: Image, media: Path) -> None:
-    program = golang.place(pins.VCSIM)
-    if not program.is_file():
-        pytest.skip("needs vcsim: run `make toolchain`")
-    certificate, key, _ = make_cert(str(media.parent), hosts=("esxi1",))
-    served = ((program, "vcsim"), (Path(certificate), "sdk.pem"), (Path(key), "sdk.key"))
-    more = [(file, f"/opt/nestlab/{name}") for file, name in served]
-    made = image.beside(image.image_of(media.parent, more), "ISOLINUX.BIN")
+def _esxi(appliance: Image, media: Path) -> None:
+    made = image.beside(appliance, "ISOLINUX.BIN")
     standins.esxi_iso(media, beside=made).rename(media / "esxi.iso")
     standins.debian_iso(media).rename(media / "live.iso")
+
+
+def _proxmox(appliance: Image, media: Path) -> None:
+    booted = standins.fat_image("", appliance.uefi.read_bytes())
+    made = image.beside(appliance, "boot/grub/i386-pc/eltorito.img") | {"efi.img": booted}
+    standins.proxmox_iso(media, beside=made).rename(media / "proxmox-ve.iso")
+    (media / "debian-12-nocloud-amd64.qcow2").write_bytes(images.qcow2())
 
 
 def _hyperv(appliance: Image, media: Path) -> None:
@@ -122,7 +128,16 @@ def _esxi_stops(state: State) -> list[str]:
     return ["vim-cmd", "vmsvc/power.off", vmid]
 
 
-STATE = "/var/lib/appliance/machine/state.json"
+def _proxmox_runs(state: State) -> set[str]:
+    return {each["name"] for each in state if each["status"] == "running"}
+
+
+def _proxmox_stops(state: State) -> list[str]:
+    [vmid] = [each["vmid"] for each in state if each["name"] == "pve-live"]
+    return ["qm", "stop", str(vmid)]
+
+
+PVE_GUESTS = ("pvesh", "get", "/cluster/resources", "--type", "vm", "--output-format", "json")
 GUESTS = "/var/lib/nestlab/workstation/guests"
 CASES = {
     "virtualbox": Case(
@@ -132,7 +147,7 @@ CASES = {
         guests={"installer", "web", "edge"},
         stop=lambda _: ["VBoxManage", "controlvm", "installer", "poweroff"],
         edit=("web", 768),
-        edited=(STATE, '"memory": 768'),
+        edited=(["cat", STATE], '"memory": 768'),
     ),
     "workstation": Case(
         machine="workstation1",
@@ -141,7 +156,7 @@ CASES = {
         guests={"tiny", "web"},
         stop=lambda _: ["vmrun", "stop", f"{GUESTS}/tiny/guest.vmx", "hard"],
         edit=("web", 768),
-        edited=(f"{GUESTS}/web/guest.vmx", 'memsize = "768"'),
+        edited=(["cat", f"{GUESTS}/web/guest.vmx"], 'memsize = "768"'),
     ),
     "xenserver": Case(
         machine="xenserver1",
@@ -150,7 +165,7 @@ CASES = {
         guests={"outside", "inside"},
         stop=_xenserver_stops,
         edit=("inside", 768),
-        edited=(STATE, str(768 << 20)),
+        edited=(["cat", STATE], str(768 << 20)),
     ),
     "hyperv": Case(
         machine="hyperv1",
@@ -161,7 +176,17 @@ CASES = {
         guests={"ipxe", "debian"},
         stop=_hyperv_stops,
         edit=("debian", 768),
-        edited=(STATE, str(768 << 20)),
+        edited=(["cat", STATE], str(768 << 20)),
+    ),
+    "proxmox": Case(
+        machine="proxmox1",
+        media=_proxmox,
+        state=PVE_GUESTS,
+        runs=_proxmox_runs,
+        guests={"pve-live", "pve-clone"},
+        stop=_proxmox_stops,
+        edit=("pve-clone", 768),
+        edited=([*PVE_GUESTS], f'"maxmem": {768 << 20}'),
     ),
     "esxi": Case(
         machine="esxi1",
@@ -170,21 +195,32 @@ CASES = {
         guests={"outside", "inside"},
         stop=_esxi_stops,
         edit=("inside", 768),
-        edited=("/vmfs/volumes/datastore1/nestlab/guests/inside/inside.vmx", 'memSize = "768"'),
+        edited=(
+            ["cat", "/vmfs/volumes/datastore1/nestlab/guests/inside/inside.vmx"],
+            'memSize = "768"',
+        ),
     ),
 }
 
 
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return image.image_of(tmp_path_factory.mktemp("appliance"))
+    """What plays all of them: with the SDK's simulator where it is built."""
+    folder = tmp_path_factory.mktemp("appliance")
+    certificate, key, _ = make_cert(str(folder), hosts=("esxi1",))
+    served = {"sdk.pem": Path(certificate), "sdk.key": Path(key)}
+    if (program := golang.place(pins.VCSIM)).is_file():
+        served["vcsim"] = program
+    return image.image_of(folder, [(file, f"{image.CODE}/{at}") for at, file in served.items()])
 
 
-@pytest.mark.parametrize("kind", ["virtualbox", "workstation", "hyperv", "xenserver"])
+@pytest.mark.parametrize("kind", CASES)
 def test_a_shipped_stack_lives_through_everything_on_its_appliance(
     kind: str, appliance: Image, tmp_path: Path
 ) -> None:
     case = CASES[kind]
+    if kind == "esxi" and not golang.place(pins.VCSIM).is_file():
+        pytest.skip("needs vcsim: run `make toolchain`")
     checkout = Checkout.make(tmp_path / "checkout", stack=kind)
     media = checkout.root / "media"
     media.mkdir()
@@ -213,8 +249,7 @@ def _lives(checkout: Checkout, case: Case) -> None:
         return done.said
 
     def state() -> State:
-        held: State = json.loads(inside("cat", STATE))
-        return held
+        return json.loads(inside(*case.state))
 
     def all_run() -> None:
         assert case.runs(state()) >= case.guests, state()
@@ -230,9 +265,14 @@ def _lives(checkout: Checkout, case: Case) -> None:
     checkout.edit(
         lambda lab: lab["hypervisors"][case.machine]["guests"][guest].update(memory_mib=mib)
     )
-    assert changes(checkout.up()).get("updated") == 1
-    file, shown = case.edited
-    assert shown in inside("cat", file)
+    said = checkout.up()
+    updated = re.findall(r"~ +\S+ (\S+) updated", said)
+    own = f"{case.machine}-{guest}-"
+    assert updated, said
+    assert [name for name in updated if not name.startswith(own)] == [], said
+    assert set(changes(said)) == {"updated", "unchanged"}, said
+    command, shown = case.edited
+    assert shown in inside(*command)
 
     inside(*case.stop(state()))
     assert not case.runs(state()) >= case.guests

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from toolchain import daemons
 from toolchain.doctor import bootproof, trial
-from toolchain.system import System
+from toolchain.machine import daemons
+from toolchain.machine.system import System
 
 pytestmark = [
     pytest.mark.host,

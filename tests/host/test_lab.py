@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,7 +45,7 @@ def packet(checkout: Checkout) -> str:
     """Send a packet from the container through the inner network; return what ping said of it."""
     gateway = checkout.sheet()["box"]["address"].rpartition(".")[0] + ".1"
     ping = ("ping", "-c1", "-W5", gateway)
-    return checkout.run("python3", "-m", "toolchain", "enter", "box", "--", *ping).said
+    return checkout.run("./nestlab", "enter", "box", "--", *ping).said
 
 
 def test_preview_before_anything_exists_shows_both_layers(checkout: Checkout) -> None:
@@ -72,7 +73,7 @@ def test_make_up_brings_a_guest_and_a_container_up_inside_a_nested_host(checkout
     address = checkout.sheet()["ipxe"]["address"]
     leases = checkout.inside("virsh", "-q", "net-dhcp-leases", "inner").said
     assert address in leases, "the planned address was really leased"
-    answer = checkout.run("python3", "-m", "toolchain", "enter", "box", "--", "cat", "/proc/1/comm")
+    answer = checkout.run("./nestlab", "enter", "box", "--", "cat", "/proc/1/comm")
     assert answer.said.strip() == "init", "the container answers a command"
     assert "1 packets received" in packet(checkout), "the container has its network"
 
@@ -110,6 +111,11 @@ def test_another_account_gets_into_nothing_of_the_lab(checkout: Checkout) -> Non
     doors = account.of_lab(checkout)
     assert {path.rpartition(".")[2] for path in doors.files} >= {"iso", "qcow2", "log"}, doors
     assert len(doors.files) > 50, doors
+    disks = list(Path("/var/lib/libvirt/nestlab").glob(f"{checkout.lab}-*/*"))
+    assert {f"{checkout.lab}-kvm1-seed.img", f"{checkout.lab}-kvm1.qcow2"} <= {
+        disk.name for disk in disks
+    }
+    assert [disk for disk in disks if disk.stat().st_mode & 0o077] == []
     assert {port for _, port in doors.ports} & set(range(5900, 6000)), (
         "there is a screen to look at"
     )

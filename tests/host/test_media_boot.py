@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.media.installer import installer
+from components.media.unattended import unattended
 from tests.support import standins
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def boot(iso: Path, wanted: str, more: Sequence[str] = ()) -> str:
 
 @pytest.mark.parametrize("kind", standins.MAKERS)
 def test_the_unattended_installer_boots_in_bios(kind: str, tmp_path: Path) -> None:
-    made = installer(kind, standins.MAKERS[kind](tmp_path), tmp_path / "cache")
+    made = unattended(kind, standins.MAKERS[kind](tmp_path), tmp_path / "cache")
     assert standins.BIOS in boot(made, standins.BIOS)
 
 
@@ -71,7 +71,7 @@ def test_the_unattended_installer_boots_in_bios(kind: str, tmp_path: Path) -> No
 def test_it_boots_in_uefi_the_image_that_does_not_ask(
     kind: str, marker: str, tmp_path: Path
 ) -> None:
-    made = installer(kind, standins.MAKERS[kind](tmp_path), tmp_path / "cache")
+    made = unattended(kind, standins.MAKERS[kind](tmp_path), tmp_path / "cache")
     variables = shutil.copy(VARIABLES, tmp_path)
     said = boot(
         made,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ pytestmark = [
 
 GIVES = """
 import subprocess, sys
-from toolchain import daemons
+from toolchain.machine import daemons
 subprocess.run([*daemons.outside(), "ip", "netns", *sys.argv[1:]], check=True)
 """
 

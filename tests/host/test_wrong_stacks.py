@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from components.spec import SpecError, load
-from components.spec.allow import Allowed
+from components.stackfile import SpecError, load
+from components.stackfile.allow import Allowed
 from tests.support.checkout import virsh
 
 if TYPE_CHECKING:

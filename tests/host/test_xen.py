@@ -16,7 +16,7 @@ import pytest
 from tests.host.test_lab import changes
 from tests.support.checkout import virsh
 from tests.support.xen_iso import stand_in
-from toolchain import golden
+from toolchain.image import golden
 
 if TYPE_CHECKING:
     from pathlib import Path

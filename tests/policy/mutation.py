@@ -27,7 +27,7 @@ from tests.policy import judging, sheets, shipped
 from tests.policy.judging import ANYWHERE, Res, plain
 from tests.policy.oracle import Oracle, clear, limits, short
 from tests.policy.sheets import ADDRESSES, MODELS, URL
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 import rules  # isort: skip - the pack's folder comes with judging
 from plain_secrets import PLAIN_SECRETS  # isort: skip - likewise

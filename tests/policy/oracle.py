@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pulumi_policy.secret import Secret
 
-from components.spec.kinds import KINDS
+from components.stackfile.registry import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from components.spec.plan import MachinePlan, PlacePlan
+    from components.stackfile.plan import MachinePlan, PlacePlan
     from tests.policy.judging import Res
     from tests.policy.shipped import Shipped
 

@@ -10,21 +10,21 @@ import yaml
 from pulumi_policy.secret import Secret
 
 from components import lab
-from components.spec import load
-from components.spec import plan as planned
-from components.spec.places import golden_images
+from components.stackfile import load
+from components.stackfile import plan as planned
+from components.stackfile.places import golden_images
 from tests.policy.judging import Res
 from tests.support.engine import STACK, deploy
 from tests.unit.components import labs
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from components.spec import LabSpec
-    from components.spec.facts import Accelerator
-    from components.spec.plan import LabPlan
+    from components.findings import Accelerator
+    from components.stackfile import LabSpec
+    from components.stackfile.plan import LabPlan
     from tests.support.engine import Registered
 
 FILES = sorted((paths.ROOT / "stacks").glob("Pulumi.*.yaml"))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pulumi_policy.secret import Secret
 
-from components.domain_xml import DomainProfile
-from components.domain_xml import domain as styled
+from components.kinds.libvirt.domain_xml import DomainProfile
+from components.kinds.libvirt.domain_xml import domain as styled
 from tests.policy.judging import (
     ANYWHERE,
     CONTAINER,

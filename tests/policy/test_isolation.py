@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.stackfile import load, plan
 from tests.policy.judging import (
     CONTAINER,
     DOMAIN,
@@ -39,6 +41,9 @@ DIRECT = (
     '<source dev="eno1" mode="bridge"/></interface></xsl:template>'
 )
 FORWARD = '<xsl:template match="/network/forward"><forward mode="bridge"/><bridge name="br0"/></xsl:template>'
+
+
+VLAN = {"nic": "eno1", "vlan": 7}
 
 
 def net(logical: str, provider: Res = PROVIDER, **props: Any) -> Res:
@@ -142,6 +147,24 @@ def test_a_way_out_that_our_lab_states_passes_for_the_network_that_states_it() -
         assert set(judge(on_vsphere())) == {"isolation"}
     with stack_config(lab={"host": {"uplink": "vmbr7"}, "networks": {"o": {"mode": "bridge"}}}):
         assert judge(replace(on_proxmox("vmbr7"), name="o-gate")) == {}
+
+
+def test_a_nic_that_our_lab_names_as_an_uplink_passes_and_no_other() -> None:
+    made = plan(
+        load(
+            {"name": "a", "networks": {"o": {"mode": "bridge", "uplink": VLAN}}},
+            root=Path("/"),
+            exists=lambda _: True,
+        )
+    )
+    on_it = net("out", mode="bridge", bridge=made.place().networks["o"].bridge)
+    with stack_config(lab={"networks": {"o": {"mode": "bridge", "uplink": VLAN}}}):
+        assert judge(on_it) == {}
+        assert set(judge(*nic(macvtap="eno1"))) == {"isolation"}
+    with stack_config(lab={"networks": {"o": {"mode": "bridge", "uplink": {"nic": "eno1"}}}}):
+        assert set(judge(on_it)) == {"isolation"}
+    with stack_config(lab={"networks": {"o": {"mode": "macvtap", "uplink": {"nic": "eno1"}}}}):
+        assert judge(*nic(macvtap="eno1")) == {}
 
 
 def pool(logical: str, path: str, **props: Any) -> Res:

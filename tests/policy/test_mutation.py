@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.policy import mutation, shipped
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 import rules  # isort: skip - the pack's folder comes with judging
 

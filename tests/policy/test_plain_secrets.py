@@ -11,11 +11,12 @@ import pytest
 from pulumi import FileAsset, StringAsset
 from pulumi_policy.secret import Secret
 
-from components.media import seed
+from components.kinds.libvirt import seed
 from tests.policy.judging import CONTAINER, UNKNOWN, Res, judge, lab, machine
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 SEED = "libvirt:index/cloudInitDisk:CloudInitDisk"
+OUR_SEED = "pulumi-python:dynamic/nestlab:SeedDisc"
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----\n"
 HASH = "$6$rounds=4096$salt$Cn8eSdeJX1r"
 SHOWN = "correct-horse"
@@ -44,6 +45,8 @@ PLAIN = [
     data(KEY),
     data(seed.user_data(name="a", authorized="ssh-ed25519 A", host_private=KEY, host_public="B")),
     data(f"#cloud-config\npassword: {SHOWN}\n"),
+    Res(OUR_SEED, "thing", {"files": {"/user-data": f"#cloud-config\npassword: {SHOWN}\n"}}),
+    Res(OUR_SEED, "thing", {"files": {"/user-data": f"#!/bin/sh\necho root:{SHOWN} | chpasswd\n"}}),
     data(
         f"#cloud-config\nusers:\n  - name: a\n    plain_text_passwd: '{SHOWN}'  # for the class\n"
     ),
@@ -161,7 +164,7 @@ def test_a_mark_covers_its_own_value_alone() -> None:
 
 
 def test_a_screens_password_in_a_plain_stylesheet_is_seen() -> None:
-    from components.domain_xml import DomainProfile, domain  # noqa: PLC0415
+    from components.kinds.libvirt.domain_xml import DomainProfile, domain  # noqa: PLC0415
 
     xml = {"xslt": domain(DomainProfile(uuid="u", console_password=SHOWN))}
     assert set(judge(*lab(machine(xml=xml)))) == {"plain-secrets"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.spec.kinds import KINDS
+from components.stackfile.registry import KINDS
 from tests.policy.judging import (
     CONTAINER,
     DISK,
@@ -86,7 +86,7 @@ def test_a_machine_that_is_large_enough_passes(stack: tuple[Res, ...]) -> None:
 
 def test_the_message_says_what_there_is_what_it_needs_and_who_says_so() -> None:
     (said,) = judge(*lab(machine(kind="kvm", memory=1024)))["sizes"]
-    assert said == f"vm: memory is 1024 MiB; it needs 2048 ({LIMITS['kvm'].source})"
+    assert said == f"vm: memory is 1024 MiB; it needs 2048 ({LIMITS['kvm'].source['memory_mib']})"
 
 
 def test_model_and_policy_refuse_the_same() -> None:

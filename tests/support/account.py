@@ -170,7 +170,7 @@ class Doors:
 
 def of_lab(checkout: Checkout) -> Doors:
     """Find every door of the lab of ``checkout``, which is up, and of the libvirt that it is in."""
-    show = ("python3", "-m", "toolchain", "show", "--json", "--secrets")
+    show = ("./nestlab", "show", "--json", "--secrets", "--no-look")
     shown = json.loads(checkout.run(*show).said)
     doors = Doors((checkout.root / ".nestlab" / "netns").read_text().strip())
     doors.secrets = [*shown["passwords"].values(), shown["key"].splitlines()[1]]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from hypothesis import strategies as st
 from typing_extensions import override
 
 from components.gates import codec
-from components.gates.base import BorderResource, Gate
-from components.remote.waiting import Seen
+from components.gates.base import BorderResource, Gate, Made, Named
+from components.reach.waiting import Seen
 
-if TYPE_CHECKING:
-    from components.gates.base import Props
+
+@dataclass(frozen=True)
+class Record:
+    """A map that is an instance of its own class behind the border."""
+
+    whole: int
+    texts: list[str]
+    part: float = 1.0
+    further: Inner | None = None
 
 
 class Inner(TypedDict, total=False):
@@ -45,6 +53,8 @@ class Everything(TypedDict):
     inner: Inner
     inners: dict[str, list[Inner]]
     maybe_inner: Inner | None
+    record: Record
+    records: list[Record]
 
 
 EDGES = [0, 1, -1, 28, 255, 2**31, 2**32, 2**53, -(2**53)]
@@ -59,6 +69,9 @@ TEXT = st.sampled_from(["", "0", "28.0", "null", "true", "\n", "ä😀", " a ", 
 )
 INNER = st.fixed_dictionaries(
     {"nothing": st.none() | WHOLE}, optional={"whole": WHOLE, "part": PART}
+)
+RECORD = st.builds(
+    Record, whole=WHOLE, texts=st.lists(TEXT, max_size=2), part=PART, further=st.none() | INNER
 )
 VALUES: st.SearchStrategy[Any] = st.fixed_dictionaries(
     {
@@ -78,6 +91,8 @@ VALUES: st.SearchStrategy[Any] = st.fixed_dictionaries(
         "inner": INNER,
         "inners": st.dictionaries(TEXT, st.lists(INNER, max_size=2), max_size=2),
         "maybe_inner": st.none() | INNER,
+        "record": RECORD,
+        "records": st.lists(RECORD, max_size=2),
     },
     optional={"left_out": WHOLE},
 )
@@ -89,64 +104,64 @@ def typed(value: Any) -> Any:
         return {key: typed(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [typed(each) for each in value]
+    if isinstance(value, Record):
+        return [
+            type(value).__name__,
+            {each.name: typed(getattr(value, each.name)) for each in fields(value)},
+        ]
     return type(value).__name__, repr(value)
 
 
-def visit(shape: Any) -> None:
-    """Go through all of a shape; what the engine can't carry is a TypeError."""
+def visit(shape: Any, seen: frozenset[Any] = frozenset()) -> None:
+    """Go through all of a shape, which may hold itself; what the engine can't carry is a TypeError."""
     import typing  # noqa: PLC0415
 
     for member in codec._members(shape).values():
-        if typing.is_typeddict(member):
-            for field in codec._fields(member).values():
-                visit(field.shape)
+        if typing.is_typeddict(member) or is_dataclass(member):
+            for field in codec._fields(member).values() if member not in seen else ():
+                visit(field.shape, seen | {member})
         else:
             for each in typing.get_args(member) if codec._kind(member) != "string" else ():
-                visit(each)
+                visit(each, seen)
 
 
-class Arrival(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class Arrival(Named):
     """A value, and the file in which its provider notes how it arrived."""
 
-    name: str
     value: Everything
     file: str
-    seen: Everything | None
+    seen: Made[Everything] = None
 
 
-class ArrivalProvider(Gate):
+class ArrivalProvider(Gate[Arrival]):
     """Notes what it is given, as JSON with types."""
 
     shape = Arrival
-    inputs = ("name", "value", "file")
 
     @override
-    def look(self, props: Props) -> Seen:
-        _note(props, "looked", props["value"])
-        _note(props, "kept", props["seen"])
+    def look(self, props: Arrival) -> Seen:
+        _note(props, "looked", props.value)
+        _note(props, "kept", props.seen)
         return Seen(ok=True, text="there")
 
     @override
-    def mend(self, olds: Props, news: Props) -> Props:
-        _note(news, "made", news["value"])
-        return {**news, "seen": news["value"]}
+    def mend(self, olds: Arrival | None, news: Arrival) -> Arrival:
+        _note(news, "made", news.value)
+        return replace(news, seen=news.value)
 
     @override
-    def retire(self, props: Props) -> None:
-        _note(props, "gone", props["seen"])
+    def retire(self, props: Arrival) -> None:
+        _note(props, "gone", props.seen)
 
 
-def _note(props: Props, what: str, value: Any) -> None:
-    with Path(props["file"]).open("a") as notes:
-        notes.write(json.dumps([props["name"], what, typed(value)]) + "\n")
+def _note(props: Arrival, what: str, value: Any) -> None:
+    with Path(props.file).open("a") as notes:
+        notes.write(json.dumps([props.name, what, typed(value)]) + "\n")
 
 
 class ArrivalResource(BorderResource, module="nestlab", name="Arrival"):
     """One value that goes through the engine."""
 
     def __init__(self, provider: ArrivalProvider, name: str, value: Any, file: str) -> None:
-        super().__init__(
-            provider,
-            name,
-            {"name": name, "value": value, "file": file, "seen": None},
-        )
+        super().__init__(provider, name, Arrival(value=value, file=file))

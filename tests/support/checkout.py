@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -152,13 +152,11 @@ class Checkout:
         script = ". .nestlab/env.sh && exec pulumi stack output --json"
         done = self.run("bash", "-c", script)
         assert done.code == 0, done.said
-        return {row["name"]: row for row in json.loads(done.said)["sheet"]}
+        return {row["name"]: row for row in json.loads(json.loads(done.said)["sheet"]["text"])}
 
     def inside(self, *command: str, host: str = "kvm1") -> Done:
         """Run a command on a machine of the lab, the way `make enter` does."""
-        return self.run(
-            "python3", "-m", "toolchain", "enter", "--stack", self.stack, host, *command
-        )
+        return self.run("./nestlab", "enter", "--stack", self.stack, host, *command)
 
     def down(self) -> str:
         """Run ``make down``; it has to succeed."""

@@ -43,29 +43,32 @@ and never failing: ``test``, ``sh`` itself (what it runs is) and, behind sshd, `
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
-from components.remote import upload
-from components.remote.driver import DriverError
-from components.remote.shell import COMMAND_S, LocalShell, Result, Unreachable
-from components.remote.waiting import NotReady
+from components.reach import upload
+from components.reach.driver import DriverError
+from components.reach.shell import COMMAND_S, LocalShell, Result, Unreachable
+from components.reach.waiting import NotReady
 from tests.support import stubs
 from tests.support.sshd import SYSTEM_PATH, Server, serving
 from tests.support.stubs import FILE_COMMANDS, SERVED, Outcome, Stub
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 How = Literal["exit", "after", "cut"]
 """How a command fails: before it did anything; with exit code 1 although it did it; or so that it did
@@ -144,6 +147,31 @@ class Machine:
             yield state
             stubs.write(self.folder, "state", state)
 
+    def keep(self) -> Callable[[], Machine]:
+        """Return what makes the machine as it is now, and returns it, without its commands once more."""
+        state, tree = self.state, Path(tempfile.mkdtemp(dir=self.folder, prefix="kept-"))
+        root = self.folder / "root"
+        shutil.copytree(root, tree, symlinks=True, dirs_exist_ok=True, copy_function=_copied)
+
+        def restore() -> Machine:
+            self.reset()
+            shutil.copytree(tree, root, symlinks=True, dirs_exist_ok=True, copy_function=_copied)
+            with self.changing() as found:
+                found.clear()
+                found.update(deepcopy(state))
+            return self
+
+        return restore
+
+    def contents(self) -> dict[str, Any]:
+        """Return what the machine knows and has: ``state``, and ``files`` by their absolute paths.
+
+        Of a file the text, of a large one its size and sum, of a link ``-> `` and where it leads, of a folder nothing.
+        """
+        root = self.folder / "root"
+        files = {f"/{each.relative_to(root)}": _content(each) for each in sorted(root.rglob("*"))}
+        return {"state": self.state, "files": files}
+
     @property
     def calls(self) -> list[Call]:
         """Every command so far, in the order in which they ended."""
@@ -172,7 +200,7 @@ class Machine:
             return len(stubs.read(self.folder, "plan")["faults"])
 
     def shell(self, name: str = "stub1") -> DirectShell:
-        """Return a `components.remote.shell.Shell` that carries commands out in this process."""
+        """Return a `components.reach.shell.Shell` that carries commands out in this process."""
         return DirectShell(self, name)
 
     @contextmanager
@@ -199,6 +227,70 @@ class Machine:
         file.chmod(0o755)
 
 
+def _content(file: Path) -> str:
+    if file.is_symlink():
+        return f"-> {file.readlink()}"
+    if file.is_dir():
+        return ""
+    if file.stat().st_size > stubs.SHORT:
+        return _sum(file)
+    return file.read_bytes().decode(errors="backslashreplace")
+
+
+def _sum(file: Path) -> str:
+    """Return what tells a large file from another: its size, and what is written in it, not the holes."""
+    told = hashlib.sha256()
+    for at, data in _written(file):
+        told.update(b"%d\0%s" % (at, data))
+    return f"{file.stat().st_size} bytes, sha256 {told.hexdigest()}"
+
+
+def _written(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the pieces of a file that are no holes, each with its place."""
+    size, end = file.stat().st_size, 0
+    with file.open("rb") as handle:
+        while end < size:
+            try:
+                at = os.lseek(handle.fileno(), end, os.SEEK_DATA)
+            except OSError:  # a hole to the end
+                return
+            end = os.lseek(handle.fileno(), at, os.SEEK_HOLE)
+            handle.seek(at)
+            yield at, handle.read(end - at)
+
+
+def _copied(source: str, to: str) -> str:
+    """Copy a file; a guest's disk is gigabytes of holes, and is one again."""
+    with Path(to).open("wb") as handle:
+        for at, data in _written(Path(source)):
+            handle.seek(at)
+            handle.write(data)
+        handle.truncate(Path(source).stat().st_size)
+    shutil.copystat(source, to)
+    return to
+
+
+class Tried(Protocol):
+    """What `every_failure` asks of a machine."""
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        """See `Machine.calls`."""
+
+    @property
+    def failures_left(self) -> int:
+        """See `Machine.failures_left`."""
+
+    def fail(self, nth: int, how: How) -> None:
+        """See `Machine.fail`."""
+
+    def sound(self) -> None:
+        """See `Machine.sound`."""
+
+
+MachineT = TypeVar("MachineT", bound=Tried)
+
+
 class DirectShell:
     """See `Machine.shell`."""
 
@@ -209,7 +301,7 @@ class DirectShell:
     def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = COMMAND_S
     ) -> Result:
-        """See `components.remote.shell.Shell.run`."""
+        """See `components.reach.shell.Shell.run`."""
         machine, words = self.machine, list(argv)
         folder, stub = machine.folder, machine.stub
         assert words, "no command"
@@ -231,7 +323,7 @@ class DirectShell:
         )
 
     def put(self, source: Path | bytes, to: str, *, mode: int = 0o644, timeout_s: float) -> None:
-        """See `components.remote.shell.Shell.put`."""
+        """See `components.reach.shell.Shell.put`."""
         assert timeout_s > 0
         machine = self.machine
         real = machine.path(to)
@@ -250,7 +342,7 @@ class DirectShell:
             raise upload.PutError(done.err.decode())
 
     def connects(self, host: str, port: int) -> bool:
-        """See `components.remote.shell.Shell.connects`."""
+        """See `components.reach.shell.Shell.connects`."""
         return LocalShell().connects(host, port)
 
     def _script(self, words: list[str], stdin: bytes, timeout_s: float) -> Outcome:
@@ -289,9 +381,9 @@ class DirectShell:
 
 
 def every_failure(
-    make: Callable[[], Machine],
-    act: Callable[[Machine], object],
-    check: Callable[[Machine], object],
+    make: Callable[[], MachineT],
+    act: Callable[[MachineT], object],
+    check: Callable[[MachineT], object],
     *,
     hows: Sequence[How] = HOWS,
 ) -> int:

@@ -422,7 +422,7 @@ def program(lab: Any) -> None:
     import pulumi  # noqa: PLC0415 - in the child
 
     from tests.support.engine import deploy  # noqa: PLC0415 - in the child
-    from toolchain import paths as ours  # noqa: PLC0415 - in the child
+    from toolchain.bootstrap import paths as ours  # noqa: PLC0415 - in the child
 
     def run() -> None:
         pulumi.runtime.set_all_config({"nestlab:lab": json.dumps(lab)})

@@ -6,25 +6,31 @@ its installation. Everything inside is the real components, drivers and engine.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from components.kinds.proxmox.api import Api
+    from components.reach.shell import Target
 
 PROGRAM = """
 import pathlib, sys
 sys.path.insert(0, {repository!r})
 from importlib import import_module
 import pulumi
-from components.gates.identity import Identity
+from components.gates.identity import Identity, Whose
 from components.gates.secrets import SshKey
-from components.hypervisors.handle import Lab
+from components.place.contract import Lab
+from components.contents import Contents, Draft
 from components.nested_hypervisor_lab import fill
+from components.reach.shell import LOCAL, Target
 from components.sheet import passwords, sheet
-from components.spec import load, plan
+from components.stackfile import load, plan
 
 class Owner(pulumi.ComponentResource):
     def __init__(self):
@@ -35,20 +41,22 @@ root = pathlib.Path({root!r})
 spec = load({data!r}, root=root)
 plan = plan(spec)
 lab = Lab(spec=spec, plan=plan, root=root, private=root / "keys", accelerator="kvm", golden={{}},
-    identity=Identity("identity", target={{"kind": "local", "name": "here"}}, uri="test:///default",
-        lab="lab", private=""),
+    identity=Identity("identity", Whose(target=LOCAL, kind="libvirt", uri="test:///default", lab="lab", private="")),
     key=SshKey("key"))
-target = pulumi.Output.secret({target!r})
-common = dict(lab=lab, plan=plan.place("x"), target=target, cores=2, owner=Owner(), inside=None)
+import {module}
+target = pulumi.Output.secret({module}.{shape}(**{target!r}))
+owner = Owner()
+common = dict(lab=lab, plan=plan.place("x"), target=target, cores=2, owner=owner, inside=None)
 {place}
-entries = fill(place, spec.hypervisors["x"], prefix="x-", parent=place.owner)
+owner.holds = Contents(Draft({{}}, lambda _: [], making=True), {{}}, "lab", "x-", owner)
+entries = fill(place, spec.hypervisors["x"], on=owner)
 pulumi.export("sheet", sheet(entries))
 pulumi.export("passwords", passwords(entries))
 """
 
 
 COMMANDS = """
-place = import_module("components.hypervisors.{kind}").PLACE.at("x", **common)
+place = import_module("components.kinds.{kind}.install").PLACE.at("x", **common)
 """
 """A kind that is driven by its own commands."""
 
@@ -68,7 +76,7 @@ def lab_of(kind: str, inside: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def program(
-    kind: str, data: Mapping[str, Any], target: Mapping[str, Any], root: Path, place: str = COMMANDS
+    kind: str, data: Mapping[str, Any], target: Target | Api, root: Path, place: str = COMMANDS
 ) -> str:
     """Return a program that fills the hypervisor ``x`` of ``data``, which answers at ``target``.
 
@@ -77,7 +85,9 @@ def program(
     return PROGRAM.format(
         repository=str(paths.ROOT),
         data=dict(data),
-        target=dict(target),
+        module=type(target).__module__,
+        shape=type(target).__name__,
+        target=asdict(target),
         root=str(root),
         place=place.format(kind=kind),
     )

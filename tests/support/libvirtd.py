@@ -1,6 +1,6 @@
 """A libvirt with its virsh, in memory: what gates do to it shows in its state.
 
-It answers in the words of libvirt 9's virsh, which `components.remote.virsh` reads, and refuses what
+It answers in the words of libvirt 9's virsh, which `components.kinds.libvirt.virsh` reads, and refuses what
 the real one refuses. It is a `Shell`, and can be made to fail: before any command, or at one.
 """
 
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 from xml.sax.saxutils import escape, quoteattr
 
-from components.remote.shell import COMMAND_S, LocalShell, Result, Unreachable
+from components.kinds.libvirt import firewall
+from components.reach.shell import COMMAND_S, LocalShell, Result, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,6 +86,8 @@ class FakeLibvirt:
     """As whom QEMU runs, in libvirt's words."""
     said: list[list[str]] = field(default_factory=list)
     """Every command, in order."""
+    flushed: set[str] = field(default_factory=set)
+    """Networks whose rules somebody's firewall took away; libvirt writes them when one starts."""
     down: bool = False
     before: Callable[[FakeLibvirt, list[str]], None] | None = None
     """Called with each command before it runs: to change the world meanwhile, or to raise."""
@@ -103,9 +106,9 @@ class FakeLibvirt:
         return [(each.attrib["mac"], each.attrib["ip"], each.attrib["name"]) for each in found]
 
     def commands(self) -> list[str]:
-        """The words of virsh that change something, in order."""
+        """The words of virsh that change something, in order; a note on a domain changes nothing of it."""
         asking = re.compile(
-            r"(list|echo|capabilities|dom(state|stats|display)|(net-|pool-)?(dumpxml|info|name)|"
+            r"(list|metadata|echo|capabilities|dom(state|stats|display)|(net-|pool-)?(dumpxml|info|name)|"
             r".*-list|net-dhcp-leases|.*uuid)"
         )
         words = []
@@ -140,6 +143,8 @@ class FakeLibvirt:
         if words[0] == "tail":
             text = self.files.get(words[-1])
             return Result(1, "", "no such file") if text is None else Result(0, text, "")
+        if words[0] == "sh" and words[2] == firewall.ASK:
+            return self._rules()
         if words[0] == "sh":
             return self._script()
         return self._client(words, stdin) if words[0] == "virsh" else Result(0, "", "")
@@ -155,8 +160,18 @@ class FakeLibvirt:
         except Said as said:
             return said.result
 
+    def _rules(self) -> Result:
+        """Answer `components.kinds.libvirt.firewall.ASK`, as iptables 1.8 prints libvirt 9's rules."""
+        rules = [
+            f"-A LIBVIRT_PRT -s {subnet} ! -d {subnet} -j MASQUERADE"
+            for name, one in self.networks.items()
+            if one.state == "active" and name not in self.flushed
+            if (subnet := firewall.translated(one.xml))
+        ]
+        return Result(0, "\n".join(["-P POSTROUTING ACCEPT", *rules, "asked", ""]), "")
+
     def _script(self) -> Result:
-        """Answer `components.remote.census.SCRIPT`, which reads libvirt's own files."""
+        """Answer `components.kinds.libvirt.census.SCRIPT`, which reads libvirt's own files."""
         if self.down:
             raise Unreachable(f"{self.name}: no answer")
         lines = [f"domain {name}" for name in self.domains]
@@ -365,6 +380,7 @@ class FakeLibvirt:
         if one.state == "active":
             raise Refused("Requested operation is not valid: network is already active")
         one.state = "active"
+        self.flushed.discard(self._key(self.networks, names[0], "network"))
 
     def _net_destroy(self, names: list[str], options: list[str]) -> None:
         del options
@@ -416,6 +432,14 @@ class FakeLibvirt:
         if mac not in self.leases:
             return ""
         return f" 2026-11-24 06:00:00   {mac}   ipv4   {self.leases[mac]}/24   guest   01:{mac}\n"
+
+    def _metadata(self, names: list[str], options: list[str]) -> None:
+        """As virsh's own: the element is put into the namespace by the key (virDomainSetMetadata)."""
+        assert options == ["--uri", "--key", "--set", "--config"]
+        domain, uri, key, element = names
+        own = element.replace("<", f"<{key}:", 1).replace("/>", f" xmlns:{key}='{uri}'/>")
+        one = self._a_domain([domain])
+        one.xml = one.xml.replace("</domain>", f"<metadata>{own}</metadata></domain>")
 
     def _domdisplay(self, names: list[str], options: list[str]) -> str:
         del options
@@ -497,6 +521,13 @@ class FakeLibvirt:
         del options
         pool = self._an_active_pool(names)
         return "".join(f" {name}   /pool/{name}\n" for name in self.volumes.get(pool, []))
+
+    def _vol_path(self, names: list[str], options: list[str]) -> str:
+        assert options == ["--pool"]
+        pool = self._an_active_pool(names[1:])
+        if names[0] not in self.volumes.get(pool, []):
+            raise Refused(f"failed to get vol '{names[0]}'")
+        return f"/pool/{pool}/{names[0]}\n"
 
     def _vol_delete(self, names: list[str], options: list[str]) -> None:
         assert options == ["--pool"]

@@ -7,8 +7,8 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from components.remote.drivers.lxc import HOME, plug
-from components.remote.shell import COMMAND_S, Result, Unreachable
+from components.kinds.kvm.container import HOME, plug
+from components.reach.shell import COMMAND_S, Result, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,6 +204,7 @@ class FakeLxcHost:
         if not self._defined(name):
             return failed(f"lxc-destroy: {name}: Container is not defined")
         self.states.pop(name, None)
+        self.ports.discard(plug(name))
         self.remove(f"{HOME}/{name}")
         return DONE
 
@@ -258,12 +259,13 @@ class FakeLxcHost:
             info = self._lxc_info(["-n", name], b"")
             if conf is None or not info.ok:
                 return Result(3, "", "")
-            return Result(0, f"{conf.decode()}\n--\n{info.out}", "")
+            plugged = "plugged\n" if plug(name) in self.ports else ""
+            return Result(0, f"{conf.decode()}\n--\n{info.out}{plugged}", "")
         lines = []
         for path, data in self.files.items():
             if path.endswith("/nestlab.conf"):
                 lines.append(f"container {path.split('/')[-2]}")
-                lines += [f"set {line}" for line in data.decode().splitlines()]
+                lines += [f"set {line}" for line in data.decode().removesuffix("\n").split("\n")]
         lines += [f"port {port}" for port in self.ports]
         lines += [f"@{HOME}/{name}/command" for name in self.states]
         return Result(0, "".join(f"{line}\n" for line in lines), "")

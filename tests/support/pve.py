@@ -69,7 +69,7 @@ class Request:
     body: str
 
 
-class _Api(FakePve):  # type: ignore[misc]  # fakepve has no types
+class Api(FakePve):  # type: ignore[misc]  # fakepve has no types
     """The API of one cluster: fakepve, and the answers that it leaves out."""
 
     def __init__(self, user: str, password: str, nodes: Iterable[str]) -> None:
@@ -367,7 +367,7 @@ class Pve:
 
     def __init__(self, *nodes: str, kvm: bool = True) -> None:
         self.nodes = nodes or (NODE,)
-        self.api = _Api(self.user, self.password, self.nodes)
+        self.api = Api(self.user, self.password, self.nodes)
         """What is not offered here; touch it through ``within``, the server runs in a thread."""
         self.api.kvm = kvm
         self._loop = asyncio.new_event_loop()
@@ -399,7 +399,7 @@ class Pve:
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(ANSWER_S)
 
-    def within(self, change: Callable[[_Api], T]) -> T:
+    def within(self, change: Callable[[Api], T]) -> T:
         """Run ``change`` where the server runs, between two requests."""
 
         async def run() -> T:
@@ -430,7 +430,7 @@ class Pve:
     def config(self, number: int) -> Values:
         """A guest's configuration as Proxmox writes it, with what waits for a restart in it."""
 
-        def read(api: _Api) -> Values:
+        def read(api: Api) -> Values:
             guest = _guest(api, number)
             return {k: x for k, x in (guest.config | guest.pending).items() if x is not None}
 
@@ -443,7 +443,7 @@ class Pve:
     def files(self, storage: str = "local") -> dict[str, str]:
         """SHA-256 of each file on a storage by its volume; empty for one that was not uploaded."""
 
-        def read(api: _Api) -> dict[str, str]:
+        def read(api: Api) -> dict[str, str]:
             names = api.storages[storage].get("volumes", {})
             volumes = [f"{storage}:{name}" for name in names]
             return {volume: api.digests.get(volume, "") for volume in volumes}
@@ -474,7 +474,7 @@ class Pve:
     def stop(self, number: int) -> None:
         """Switch a guest off."""
 
-        def change(api: _Api) -> None:
+        def change(api: Api) -> None:
             guest = _guest(api, number)
             guest.status = "stopped"
             if number in {vm.vmid for vm in api.vms}:
@@ -485,7 +485,7 @@ class Pve:
     def remove(self, number: int) -> None:
         """Remove a guest with its disks, whether it runs or not."""
 
-        def change(api: _Api) -> None:
+        def change(api: Api) -> None:
             guest = _guest(api, number)
             for kept in (api.vms, api.cts):
                 if guest in kept:
@@ -502,7 +502,7 @@ class Pve:
     def reconfigure(self, number: int, **options: str | None) -> None:
         """Change options of a guest at once; one given as None is taken out."""
 
-        def change(api: _Api) -> None:
+        def change(api: Api) -> None:
             guest = _guest(api, number)
             kind = "qemu" if guest in api.vms else "lxc"
             given = {key: value for key, value in options.items() if value is not None}
@@ -516,7 +516,7 @@ class Pve:
     def takes(self, content: str, storage: str = "local") -> None:
         """Have a storage take another content, such as ``import``."""
 
-        def change(api: _Api) -> None:
+        def change(api: Api) -> None:
             store = api.storages[storage]
             store["content"] = ",".join(sorted({*store["content"].split(","), content}))
 
@@ -527,7 +527,7 @@ class Pve:
         storage, _, name = volume.partition(":")
         content, _, name = name.partition("/")
 
-        def change(api: _Api) -> None:
+        def change(api: Api) -> None:
             api.store_file(storage, name, size, content)
             if content == "import":
                 api.images[volume] = size
@@ -538,7 +538,7 @@ class Pve:
         """Remove a file from a storage."""
         storage, _, name = volume.partition(":")
 
-        def change(api: _Api) -> None:
+        def change(api: Api) -> None:
             del api.storages[storage]["volumes"][name]
             api.storages[storage]["files"].discard(name.partition("/")[2])
 
@@ -565,7 +565,7 @@ class Pve:
     def slow(self, seconds: float) -> None:
         """Answer each request that much later."""
 
-        def change(api: _Api) -> None:
+        def change(api: Api) -> None:
             api.time_scale = 1.0 if seconds else 0.0
             api.slow_network(seconds)
 
@@ -576,7 +576,7 @@ def _status(guest: Any) -> str:
     return "template" if guest.template else str(guest.status)
 
 
-def _guest(api: _Api, number: int) -> Any:
+def _guest(api: Api, number: int) -> Any:
     guest = api.guest(number)
     assert guest is not None, f"there is no guest {number}"
     return guest

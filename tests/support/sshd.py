@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from components.remote.shell import LocalShell, SshShell, Target
+from components.reach.shell import LocalShell, SshShell, Target
 from tests.support.stubs import SERVED
 
 if TYPE_CHECKING:

@@ -172,7 +172,12 @@ def _run(*words: str) -> None:
 
 
 def proxmox_iso(
-    folder: Path, *, release: str = "8.4", product: str = "pve", long: str = "Proxmox VE"
+    folder: Path,
+    *,
+    release: str = "8.4",
+    product: str = "pve",
+    long: str = "Proxmox VE",
+    beside: Files = NOTHING,
 ) -> Path:
     """Proxmox': GRUB's rescue layout, with GPT, HFS+ and a partition for UEFI."""
     needs("xorriso")
@@ -189,10 +194,11 @@ def proxmox_iso(
             "efi.img": fat_image(f"{UEFI}proxmox"),
             "proxmox/packages/a-package-with-a-rather-long-name_1.2.3-4+deb12u5_amd64.deb": b"deb",
         },
+        beside,
     )
     to = folder / f"proxmox-ve_{release}-1.iso"
     _run(
-        "xorriso", "-as", "mkisofs", "-quiet", "-o", str(to), "-V", "PVE", "-r", "-J",
+        "xorriso", "-as", "mkisofs", "-quiet", "-f", "-o", str(to), "-V", "PVE", "-r", "-J",
         "-joliet-long", "--modification-date=2024112112345600",
         "-b", "boot/grub/i386-pc/eltorito.img", "-no-emul-boot", "-boot-load-size", "4",
         "-boot-info-table", "--grub2-boot-info", "--protective-msdos-label",

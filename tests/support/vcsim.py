@@ -21,7 +21,8 @@ from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Self
 from xml.sax.saxutils import escape
 
-from toolchain import golang, pins
+from toolchain.bootstrap import pins
+from toolchain.engine import golang
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -245,17 +246,30 @@ class Vcsim:
             found.setdefault(switch, set()).add(spec.findtext(_vim("name")) or "")
         return found
 
+    def _file(self, path: str) -> str:
+        query = urllib.parse.urlencode({"dcPath": self.datacenter, "dsName": self.datastore})
+        return f"https://{self.server}/folder/{urllib.parse.quote(path)}?{query}"
+
     def has_file(self, path: str) -> bool:
         """Whether the datastore holds a file: `has_file("iso/debian.iso")`."""
-        query = urllib.parse.urlencode({"dcPath": self.datacenter, "dsName": self.datastore})
-        url = f"https://{self.server}/folder/{urllib.parse.quote(path)}?{query}"
         try:
-            with self._sdk.open(url):
+            with self._sdk.open(self._file(path)):
                 return True
         except urllib.error.HTTPError:
             return False
 
     # What is done to it by hand.
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file into the datastore, whose folder may not be there yet."""
+        folder = f"[{self.datastore}] {path.rpartition('/')[0]}"
+        [datacenter] = self._sdk.all("Datacenter", "name")
+        made = f"<name>{escape(folder)}</name>{datacenter.xml('datacenter')}"
+        with suppress(Fault):
+            self._sdk.call("MakeDirectory", Ref("FileManager", "FileManager"), made)
+        request = urllib.request.Request(self._file(path), content, method="PUT")  # noqa: S310 - loopback
+        with self._sdk.open(request, timeout=ANSWER_S):
+            pass
 
     def stop(self, name: str) -> None:
         """Switch a machine off."""

@@ -12,12 +12,12 @@ from ipaddress import IPv4Network, ip_network
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from toolchain import daemons
+from toolchain.machine import daemons
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from toolchain.system import System
+    from toolchain.machine.system import System
 
 WIDEST = 8
 """Shortest prefix of a route that is about some network; a tunnel's 0.0.0.0/1 is about all."""

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.system import DID_NOT_START, TIMED_OUT
+from toolchain.machine.system import DID_NOT_START, TIMED_OUT
 
 if TYPE_CHECKING:
-    from toolchain.system import Result, System
+    from toolchain.machine.system import Result, System
 
 QEMU = "qemu-system-x86_64"
 SECTOR = 512

@@ -11,10 +11,11 @@ import platform
 import re
 from typing import TYPE_CHECKING
 
-from toolchain import daemons, packages, paths, processes
+from toolchain.bootstrap import paths
+from toolchain.bootstrap.ui import Problem
 from toolchain.doctor import addresses, bootproof, capacity, kvm, stack_needs, trial
 from toolchain.doctor.report import Check, State
-from toolchain.ui import Problem
+from toolchain.machine import daemons, packages, processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from toolchain.doctor.stack_needs import Needs
     from toolchain.doctor.trial import Reaping, Trip
     from toolchain.doctor.verdict import Evidence, Verdict
-    from toolchain.system import System
+    from toolchain.machine.system import System
 
 SET_UP = "python3 -m toolchain host"
 BUILD = "python3 -m toolchain toolchain"

@@ -8,20 +8,23 @@ else; what mends a finding is shown as a command, not done.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import daemons, state, ui
-from toolchain.doctor import checks, kvm, report, stack_needs, trial
+from toolchain.bootstrap import ui
+from toolchain.doctor import checks, kvm, nics, report, stack_needs, trial
 from toolchain.doctor import verdict as verdicts
 from toolchain.doctor.report import Check, State
 from toolchain.doctor.verdict import Verdict, ensure, verdict
-from toolchain.system import System
+from toolchain.engine import state
+from toolchain.machine import daemons
+from toolchain.machine.system import System
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -72,6 +75,7 @@ def examine(system: System, *, stack: str, quick: bool, running: ui.Step) -> Fin
         checks.disk(stack, needs, Path(needs.pool_path) if needs.pool_path else DISKS),
         checks.cores(stack, needs),
         checks.address_ranges(system, needs, namespace),
+        nics.nics(system, needs, namespace),
         checks.engine(),
     ]
     return Findings(tuple(rows), known)
@@ -119,16 +123,26 @@ def show(findings: Findings) -> str:
     return f"{text}\n\n{report.paragraph(last)}"
 
 
+def told(findings: Findings) -> str:
+    """The same as JSON: each check's name, state, what was found and what to do, and the verdict."""
+    verdict = asdict(findings.verdict) if findings.verdict else None
+    checks = [asdict(check) for check in findings.checks]
+    return json.dumps({"checks": checks, "verdict": verdict}, indent=2)
+
+
 def main(argv: list[str]) -> int:
     """Print the table; 1 when something makes labs impossible here, 0 otherwise."""
     parser = argparse.ArgumentParser(
         prog="python3 -m toolchain doctor",
         description="Say whether this machine can run nested labs, and what to mend.",
     )
-    parser.add_argument("--stack", default="local", help="whose sizes to check (default: local)")
+    parser.add_argument(
+        "-s", "--stack", default="local", help="whose sizes to check (default: local)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="start no guest where the last verdict still holds"
     )
+    parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(argv)
     state.named(options.stack)
     # Ended politely, it still destroys its trial domain: SystemExit passes through `finally`.
@@ -140,7 +154,7 @@ def main(argv: list[str]) -> int:
         signal.signal(signal.SIGTERM, before)
     if findings.verdict:
         verdicts.keep(findings.verdict)
-    print(show(findings))
+    print(told(findings) if options.json else show(findings))
     return report.exit_status(findings.checks)
 
 

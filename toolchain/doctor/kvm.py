@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import daemons
-from toolchain.system import DID_NOT_START
+from toolchain.machine import daemons
+from toolchain.machine.system import DID_NOT_START
 
 if TYPE_CHECKING:
-    from toolchain.system import System
+    from toolchain.machine.system import System
 
 CPUINFO = Path("/proc/cpuinfo")
 MODULES = Path("/sys/module")
@@ -24,6 +25,7 @@ QEMU_CONF = Path("/etc/libvirt/qemu.conf")
 
 QEMU_USERS = ("libvirt-qemu", "qemu")
 """Whom libvirt runs QEMU as when qemu.conf does not say: Debian and its kin, then the others."""
+ACL = "system.posix_acl_access"
 MODULE_OF = {"vmx": "kvm_intel", "svm": "kvm_amd"}
 """The kernel module that uses each vendor's extension."""
 
@@ -121,3 +123,21 @@ def _mode_lets_in(user: User) -> bool:
     else:
         needed = 0o006
     return found.st_mode & needed == needed
+
+
+def barred(folder: Path, user: User) -> Path | None:
+    """Return the folder on the way to ``folder`` that ``user`` can't go through; None: there is none.
+
+    What does not exist is nobody's yet. A folder with an access control list is not judged.
+    """
+    real = folder.resolve()
+    for each in (*reversed(real.parents), real):
+        try:
+            seen, listed = each.stat(), os.listxattr(each)
+        except OSError:
+            return None
+        mine = seen.st_uid == user.uid, seen.st_gid in user.groups | {user.gid}
+        needed = stat.S_IXUSR if mine[0] else stat.S_IXGRP if mine[1] else stat.S_IXOTH
+        if not (user.uid == 0 or seen.st_mode & needed or ACL in listed):
+            return each
+    return None

@@ -10,15 +10,15 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from toolchain import paths, ui
-from toolchain.stack_file import regular
+from toolchain.bootstrap import paths, ui
+from toolchain.engine.stack_file import regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from toolchain.system import System
+    from toolchain.machine.system import System
 
 PYTHON = paths.VENV / "bin/python3"
 STACKS = paths.ROOT / "stacks"
@@ -39,7 +39,9 @@ class Needs:
     cores: int = 0
     pool_path: str = ""
     subnets: dict[str, str] = field(default_factory=dict)
-    """Of the outer networks, by name; a network on somebody's bridge has none."""
+    """Of the outer networks, by name; a network on somebody's bridge has none, nor one on the outer network."""
+    uplinks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the outer networks reach outside by, as `components.kinds.libvirt.uplink.steps.Wanted`."""
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -83,8 +85,9 @@ def read(file: Path) -> Needs:
     """Read a stack's configuration; only where PyYAML and pydantic are."""
     try:
         yaml = importlib.import_module("yaml")
-        model = importlib.import_module("components.spec.lab").LabSpec
-        totals = importlib.import_module("components.spec.plan").totals
+        model = importlib.import_module("components.stackfile.lab").LabSpec
+        plans = importlib.import_module("components.stackfile.plan")
+        totals, planned = plans.totals, plans.plan
     except ImportError as lacking:
         return Needs(why=f"the stack's model can't be loaded: {lacking}")
     try:
@@ -110,6 +113,23 @@ def read(file: Path) -> Needs:
         subnets={
             name: str(network.subnet)
             for name, network in lab.networks.items()
-            if network.subnet is not None
+            if network.subnet is not None and not (network.uplink and network.uplink.proxy_arp)
         },
+        uplinks=_uplinks(planned(lab)),
     )
+
+
+def _uplinks(plan: Any) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, network in plan.place().networks.items():
+        if uplink := network.uplink:
+            modes = {"route": "proxy_arp"}
+            found[name] = {
+                "mode": modes.get(network.mode, network.mode),
+                "nic": uplink.nic,
+                "vlan": uplink.vlan,
+                "bridge": network.bridge if network.mode == "bridge" else "",
+                "subnet": network.subnet or "",
+                "addresses": [],
+            }
+    return found

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import daemons, processes
 from toolchain.doctor import bootproof
 from toolchain.doctor.bootproof import Proof
+from toolchain.machine import daemons, processes
 
 if TYPE_CHECKING:
-    from toolchain.system import Result, System
+    from toolchain.machine.system import Result, System
 
 PREFIX = "nestlab-doctor-"
 DEADLINE_S = 120.0

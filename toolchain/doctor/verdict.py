@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain import cache, daemons, paths, processes, ui
+from toolchain.bootstrap import cache, paths, regular, ui
 from toolchain.doctor import bootproof, capacity, kvm, trial
+from toolchain.machine import daemons, processes
 
 if TYPE_CHECKING:
     from toolchain.doctor.bootproof import Proof
     from toolchain.doctor.kvm import Access
-    from toolchain.system import System
+    from toolchain.machine.system import System
 
 VERSION = 1
 
@@ -120,7 +121,7 @@ def _changed(path: Path) -> str:
 def remembered(system: System) -> Verdict | None:
     """The verdict in ``host.json``, when it still holds; what changes freely is looked at anew."""
     try:
-        told = Verdict(**json.loads(paths.HOST_JSON.read_text()))
+        told = Verdict(**json.loads(regular.text(paths.HOST_JSON)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     known = (told.version, told.boot_id, told.seen)

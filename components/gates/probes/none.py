@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from components.remote.waiting import Seen
+from components.reach.waiting import Seen
 
 if TYPE_CHECKING:
-    from components.gates.probes import Place, Props
+    from components.gates.probes import Asked, Place
 
 
-def probe(props: Props, place: Place) -> Seen:
+def probe(asked: Asked, place: Place) -> Seen:
     """See `components.gates.probes.probe`."""
-    del props, place
+    del asked, place
     return Seen(ok=True, text="running")

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from components.remote.shell import CONNECT_S, fresh_shell
-from components.remote.waiting import Seen
+from components.reach.shell import fresh_shell
+from components.reach.stream import CONNECT_S
+from components.reach.waiting import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from components.gates.probes import Place, Props
-    from components.remote.shell import Shell
+    from components.gates.probes import Asked, Place, Probe
+    from components.reach.shell import Shell
 
 UNIT = "nestlab-forward-{port}"
 """systemd unit on a nested host that carries a port of it to a host one layer deeper."""
@@ -27,24 +26,26 @@ PAUSE_S = 3.0
 COMMAND_S = 60.0
 
 
-def probe(props: Props, place: Place) -> Seen:
+def probe(asked: Asked, place: Place) -> Seen:
     """See `components.gates.probes.probe`."""
-    forward(props, place)
+    forward(asked, place)
     seen = Seen(ok=True, text="answers over SSH")
-    for turn in range(props["probe"].get("steady", 1)):
+    for turn in range(asked.probe.steady):
         if turn:
             time.sleep(PAUSE_S)
-        seen = _asked(fresh_shell(props["reach"]), props["probe"])
+        seen = _asked(fresh_shell(asked.reach), asked.probe)
         if not seen.ok:
             break
     return seen
 
 
-def glance(props: Props, place: Place) -> Seen:
+def glance(asked: Asked, place: Place) -> Seen:
     """Its SSH server takes connections: a login would cost an emulated machine half a second."""
-    del place
-    reach = props["reach"]
-    host, port = reach["host"], reach["port"]
+    host, port = asked.reach.host, asked.reach.port
+    if asked.reach.via:
+        if place.shell.connects(host, port):
+            return Seen(ok=True, text=f"{host}:{port} answers")
+        return Seen(ok=False, text=f"{host}:{port} does not answer {place.shell.name}")
     try:
         socket.create_connection((host, port), CONNECT_S).close()
     except OSError as silent:
@@ -53,29 +54,28 @@ def glance(props: Props, place: Place) -> Seen:
     return Seen(ok=True, text=f"{host}:{port} answers")
 
 
-def _asked(shell: Shell, wanted: Mapping[str, Any]) -> Seen:
+def _asked(shell: Shell, wanted: Probe) -> Seen:
     last = "answers over SSH"
-    for command in wanted["commands"]:
-        argv, holds = command["argv"], command.get("holds", "")
-        stdin = command.get("stdin", "").encode()
-        done = shell.run(argv, stdin=stdin, timeout_s=COMMAND_S)
+    for command in wanted.commands:
+        program = command.argv[0]
+        done = shell.run(command.argv, stdin=command.stdin.encode(), timeout_s=COMMAND_S)
         if not done.ok:
-            return Seen(ok=False, text=f"`{argv[0]}`: {done.said}")
-        if holds not in done.out:
-            return Seen(ok=False, text=f"`{argv[0]}` does not say {holds!r} yet: {done.said}")
+            return Seen(ok=False, text=f"`{program}`: {done.said}")
+        if command.holds not in done.out:
+            said = f"does not say {command.holds!r} yet: {done.said}"
+            return Seen(ok=False, text=f"`{program}` {said}")
         last = done.said
     return Seen(ok=True, text=last)
 
 
-def forward(props: Props, place: Place) -> None:
+def forward(asked: Asked, place: Place) -> None:
     """Carry ports of the nested host above to this one, when there is one above.
 
     A network behind a nested host can't be entered from outside; systemd's own proxy on that host
-    carries connections in, without touching libvirt's firewall rules. ``props["probe"]["forward"]``
-    is a list of ``{port, host, to}``: a port of the host above, address and port behind it.
+    carries connections in, without touching libvirt's firewall rules.
     """
-    for each in props["probe"].get("forward") or ():
-        unit = UNIT.format(port=each["port"])
+    for each in asked.probe.forward:
+        unit = UNIT.format(port=each.port)
         if place.shell.run(["systemctl", "is-active", f"{unit}.socket"]).ok:
             continue
         place.shell.run(
@@ -83,8 +83,8 @@ def forward(props: Props, place: Place) -> None:
                 "systemd-run",
                 "--collect",
                 f"--unit={unit}",
-                f"--socket-property=ListenStream={each['port']}",
+                f"--socket-property=ListenStream={each.port}",
                 "/lib/systemd/systemd-socket-proxyd",
-                f"{each['host']}:{each['to']}",
+                f"{each.host}:{each.to}",
             ]
         )

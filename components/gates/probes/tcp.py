@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from components.remote.waiting import Seen
+from components.reach.waiting import Seen
 
 if TYPE_CHECKING:
-    from components.gates.probes import Place, Props
+    from components.gates.probes import Asked, Place
 
 
-def probe(props: Props, place: Place) -> Seen:
+def probe(asked: Asked, place: Place) -> Seen:
     """See `components.gates.probes.probe`."""
-    host, port = props["probe"]["host"], props["probe"]["port"]
+    host, port = asked.probe.host, asked.probe.port
     if place.shell.connects(host, port):
         return Seen(ok=True, text=f"{host}:{port} answers")
     return Seen(ok=False, text=f"{host}:{port} takes no connection yet")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import bz2
 import contextlib
+import fnmatch
 import ipaddress
 import json
 import lzma
 import re
 import subprocess
+import tomllib
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +111,7 @@ def installed(cds: list[str]) -> Config:
         ("boot.cfg", esxi),
         ("boot/isolinux/isolinux.cfg", xenserver),
         ("readme.txt", hyperv),
+        ("auto-installer-capable", proxmox),
     ):
         if _find(booted, mark):
             return reader(booted, drives)
@@ -271,6 +274,91 @@ def hyperv(_: Path, drives: list[Path]) -> Config:
             [f"{folder}/administrators_authorized_keys", authorized, 0o600],
         ],
     }
+
+
+TABLES = {
+    "global": "country fqdn keyboard mailto timezone root-password root-password-hashed"
+    " reboot-on-error reboot-mode root-ssh-keys",
+    "network": "source cidr dns gateway filter",
+    "disk-setup": "filesystem disk-list filter filter-match zfs lvm btrfs",
+    "first-boot": "source ordering url cert-fingerprint",
+}
+"""What an answer file of Proxmox VE may say; anything else stops its installer."""
+HOOK = "/var/lib/proxmox-first-boot/proxmox-first-boot"
+
+
+def proxmox(booted: Path, _: list[Path]) -> Config:
+    """As proxmox-fetch-answer and proxmox-auto-installer (pve-installer, 8.4).
+
+    A file of the medium says where the answers are; their filter finds the NIC among udev's properties, a
+    disk is one whose path ends so, and the executable for the first boot is the medium's.
+    """
+    mode = _find(booted, "auto-installer-mode.toml")
+    if mode is None:
+        raise NoAnswers("it was not made for installing itself, and shows its menu")
+    where = tomllib.loads(mode.read_text())
+    if where.keys() - {"mode", "partition_label", "http"} or where["mode"] != "partition":
+        raise NoAnswers(f"it is not told of a partition: {where}")
+    label = where.get("partition_label", "proxmox-ais")
+    device = next(filter(None, map(_labelled, (label, label.upper(), label.lower()))), "")
+    if not device:
+        raise NoAnswers(f"could not find partition for label {label}")
+    with _mounted(device) as at:
+        told = tomllib.loads((at / "answer.toml").read_text())
+    for table, keys in told.items():
+        if unknown := keys.keys() - set(TABLES.get(table, "").split()):
+            raise NoAnswers(f"unknown fields in {table}: {unknown}")
+    name, dot, _ = told["global"]["fqdn"].partition(".")
+    if not dot or "root-password" in told["global"]:
+        raise NoAnswers("it wants a name with a domain, and one way of telling the password")
+    [wanted] = told["disk-setup"]["disk-list"]
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    if not [disk for disk, at, *_ in mounts if at == "/" and disk.endswith(wanted)]:
+        raise NoAnswers(f"disk in 'disk-selection' not found: {wanted}")
+    hook = told["first-boot"]
+    if hook["source"] != "from-iso" or hook["ordering"] != "before-network":
+        raise NoAnswers(f"{hook} is not played here")
+    # As any sshd that is installed it has keys of its own before somebody gives it others.
+    own = "/etc/ssh/ssh_host_ed25519_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", own], check=True)
+    keys = "\n".join(told["global"]["root-ssh-keys"])
+    [release] = re.findall(
+        r"(?m)^RELEASE='(.*)'$", (_find(booted, ".cd-info") or booted).read_text()
+    )
+    return {
+        "kind": "proxmox",
+        "name": name,
+        "fqdn": told["global"]["fqdn"],
+        "release": release,
+        "mac": _mac(told["network"]),
+        "cidr": told["network"]["cidr"],
+        "gateway": told["network"]["gateway"],
+        "host_key": own,
+        "authorized": "/root/.ssh/authorized_keys",
+        "password": told["global"]["root-password-hashed"],
+        "hook": [HOOK, hook["ordering"]],
+        "files": [
+            ["/root/.ssh/authorized_keys", keys, 0o600],
+            [HOOK, (_find(booted, "proxmox-first-boot") or booted).read_text(), 0o700],
+        ],
+    }
+
+
+def _mac(network: dict[str, Any]) -> str:
+    """Return the address of the first NIC that has a property which the filter names and fits."""
+    if network["source"] != "from-answer":
+        raise NoAnswers(f"its address comes from {network['source']}")
+    # The installer has the drivers that the installed system loads.
+    order = Path("/lib/modules/net/order").read_text().split()
+    for module in order:
+        subprocess.run(["busybox", "insmod", f"/lib/modules/net/{module}"], check=False)
+    for file in sorted(Path("/sys/class/net").glob("*/address")):
+        mac = file.read_text().strip()
+        properties = {"ID_NET_NAME_MAC": f"enx{mac.replace(':', '')}"}
+        for key, pattern in network["filter"].items():
+            if key in properties and fnmatch.fnmatchcase(properties[key], pattern):
+                return mac
+    raise NoAnswers("filter did not match any device")
 
 
 _OPENERS = (

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -132,6 +133,31 @@ def _esxi(config: State) -> None:
     sdk.serve(config["password"])
 
 
+def _proxmox_first(state: State, config: State) -> State:
+    for name, text in (
+        ("blkid", '[ "$1" = -L ] && exec busybox findfs "LABEL=$2"'),
+        ("udevadm", "exit 0"),
+        ("systemctl", "exit 0"),
+    ):
+        # What its packages would bring, as far as the executable for the first boot uses it.
+        Path(f"/usr/sbin/{name}").write_text(f"#!/bin/sh\n{text}\n")
+        Path(f"/usr/sbin/{name}").chmod(0o755)
+    Path(config["hook"][0]).with_name("pending-first-boot-setup").touch()
+    return state | {"release": config["release"], "node": config["name"]}
+
+
+def _proxmox(config: State) -> None:
+    """Boot: what waits for the first one, as proxmox-first-boot's unit has it; then the API."""
+    executable, ordering = config["hook"]
+    pending = Path(executable).with_name("pending-first-boot-setup")
+    if pending.exists():
+        subprocess.run([executable, ordering], check=True)
+        pending.unlink()
+    own = "/var/lib/appliance"
+    words = [f"{own}/config.json", f"{own}/machine"]
+    subprocess.Popen([sys.executable, "-m", "tests.support.appliance.proxmox", *words])
+
+
 def _hyperv_first(state: State, config: State) -> State:
     address, _, prefix = config["cidr"].partition("/")
     state["addresses"] = [{"IPAddress": address, "PrefixLength": int(prefix), "InterfaceIndex": 4}]
@@ -158,5 +184,6 @@ KINDS = {
     ),
     "xenserver": Kind("xenserver", "XenServer", after_power_off=_xenserver_off, start=_xapi),
     "esxi": Kind("esxi", "Esxi", first=_esxi_first, after_power_off=_esxi_off, start=_esxi),
+    "proxmox": Kind("proxmox", "Proxmox", first=_proxmox_first, start=_proxmox),
     "hyperv": Kind("hyperv", "Hyperv", first=_hyperv_first, after_power_off=_hyperv_off),
 }

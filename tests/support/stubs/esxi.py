@@ -12,6 +12,7 @@ Names of datastores: `Esxi.LABEL` is a link to `Esxi.UUID`, both below /vmfs/vol
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.support.stubs import Refused, Stub, command
@@ -68,7 +69,7 @@ class Esxi(Stub):
             "Management Network": {"switch": "vSwitch0", "vlan": "0"},
         },
         "autostart": {"enabled": False, "entries": {}},
-        "saved": 0,
+        "saved": {},
         "virtualization": True,
         "tools": False,
         "fault_exit": 1,
@@ -621,5 +622,9 @@ class Esxi(Stub):
         del stdin
         if argv:
             raise Refused("usage: auto-backup.sh")
-        self.state["saved"] += 1
+        kept = ("switches", "groups", "autostart")
+        self.state["saved"] = {
+            "vms": {vmid: vm["vmx"] for vmid, vm in self.state["vms"].items()},
+            **{key: deepcopy(self.state[key]) for key in kept},
+        }
         return "Files /etc/vmware/dvsdata.db is successfully saved\n"

@@ -17,7 +17,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from components.remote import powershell
+from components.kinds.hyperv import powershell
 from tests.support.stubs import Refused, Stub, command
 
 if TYPE_CHECKING:

@@ -272,6 +272,10 @@ class Xen(Stub):
                 if not one["active"]:
                     raise Refused("", 3, out="inactive\n")
                 return "active\n"
+            case ["is-enabled"]:
+                if not one["enabled"]:
+                    raise Refused("", 1, out="disabled\n")
+                return "enabled\n"
             case ["enable"]:
                 one["enabled"] = True
             case ["start" | "restart"]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.remote import census, interrupt, waiting
+from components.kinds.libvirt import census
+from components.reach import interrupt, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 
 from components import lab
-from components.spec import GoldenImage, load
-from components.spec.facts import ImageFiles, KernelArgument
-from components.spec.places import golden_images
+from components.findings import GoldenImage, ImageFiles, KernelArgument
+from components.stackfile import load
+from components.stackfile.places import golden_images
 from tests.support.engine import deploy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from components.spec.facts import Accelerator
+    from components.findings import Accelerator
     from tests.support.engine import Recorder, Registered
 
 ROOT = Path("/project")
@@ -89,7 +89,7 @@ def answers(resource: Registered) -> Mapping[str, Any]:
             "disc": "/keys/answers.iso",
         },
         "Volume": {"id": f"/pool/{resource.inputs.get('name')}"},
-        "CloudInitDisk": {"id": f"/pool/{resource.inputs.get('name')};11aa"},
+        "SeedDisc": {"disc": "/keys/answers.iso"},
     }.get(resource.type.rpartition(":")[2], {})
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.remote import census
-from components.remote.census import Container
-from components.remote.drivers.lxc import configuration
-from components.remote.shell import Result
-from components.remote.virsh import Virsh, VirshError
+from components.kinds.kvm.container import configuration
+from components.kinds.libvirt import census
+from components.kinds.libvirt.census import Container
+from components.kinds.libvirt.virsh import Virsh, VirshError
+from components.reach.shell import Result
 from tests.support.libvirtd import FakeLibvirt, LocalLibvirt
-from tests.unit.components.test_lxc import wanted
+from tests.unit.kinds.test_kvm import wanted
 
 if TYPE_CHECKING:
     from pathlib import Path

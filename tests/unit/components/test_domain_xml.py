@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import domain_xml
-from components.domain_xml import DiskProfile, DomainProfile
-from components.spec.places import LIBVIRT
+from components.kinds.libvirt import domain_xml
+from components.kinds.libvirt.domain_xml import DiskProfile, DomainProfile
+from components.kinds.libvirt.host import LIBVIRT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,17 +17,20 @@ from hypothesis import strategies as st
 from pulumi.runtime import rpc
 from typing_extensions import override
 
-from components.gates import base, probes
 from components.gates import keys as key_files
-from components.gates.codec import UNKNOWN, has_unknown
-from components.gates.machine import MachineGateProvider
-from components.gates.network import NetworkGateProvider
-from components.gates.probes import lease, libvirt
+from components.gates import probes
+from components.gates.codec import has_unknown
+from components.gates.marks import UNKNOWN
 from components.gates.secrets import READABLE, PasswordProvider, SshKeyProvider
-from components.remote import census, interrupt, virsh
-from components.remote.shell import Result, Unreachable
-from components.remote.virsh import Virsh, VirshError
-from components.remote.waiting import NotReady, Seen
+from components.kinds.libvirt import census, firewall, lease, virsh
+from components.kinds.libvirt import probe as libvirt
+from components.kinds.libvirt.gates.machine import Domain, MachineGateProvider
+from components.kinds.libvirt.gates.network import NetworkGateProvider
+from components.kinds.libvirt.virsh import Virsh, VirshError
+from components.reach import interrupt
+from components.reach.orders import Reservation
+from components.reach.shell import Result, Unreachable
+from components.reach.waiting import NotReady, Seen
 from tests.support.libvirtd import FakeLibvirt, LocalLibvirt, parsed
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ MAC = "52:54:00:00:00:01"
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
     """The libvirt that every gate of the test finds at its target."""
     made: FakeLibvirt = request.param(name="kvm1")
-    for module in (base, libvirt):
+    for module in (virsh, libvirt):
         monkeypatch.setattr(module, "shell_of", lambda _: made)
     return made
 
@@ -61,6 +64,11 @@ def of_machine(**other: Any) -> dict[str, Any]:
         "reset_s": 0.0,
     }
     return props | other
+
+
+def asked(**other: Any) -> Domain:
+    """A machine as its gate is given it."""
+    return MachineGateProvider().given(of_machine(**other))
 
 
 def of_network(**other: Any) -> dict[str, Any]:
@@ -236,7 +244,7 @@ def test_a_machine_is_waited_for_until_its_probe_answers(kind: str, place: FakeL
     place.domain("web", "shut off")
     place.network("lab")
     probe = {
-        "lease": {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"},
+        "lease": {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"},
         "tcp": {"kind": "tcp", "host": "10.77.0.5", "port": 22.0},
     }[kind]
     looks = []
@@ -261,7 +269,7 @@ def test_a_lease_of_another_address_than_planned_is_no_answer(place: FakeLibvirt
     place.domain("web")
     place.network("lab")
     place.leases[MAC] = "10.77.0.99"
-    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    probe = {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
     with pytest.raises(NotReady, match=r"leased 10\.77\.0\.99 on lab, and 10\.77\.0\.5 is"):
         MachineGateProvider().create(of_machine(probe=probe, deadline_s=0.1))
     place.leases[MAC] = "10.77.0.5"
@@ -279,15 +287,15 @@ def test_a_lease_that_an_earlier_plan_left_does_not_hide_the_planned_one() -> No
         def run(self, *_: Any, **__: Any) -> Result:
             return Result(0, lines, "")
 
-    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
-    assert lease.probe(of_machine(probe=probe), Virsh(Place(), URI)).ok
+    probe = {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    assert lease.probe(asked(probe=probe), Virsh(Place(), URI)).ok
 
 
 def test_a_guest_that_sleeps_and_lost_its_lease_is_no_change(place: FakeLibvirt) -> None:
     place.domain("web")
     place.network("lab")
     place.leases[MAC] = "10.77.0.5"
-    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    probe = {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
     outs = MachineGateProvider().create(of_machine(probe=probe)).outs
     assert outs
     place.leases.clear()
@@ -324,7 +332,7 @@ def test_a_place_that_falls_silent_while_waiting_does_not_hide_what_was_waited_f
         at.down = len(at.said) > 3 and bool(words)
 
     place.before = falls_silent
-    props = of_machine(probe={"kind": "tcp", "host": "10.78.0.5", "port": 22}, deadline_s=0.05)
+    props = of_machine(probe={"kind": "tcp", "host": "10.78.0.5", "port": 22}, deadline_s=1.0)
     with pytest.raises(NotReady, match=r"kvm1-web-gate: not ready .*last seen: .*kvm1"):
         MachineGateProvider().create(props)
 
@@ -337,7 +345,7 @@ def test_a_machine_that_stops_while_it_is_waited_for_is_seen_as_that(place: Fake
             at.domains["web"].state = "shut off"
 
     place.before = panics
-    props = of_machine(probe={"kind": "tcp", "host": "10.78.0.5", "port": 22}, deadline_s=0.05)
+    props = of_machine(probe={"kind": "tcp", "host": "10.78.0.5", "port": 22}, deadline_s=1.0)
     with pytest.raises(NotReady, match="last seen: domain web stopped running"):
         MachineGateProvider().create(props)
 
@@ -414,7 +422,8 @@ def test_keys_for_libvirts_clients_are_written_for_the_owner_alone(
 def test_a_port_beside_22_is_in_the_known_hosts_as_openssh_writes_it(tmp_path: Path) -> None:
     props = keys(tmp_path / "kvm2")
     props["reach"]["port"] = 2209
-    key_files.write_keys(props)
+    given = MachineGateProvider().given(props)
+    key_files.write_keys(given.key_folder, given.reach)
     text = (tmp_path / "kvm2" / "known_hosts").read_text()
     assert text == "[10.77.0.5]:2209 ssh-ed25519 AA\n"
 
@@ -463,6 +472,62 @@ def test_a_network_that_was_stopped_is_started_and_guests_are_plugged_in_again(
     assert plugged == [["ip", "link", "set", "vnet3", "master", "nllab", "up"]]
 
 
+def test_a_network_whose_nat_rules_are_gone_is_started_again(
+    place: FakeLibvirt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.network("lab")
+    nat = "<forward mode='nat'/><bridge"
+    place.networks["lab"].xml = place.networks["lab"].xml.replace("<bridge", nat)
+    place.domain("web")
+    place.taps = {"web": ("lab", "vnet3")}
+    outs = NetworkGateProvider().create(of_network()).outs
+    assert outs
+    forget()
+    assert NetworkGateProvider().diff("", outs, of_network()).changes is False
+    place.flushed = {"lab"}
+    forget()
+    assert NetworkGateProvider().diff("", outs, of_network()).changes is True
+    assert "network lab is up, and its NAT rules are gone" in capsys.readouterr().err
+    place.said.clear()
+    NetworkGateProvider().update("", outs, of_network())
+    assert place.commands() == ["net-destroy lab", "net-start lab"]
+    assert place.flushed == set()
+    assert ["ip", "link", "set", "vnet3", "master", "nllab", "up"] in place.said
+
+
+@pytest.mark.parametrize(
+    ("told", "lacking"),
+    [
+        ("asked\n-A LIBVIRT_PRT -s 10.77.0.0/24 ! -d 10.77.0.0/24 -j MASQUERADE\n", False),
+        (("table ip libvirt_network {\n ip saddr 10.77.0.0/24 ip daddr != 10.77.0.0/24 counter "
+         "packets 0 bytes 0 masquerade\n}\nasked\n"), False),
+        ("-P POSTROUTING ACCEPT\nasked\n", True),
+        ("", False),
+    ],
+)  # fmt: skip
+def test_rules_are_read_as_both_firewalls_print_them(told: str, lacking: bool) -> None:
+    class Asked:
+        name = "there"
+
+        def run(self, *_: Any, **__: Any) -> Result:
+            return Result(0, told, "")
+
+    shell: Any = Asked()
+    assert firewall.lacks(shell, "10.77.0.0/24") is lacking, "what can't be asked is not missing"
+
+
+def test_guests_are_plugged_into_a_network_that_its_provider_made_anew(place: FakeLibvirt) -> None:
+    place.network("lab")
+    place.domain("web")
+    place.taps = {"web": ("lab", "vnet3")}
+    outs = NetworkGateProvider().create(of_network()).outs
+    assert outs
+    assert not [words for words in place.said if words[0] == "ip"], "nobody was on it before"
+    NetworkGateProvider().update("", outs, of_network(instance="another"))
+    plugged = [words for words in place.said if words[0] == "ip"]
+    assert plugged == [["ip", "link", "set", "vnet3", "master", "nllab", "up"]]
+
+
 def test_a_network_that_somebody_removed_comes_back_with_its_addresses(place: FakeLibvirt) -> None:
     place.network("lab", uuid="1aa914a0-1e3c-5a96-a217-7583ad2d0ff0")
     news = of_network(reservations=[host(5), host(6)])
@@ -501,7 +566,7 @@ HOSTS = st.lists(st.integers(2, 9), unique=True, max_size=6)
 def reserve(at: Virsh, wanted: list[dict[str, str]]) -> str:
     facts = at.network("lab")
     assert facts
-    return at.reserve("lab", facts, virsh.words_of(wanted))
+    return at.reserve("lab", facts, [Reservation(**one) for one in wanted])
 
 
 @settings(max_examples=60, deadline=None)
@@ -544,8 +609,8 @@ def test_the_gates_of_a_place_look_together(place: FakeLibvirt) -> None:
         place.network(name)
     provider, plain = MachineGateProvider(), NetworkGateProvider()
     for name in ("a", "b", "c"):
-        assert provider.look(of_machine(domain=name)).ok
-        assert plain.look(of_network(network=name)).ok
+        assert provider.look(asked(domain=name)).ok
+        assert plain.look(plain.given(of_network(network=name))).ok
     assert len(place.said) == 1, "each command takes an emulated machine a third of a second"
 
 
@@ -555,7 +620,7 @@ def test_after_mending_the_next_look_is_a_new_one(gate: str, place: FakeLibvirt)
     place.network("lab", "inactive")
     provider: Any = {"machine": MachineGateProvider, "network": NetworkGateProvider}[gate]()
     props = {"machine": of_machine, "network": of_network}[gate]()
-    assert not provider.look(props).ok
+    assert not provider.look(provider.given(props)).ok
     outs = provider.create(props).outs
     assert provider.diff("", outs, props).changes is False
 
@@ -637,7 +702,7 @@ def test_another_length_is_another_password() -> None:
 
 def test_a_probe_has_a_glance_that_costs_no_login(place: FakeLibvirt) -> None:
     place.domain("web")
-    assert probes.glance(of_machine(probe={"kind": "lease"}), Virsh(place, URI)) == Seen(
+    assert probes.glance(asked(probe={"kind": "libvirt.lease"}), Virsh(place, URI)) == Seen(
         ok=True, text="running"
     )
     assert parsed(place.domains["web"].xml).findtext("name") == "web"
@@ -659,7 +724,7 @@ def test_a_guest_that_hangs_is_reset_until_it_comes_up(
 
     resets: list[list[str]] = []
     place.before = comes_up_after_two
-    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    probe = {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
     outs = MachineGateProvider().create(of_machine(probe=probe, reset_s=60.0, deadline_s=9e9)).outs
     assert outs
     assert outs["answers"] == "leased 10.77.0.5"
@@ -670,7 +735,7 @@ def test_a_guest_that_hangs_is_reset_until_it_comes_up(
 def test_a_guest_is_not_reset_unless_the_stack_says_so(place: FakeLibvirt) -> None:
     place.domain("web")
     place.network("lab")
-    probe = {"kind": "lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    probe = {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
     with pytest.raises(NotReady):
         MachineGateProvider().create(of_machine(probe=probe, deadline_s=0.1))
     assert not any("reset" in words for words in place.commands())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from pathlib import Path

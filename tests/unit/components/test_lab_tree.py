@@ -19,14 +19,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import domain_xml
-from components.hypervisors.handle import BootQueue
-from components.hypervisors.kvm import KEYS
-from components.hypervisors.libvirt import as_url
-from components.remote.ownership import uuid_of
-from components.spec import NetworkSpec, load, plan
-from components.spec.networks import Mode
-from components.spec.places import LIBVIRT
+from components.gates.uuids import uuid_of
+from components.kinds.kvm.install import KEYS
+from components.kinds.libvirt import domain_xml
+from components.kinds.libvirt.domain import as_url
+from components.kinds.libvirt.host import LIBVIRT
+from components.place.contract import BootQueue
+from components.stackfile import NetworkSpec, load, plan
+from components.stackfile.networks import OUTER, Mode
 from tests.support import images
 from tests.support.engine import STACK, UNKNOWN, deploy
 from tests.unit.components.labs import (
@@ -39,13 +39,13 @@ from tests.unit.components.labs import (
     private,
     up,
 )
-from toolchain import paths
-from toolchain.environment import ours
+from toolchain.bootstrap import paths
+from toolchain.engine.environment import ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from components.spec.facts import Accelerator
+    from components.findings import Accelerator
     from tests.support.engine import Recorder, Registered
 
 CASES = Path(__file__).parents[2] / "cases"
@@ -279,9 +279,9 @@ def test_a_nested_host_is_reached_with_the_labs_key_and_known_by_its_own() -> No
         "private_key": private(engine.named("key")),
         "host_key": engine.named("one-hostkey").outputs["public"],
     }
-    assert gate.inputs["probe"] == {"kind": "libvirt", "forward": []}
+    assert gate.inputs["probe"] == {"kind": "libvirt"}
     assert gate.inputs["key_folder"] == f"{PRIVATE}/one"
-    seed = engine.named("one-seed").inputs["userData"]
+    seed = engine.named("one-seed-disc").inputs["files"]["/user-data"]
     assert engine.named("key").outputs["public"] in seed
     assert private(engine.named("one-hostkey")) in seed
     assert private(engine.named("key")) not in seed, "the key that opens all hosts is on each"
@@ -542,13 +542,46 @@ def test_sizes_are_the_planned_ones() -> None:
     assert (inputs["memory"], inputs["vcpu"]) == (768, 3)
 
 
-def test_what_was_half_made_and_knows_no_update_is_made_anew() -> None:
-    """Else the next `up` ends with "doesn't support update", and so does every one after it."""
-    guest_of, host_of = up(with_guest(disk_gib=1)), up(inner_guest())
-    for name, engine in (("web-disk", guest_of), ("one-disk", host_of), ("one-seed", host_of)):
-        made = engine.named(name)
-        assert made.replace_on_changes == ("*",), name
-        assert made.delete_before_replace, "two volumes of one name can't be"
+INSTALLED = {
+    "kind": "esxi",
+    "iso": "ipxe",
+    "network": "net",
+    "memory_mib": 8192,
+    "disk_gib": 64,
+    "machine": "pc",
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "made"),
+    [
+        (with_guest(disk_gib=1), {"host-pool", "host-medium-ipxe", "web-disk"}),
+        (inner_guest(), {"one-pool", "one-medium-ipxe", "one-disk", "one-seed"}),
+        (THREE, {"one-two-golden-disk", "one-two-golden-kernel", "one-two-golden-initrd"}),
+        (
+            {**NET, **ISO, "hypervisors": {"one": INSTALLED}},
+            {"host-disc-installer-ipxe", "host-disc-one-answers", "one-disk"},
+        ),
+    ],
+    ids=["guest", "nested", "golden image elsewhere", "installed"],
+)
+def test_what_was_half_made_and_knows_no_update_is_made_anew(
+    data: dict[str, Any], made: set[str]
+) -> None:
+    """Else the next `up` ends with "doesn't support update", and so does every one after it.
+
+    Its name is free before: a volume that is made while one of its name is there is that one, and goes
+    with it.
+    """
+    found = {
+        one.name: one
+        for one in up(data).resources.values()
+        if one.type.rpartition(":")[2] in {"Pool", "Volume", "CloudInitDisk"}
+    }
+    assert made <= found.keys()
+    for name, one in found.items():
+        assert one.replace_on_changes == ("*",), name
+        assert one.delete_before_replace, name
 
 
 def test_what_the_provider_would_silently_forget_replaces_the_domain() -> None:
@@ -561,7 +594,7 @@ def test_what_the_provider_would_silently_forget_replaces_the_domain() -> None:
 @pytest.mark.parametrize(
     ("ready", "expected"),
     [
-        ({}, {"kind": "lease", "network": "lab-net"}),
+        ({}, {"kind": "libvirt.lease", "network": "lab-net"}),
         ({"probe": "none"}, {"kind": "none"}),
         ({"probe": "tcp", "port": 22}, {"kind": "tcp", "port": 22}),
     ],
@@ -574,7 +607,7 @@ def test_a_guest_is_waited_for_as_the_stack_says(
     assert expected.items() <= gate.inputs["probe"].items()
     assert gate.inputs["deadline_s"] == 77
     nic = engine.named("web-domain").inputs["networkInterfaces"][0]
-    if gate.inputs["probe"]["kind"] == "lease":
+    if gate.inputs["probe"]["kind"] == "libvirt.lease":
         assert gate.inputs["probe"]["mac"] == nic["mac"].lower()
         planned = engine.named("net-gate").inputs["reservations"]
         reserved = {each["mac"]: each["address"] for each in planned}
@@ -606,11 +639,13 @@ def test_files_of_a_lab_are_closed_to_other_accounts_at_every_depth() -> None:
         "networks": {"net": {"subnet": "10.77.0.0/24", "mode": "route"}},
         "host": {"uri": "qemu+ssh://lab@server/system"},
     }
-    for engine in (up(inner_guest()), up(remote), up(THREE)):
-        volumes = engine.of_type("volume:Volume")
+    installed = {**NET, **ISO, "hypervisors": {"one": INSTALLED}}
+    for engine in (up(inner_guest()), up(remote), up(THREE), up(installed)):
+        volumes = [*engine.of_type("volume:Volume"), *engine.of_type(":CloudInitDisk")]
         assert volumes
         for one in volumes:
-            assert one.inputs["xml"]["xslt"] == domain_xml.PRIVATE_VOLUME, one.name
+            sheet = one.inputs.get("xml", {}).get("xslt")
+            assert sheet == domain_xml.PRIVATE_VOLUME, f"{one.name}: as its maker likes it"
             assert "xml" in one.ignore_changes, "a volume that is there is not made again for it"
         for pool in engine.of_type("pool:Pool"):
             assert "xml" in pool.ignore_changes, "nor is a pool, with all that is in it"
@@ -652,7 +687,7 @@ def test_modes_are_said_in_the_providers_words(mode: Mode, expected: str) -> Non
     assert inputs["domain"] == "lab.test"
     assert inputs["dhcp"] == {"enabled": True}
     assert re.fullmatch(r"nl[0-9a-f]{10}", inputs["bridge"]), "the kernel takes 15 characters"
-    assert set(get_args(Mode)) == {"nat", "isolated", "route", "open", "bridge"}
+    assert set(get_args(Mode)) == {"nat", "isolated", "route", "open", *OUTER}
 
 
 def test_a_network_on_a_bridge_of_the_host_makes_nothing_of_its_own() -> None:
@@ -668,7 +703,66 @@ def test_a_network_on_a_bridge_of_the_host_makes_nothing_of_its_own() -> None:
     assert (inputs["mode"], inputs["bridge"]) == ("bridge", "br0")
     assert not {"addresses", "dhcp", "domain"} & set(inputs)
     assert engine.named("street-gate").inputs["reservations"] == []
+    assert engine.named("street-gate").inputs["bridge"] == "br0", "it has to be there"
     assert engine.named("web-gate").inputs["probe"] == {"kind": "none"}, "no lease is ours to see"
+
+
+def uplinked(mode: str, nic: str, **more: object) -> Recorder:
+    uplink = {"nic": nic} | {key: more.pop(key) for key in ("vlan", "proxy_arp") if key in more}
+    network = {"mode": mode, "uplink": uplink, **more}
+    return up({**ISO, "networks": {"net": network}, "guests": {"web": guest()}})
+
+
+@pytest.mark.parametrize("vlan", [0, 20])
+def test_a_bridge_is_made_on_a_nic_before_the_network_that_joins_it(vlan: int) -> None:
+    engine = uplinked("bridge", "enp3s0", **({"vlan": vlan} if vlan else {}))
+    gate, network = engine.named("net-uplink"), engine.named("net-network")
+    assert gate.inputs["bridge"] == network.inputs["bridge"]
+    assert re.fullmatch(r"nlb[0-9a-f]{10}", gate.inputs["bridge"])
+    assert (gate.inputs["nic"], gate.inputs["vlan"], gate.inputs["mode"]) == (
+        "enp3s0",
+        vlan,
+        "bridge",
+    )
+    assert not engine.named("net-gate").inputs["bridge"], "its uplink makes it"
+    assert gate.urn in network.depends_on, "libvirt refuses a bridge that is not there"
+    assert gate.inputs["user"].endswith(".net")
+    again = uplinked("bridge", "enp3s0", vlan=vlan + 1)
+    assert again.named("net-uplink").inputs["bridge"] != gate.inputs["bridge"]
+
+
+def test_a_machine_by_macvtap_is_on_the_nic_itself() -> None:
+    engine = uplinked("macvtap", "enp3s0")
+    assert not [each for each in engine.resources.values() if each.name == "net-network"]
+    nic = engine.named("web-domain").inputs["networkInterfaces"][0]
+    assert nic["macvtap"] == "enp3s0"
+    assert "networkName" not in nic
+    assert engine.named("net-uplink").urn in engine.named("web-domain").depends_on
+
+
+def test_arp_is_answered_for_what_is_planned_once_the_network_is_up() -> None:
+    engine = uplinked("route", "wlan0", proxy_arp=True, subnet="192.168.1.192/28")
+    gate = engine.named("net-uplink")
+    planned = engine.named("net-gate").inputs["reservations"]
+    assert gate.inputs["addresses"] == [each["address"] for each in planned] != []
+    assert (gate.inputs["mode"], gate.inputs["subnet"]) == ("proxy_arp", "192.168.1.192/28")
+    assert engine.named("net-gate").urn in gate.depends_on
+    assert gate.urn in engine.named("web-domain").depends_on
+    assert engine.named("net-network").inputs["mode"] == "route"
+
+
+def test_a_network_is_closed_before_anything_is_on_it() -> None:
+    network = {"mode": "nat", "subnet": "10.77.0.0/24"}
+    open_ = up({**ISO, "networks": {"net": network}, "guests": {"web": guest()}})
+    assert not [each for each in open_.resources.values() if each.name == "net-closed"]
+    engine = up(
+        {**ISO, "networks": {"net": {**network, "closed": True}}, "guests": {"web": guest()}}
+    )
+    gate = engine.named("net-closed")
+    assert gate.inputs["bridge"] == engine.named("net-network").inputs["bridge"]
+    assert gate.inputs["gateway"] == "10.77.0.1"
+    assert engine.named("net-gate").urn in gate.depends_on
+    assert gate.urn in engine.named("web-domain").depends_on
 
 
 def test_a_network_without_dhcp_reserves_nothing() -> None:
@@ -735,7 +829,7 @@ def test_a_container_is_told_all_that_the_plan_knows() -> None:
         "address": f"{planned.address}/24",
         "gateway": "10.78.0.1",
     }
-    assert made.inputs["driver"] == "lxc.container"
+    assert made.inputs["driver"] == "kvm.container"
     assert made.inputs["target"] == engine.named("one-gate").outputs["reach"]
 
 

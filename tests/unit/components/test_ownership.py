@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.gates import base
 from components.gates.identity import IdentityProvider
-from components.remote import census, ownership
-from components.remote.ownership import left_behind, remove, uuid_of
-from components.remote.shell import Unreachable
-from components.remote.virsh import Virsh, VirshError
+from components.gates.uuids import uuid_of
+from components.kinds.libvirt import census, ownership, virsh
+from components.kinds.libvirt.ownership import left_behind, remove
+from components.kinds.libvirt.virsh import Virsh, VirshError
+from components.reach.shell import Unreachable
 from tests.support.libvirtd import FakeLibvirt, LocalLibvirt
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def test_what_is_ours_is_found_by_its_uuid_in_an_order_in_which_it_can_go(
 
 
 def identity(private: str = "") -> dict[str, Any]:
+    """As the state of a lab has it that was made before it said its host's kind."""
     target = {"kind": "local"}
     names = {"name": "identity", "lab": "ours", "private": private}
     return {**names, "target": target, "uri": URI, "value": OURS}
@@ -75,7 +76,7 @@ def test_a_destroy_removes_the_lab_s_keys_and_logs_by_name_and_nothing_beside_th
     here = LocalLibvirt()
     here.domain("ours-kvm1", uuid=uuid_of(OURS, "domain", "ours-kvm1"))
     here.domain("ours-too-web")
-    monkeypatch.setattr(base, "shell_of", lambda _: here)
+    monkeypatch.setattr(virsh, "shell_of", lambda _: here)
     monkeypatch.setattr(ownership, "CONSOLE_LOG", f"{tmp_path}/{{domain}}-console.log")
     for name in ("ours-kvm1", "ours-mine", "ours-too-web", "theirs-kvm1"):
         (tmp_path / f"{name}-console.log").touch()
@@ -100,7 +101,7 @@ def test_a_destroy_removes_the_lab_s_keys_and_logs_by_name_and_nothing_beside_th
 def test_a_lab_without_libvirt_below_it_takes_its_keys_away_and_asks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(base, "shell_of")
+    monkeypatch.delattr(virsh, "shell_of")
     keys = tmp_path / "keys" / "local"
     (keys / "kvm1").mkdir(parents=True)
     (keys / "kvm1" / "id_ed25519").touch()
@@ -112,7 +113,7 @@ def test_a_lab_without_libvirt_below_it_takes_its_keys_away_and_asks_nobody(
 def test_only_files_of_hosts_go_with_a_labs_keys(
     stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(base, "shell_of")
+    monkeypatch.delattr(virsh, "shell_of")
     local = tmp_path / ".nestlab"
     others = (
         "thesis.txt",
@@ -122,6 +123,7 @@ def test_only_files_of_hosts_go_with_a_labs_keys(
         "a/b/id_ed25519",
     )
     mine = ("kvm1/id_ed25519", "kvm1/known_hosts", "kvm1/.known_hosts.12", "kvm1/answers-0123456789ab.iso",
+            "kvm1/answers-0123456789ab.img", "kvm1/.answers-0123456789ab.img.abc_1234/x",
             "kvm1/.answers-0123456789ab.iso.abc_1234/tree/answer.toml")  # fmt: skip
     kept = [local / "passphrase", local / "state/x/.pulumi", local / "keys/class/kvm1/id_ed25519"]
     kept += [local / "keys/local" / name for name in others]
@@ -138,7 +140,7 @@ def test_only_files_of_hosts_go_with_a_labs_keys(
 def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
     place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(base, "shell_of", lambda _: place)
+    monkeypatch.setattr(virsh, "shell_of", lambda _: place)
     props = identity()
     IdentityProvider().delete("", props)
     assert set(place.domains) == {"theirs-web", "theirs-off", "ours-by-name"}
@@ -159,7 +161,7 @@ def test_a_destroyed_lab_leaves_nothing_of_its_own_and_touches_nothing_else(
 def test_a_host_that_does_not_answer_does_not_stop_a_destroy(
     place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(base, "shell_of", lambda _: place)
+    monkeypatch.setattr(virsh, "shell_of", lambda _: place)
     place.down = True
     props = identity()
     IdentityProvider().delete("", props)
@@ -169,13 +171,16 @@ def test_a_host_that_does_not_answer_does_not_stop_a_destroy(
 def test_a_lab_keeps_its_identity_and_no_two_have_the_same() -> None:
     provider = IdentityProvider()
     made: list[dict[str, Any]] = [
-        provider.create({"name": "identity", "uri": "", "folders": "/srv/labs/ours"}).outs or {}
+        provider.create(
+            identity() | {"kind": "libvirt", "uri": "", "folders": "/srv/labs/ours"}
+        ).outs
+        or {}
         for _ in range(50)
     ]
     assert {each["folder"] for each in made} == {f"/srv/labs/ours-{each['value']}" for each in made}
     assert len({each["value"] for each in made}) == 50
     assert all(uuid.UUID(uuid_of(each["value"], "domain", "web")) for each in made)
-    assert provider.diff("", made[0], {"name": "identity", "uri": "other"}).changes is False
+    assert provider.diff("", made[0], identity() | {"uri": "other"}).changes is False
 
 
 @pytest.mark.parametrize(
@@ -185,8 +190,9 @@ def test_a_lab_knows_the_group_that_qemu_runs_in(
     label: str, group: str, place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.label = label
-    monkeypatch.setattr(base, "shell_of", lambda _: place)
-    made = IdentityProvider().create({"name": "identity", "target": {"kind": "local"}, "uri": URI})
+    monkeypatch.setattr(virsh, "shell_of", lambda _: place)
+    given = identity() | {"kind": "libvirt"}
+    made = IdentityProvider().create(given)
     assert made.outs
     assert made.outs["group"] == group
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.gates import base
-from components.gates.pool import PoolGateProvider
-from components.remote import census, ownership
-from components.remote.ownership import uuid_of
-from components.remote.virsh import VirshError
+from components.gates.uuids import uuid_of
+from components.kinds.libvirt import census, ownership, virsh
+from components.kinds.libvirt.gates.pool import PoolGateProvider
+from components.kinds.libvirt.virsh import VirshError
 from tests.support.libvirtd import FakeLibvirt, LocalLibvirt
 from tests.unit.components.labs import up
 
@@ -27,7 +26,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
     made = LocalLibvirt()
     made.pools[POOL] = UUID
     made.volumes[POOL] = []
-    monkeypatch.setattr(base, "shell_of", lambda _: made)
+    monkeypatch.setattr(virsh, "shell_of", lambda _: made)
     monkeypatch.setattr(census, "FRESH_S", -1.0)
     return made
 

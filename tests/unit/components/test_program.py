@@ -8,16 +8,17 @@ import itertools
 import json
 import pstats
 import runpy
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pytest
 
-from components.hypervisors.handle import BootQueue
+from components.place.contract import BootQueue
 from tests.support.engine import deploy
 from tests.unit.components.labs import Machine
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from tests.support.engine import Recorder, Registered
@@ -91,3 +92,28 @@ def test_a_failed_registration_is_told_whatever_waits_for_it(number: int) -> Non
     lab = guests(number, boot={"concurrency": 1})
     with pytest.raises(Exception, match="no room for g0"):
         deploy(lambda: program(lab), outputs=fails, preview=True)
+
+
+FRESH = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    for each in [each for each in sys.modules if each.partition(".")[0] == "components"]:
+        del sys.modules[each]
+"""
+"""Imports each module as the first of all: what others have imported hides a circle."""
+
+
+def test_whatever_is_imported_first_can_be() -> None:
+    room = paths.ROOT / "components"
+    files = [*room.glob("*.py"), *(file.parent for file in room.glob("*/__init__.py"))]
+    names = sorted(f"components.{file.stem}" for file in files if file.stem != "__init__")
+    assert "components.settings" in names, "which the program imports first"
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, *names],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr[-2000:]

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pytest
 
-from components import hypervisors, lab
-from components.hypervisors.proxmox import CLUSTER_VMIDS, VMIDS, uploaded, virtual_gib, vmids
-from components.spec import SpecError, load, plan
-from components.spec.hosts import HOSTS
+from components import kinds as hypervisors
+from components import lab
+from components.kinds.proxmox.numbers import CLUSTER_VMIDS, VMIDS, vmids
+from components.kinds.proxmox.uploads import uploaded, virtual_gib
+from components.stackfile import SpecError, load, plan
+from components.stackfile.registry import HOSTS
 from tests.support import images
 from tests.support.engine import deploy
 from tests.unit.components.labs import IDENTITY, PRIVATE, ROOT, answers, up
@@ -137,7 +139,7 @@ def test_storages_uplink_and_clones_are_those_of_the_stack() -> None:
     assert engine.named("host-medium-live").inputs["datastoreId"] == "nfs"
     assert engine.named("out-gate").inputs["bridge"] == "vmbr7"
     assert engine.named("web-vm").inputs["clone"]["full"] is True
-    assert engine.named("web-gate").inputs["again"]["linked"] is False
+    assert engine.named("web-gate").inputs["again"].get("linked") is None
 
 
 @pytest.mark.parametrize(

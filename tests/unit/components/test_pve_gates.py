@@ -9,33 +9,29 @@ from __future__ import annotations
 import copy
 import ssl
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import proxmoxer
 import pytest
 import requests
 
-from components.gates import pve as gates
-from components.gates.codec import UNKNOWN
-from components.gates.pve import (
-    PveGuestProvider,
-    PveNetworkProvider,
-    PveSlotProvider,
-    PveStorageProvider,
-    PveTemplateProvider,
-)
-from components.remote import pve as remote
-from components.remote.interrupt import CANCELLED
-from components.remote.pve import Pve, PveError
-from components.remote.shell import Unreachable
-from components.remote.waiting import NotReady
+from components.gates.marks import UNKNOWN
+from components.kinds.proxmox import api as remote
+from components.kinds.proxmox.api import Api, Pve, PveError
+from components.kinds.proxmox.gates.guest import PveGuestProvider
+from components.kinds.proxmox.gates.network import PveNetworkProvider
+from components.kinds.proxmox.gates.slot import PveSlotProvider
+from components.kinds.proxmox.gates.storage import PveStorageProvider
+from components.kinds.proxmox.gates.template import PveTemplateProvider
+from components.reach.interrupt import CANCELLED
+from components.reach.shell import Unreachable
+from components.reach.waiting import NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from components.remote.pve import Api
-
-API: Api = {
+API: dict[str, Any] = {
     "url": "https://pve.test:8006",
     "user": "root@pam",
     "password": "hunter2",
@@ -47,9 +43,20 @@ VMID = 4711
 TEMPLATE = 4000
 Props = dict[str, Any]
 
+GATES = tuple(
+    import_module(f"components.kinds.proxmox.gates.{name}")
+    for name in ("base", "guest", "network", "slot", "storage", "template")
+)
+
+
+def everywhere(patch: pytest.MonkeyPatch, name: str, value: Any) -> None:
+    """Replace ``name`` in every gate that has it."""
+    for module in GATES:
+        patch.setattr(module, name, value, raising=False)
+
 
 class Cluster:
-    """The API of two nodes, as `components.remote.pve.Pve` offers it; any call can be made to fail."""
+    """The API of two nodes, as `components.kinds.proxmox.api.Pve` offers it; any call can be made to fail."""
 
     name = "pve.test:8006"
 
@@ -203,7 +210,7 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster()
-    monkeypatch.setattr(gates, "Pve", lambda _: made)
+    everywhere(monkeypatch, "Pve", lambda _: made)
     return made
 
 
@@ -392,9 +399,9 @@ def test_an_api_that_is_silent_is_told_in_preview_and_stops_no_destroy(
         raise Unreachable("pve.test:8006: connection refused")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gates, "Pve", silent)
+        everywhere(patch, "Pve", silent)
         for provider, props in ((PveGuestProvider(), of_guest()), (PveSlotProvider(), of_slot())):
-            if provider.inputs != PveSlotProvider.inputs:
+            if not isinstance(provider, PveSlotProvider):
                 assert changes(provider, props)
             provider.delete("", props)
     said = capsys.readouterr().err
@@ -657,7 +664,7 @@ def every_failure(
 def current(monkeypatch: pytest.MonkeyPatch) -> list[Cluster]:
     """The cluster that gates find last."""
     made: list[Cluster] = []
-    monkeypatch.setattr(gates, "Pve", lambda _: made[-1])
+    everywhere(monkeypatch, "Pve", lambda _: made[-1])
     return made
 
 
@@ -768,14 +775,14 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 
 def test_a_user_logs_in_with_a_password(client: Client) -> None:
-    assert Pve(API).name == "pve.test:8006"
+    assert Pve(Api(**API)).name == "pve.test:8006"
     assert (client.made["user"], client.made["password"]) == ("root@pam", "hunter2")
     assert client.made["verify_ssl"] is False
     assert "token_name" not in client.made
 
 
 def test_a_token_logs_in_with_its_secret_and_certificates_are_checked(client: Client) -> None:
-    Pve({"url": "https://pve.test", "user": "lab@pve!nestlab", "password": "secret"})
+    Pve(Api(url="https://pve.test", user="lab@pve!nestlab", password="secret"))
     told = {key: client.made[key] for key in ("user", "token_name", "token_value", "port")}
     assert told == {
         "user": "lab@pve",
@@ -800,13 +807,13 @@ def test_a_token_logs_in_with_its_secret_and_certificates_are_checked(client: Cl
 def test_silence_is_told_by_its_cause(cause: Exception, words: str, client: Client) -> None:
     client.answers = [cause]
     with pytest.raises(Unreachable, match=f"pve.test:8006: .*{words}"):
-        Pve(API).get("version")
+        Pve(Api(**API)).get("version")
 
 
 def test_a_wrong_password_is_told_without_it(client: Client) -> None:
     client.answers = [proxmoxer.AuthenticationError("Couldn't authenticate user: root@pam")]
     with pytest.raises(Unreachable) as refused:
-        Pve(API).get("version")
+        Pve(Api(**API)).get("version")
     assert "authenticate" in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
@@ -817,7 +824,7 @@ def test_a_refusal_is_told_in_the_apis_own_words(client: Client) -> None:
     )
     client.answers = [refused]
     with pytest.raises(PveError) as told:
-        Pve(API).post("nodes/pve1/qemu", memory=1)
+        Pve(Api(**API)).post("nodes/pve1/qemu", memory=1)
     assert str(told.value) == ("Parameter verification failed. (memory: value must be 16 or more)")
 
 
@@ -834,10 +841,10 @@ def test_what_is_not_there_is_told_from_what_is_refused(
 ) -> None:
     client.answers = [proxmoxer.ResourceException(500, words, "")]
     if there:
-        assert Pve(API).find("nodes/pve1/qemu/1/config") is None
+        assert Pve(Api(**API)).find("nodes/pve1/qemu/1/config") is None
     else:
         with pytest.raises(PveError, match=words):
-            Pve(API).find("nodes/pve1/qemu/1/config")
+            Pve(Api(**API)).find("nodes/pve1/qemu/1/config")
 
 
 def ended(status: str) -> Props:
@@ -847,21 +854,21 @@ def ended(status: str) -> Props:
 def test_a_task_is_waited_for_and_its_failure_told(client: Client) -> None:
     going = {"status": "running", "type": "qmstart"}
     client.answers = [going, going, ended("OK")]
-    Pve(API).wait("pve1", "UPID:pve1:x", 5)
+    Pve(Api(**API)).wait("pve1", "UPID:pve1:x", 5)
     assert client.asked == ["nodes/pve1/tasks/UPID:pve1:x/status"] * 3
     client.answers = [ended("WARNINGS: 1")]
-    Pve(API).wait("pve1", "UPID:pve1:x", 5)
+    Pve(Api(**API)).wait("pve1", "UPID:pve1:x", 5)
     client.answers = [ended("start failed: QEMU exited with code 1")]
     with pytest.raises(PveError, match="qmstart: start failed: QEMU exited with code 1"):
-        Pve(API).wait("pve1", "UPID:pve1:x", 5)
+        Pve(Api(**API)).wait("pve1", "UPID:pve1:x", 5)
     client.answers = [going] * 1000
     with pytest.raises(PveError, match="qmstart did not end within 0 s"):
-        Pve(API).wait("pve1", "UPID:pve1:x", 0.01)
-    Pve(API).wait("pve1", None, 5)
+        Pve(Api(**API)).wait("pve1", "UPID:pve1:x", 0.01)
+    Pve(Api(**API)).wait("pve1", None, 5)
 
 
 def test_a_wait_for_a_task_ends_when_the_engine_is_stopped(client: Client) -> None:
     client.answers = [{"status": "running", "type": "qmstart"}] * 3
     CANCELLED.set()
     with pytest.raises(PveError, match="stopped while waiting for qmstart"):
-        Pve(API).wait("pve1", "UPID:pve1:x", 5)
+        Pve(Api(**API)).wait("pve1", "UPID:pve1:x", 5)

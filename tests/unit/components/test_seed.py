@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.gates.keys import keys_away
 from components.gates.secrets import SshKeyProvider
-from components.media import seed
-from components.spec import SpecError, load
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from components.gates.seed import SeedDiscProvider
+from components.kinds.libvirt import seed
+from components.media.iso import Iso
+from components.stackfile import SpecError, load
 
 HOST = SshKeyProvider().create({"comment": "kvm1-hostkey"}).outs or {}
 LOGIN = SshKeyProvider().create({"comment": "key"}).outs or {}
@@ -114,3 +116,61 @@ def test_every_name_that_the_spec_takes_is_one_word_to_a_shell(name: str) -> Non
 def test_meta_data_changes_with_the_lab_so_that_cloud_init_runs_its_seed_again() -> None:
     read = yaml.safe_load(seed.meta_data(name="kvm1", instance="0123-kvm1"))
     assert read == {"instance-id": "0123-kvm1", "local-hostname": "kvm1"}
+
+
+# The disc ------------------------------------------------------------------------------------------
+
+
+def told(folder: Path, text: str = "") -> dict[str, Any]:
+    files = seed.files(
+        name="kvm1",
+        instance="0123-kvm1",
+        authorized=LOGIN["public"],
+        host_private=HOST["private"],
+        host_public=HOST["public"],
+    )
+    return {
+        "name": "kvm1-seed-disc",
+        "label": seed.LABEL,
+        "files": files | {"/user-data": files["/user-data"] + text},
+        "private": str(folder / "keys" / "kvm1"),
+        "disc": None,
+    }
+
+
+def test_the_disc_has_the_script_and_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        outs = SeedDiscProvider().create(told(tmp_path)).outs or {}
+    finally:
+        os.umask(before)
+    disc = Path(outs["disc"])
+    assert disc.stat().st_mode & 0o777 == 0o600
+    assert disc.parent.stat().st_mode & 0o777 == 0o700
+    found = Iso(disc)
+    assert found.volume_id == "cidata"
+    assert found.read("/user-data").decode() == script()
+    assert found.read("/meta-data") == b"instance-id: 0123-kvm1\nlocal-hostname: kvm1\n"
+
+
+def test_the_disc_is_made_again_when_it_is_gone_and_anew_when_it_says_something_else(
+    tmp_path: Path,
+) -> None:
+    provider, news = SeedDiscProvider(), told(tmp_path)
+    outs = dict(provider.create(news).outs or {})
+    assert provider.diff("", outs, news).changes is False
+    Path(outs["disc"]).unlink()
+    assert provider.diff("", outs, news).changes is True
+    assert dict(provider.update("", outs, news).outs or {}) == outs
+    other = dict(provider.update("", outs, told(tmp_path, "true\n")).outs or {})
+    assert other["disc"] != outs["disc"], "who has a copy takes the new one"
+    assert [str(file) for file in (tmp_path / "keys" / "kvm1").iterdir()] == [other["disc"]]
+    provider.delete("", other)
+    assert not list((tmp_path / "keys" / "kvm1").iterdir())
+
+
+def test_its_name_is_one_that_goes_with_the_labs_keys(tmp_path: Path) -> None:
+    """Nobody asks its gate when the host around it is gone."""
+    outs = SeedDiscProvider().create(told(tmp_path)).outs or {}
+    keys_away(str(tmp_path / "keys"))
+    assert not Path(outs["disc"]).exists()

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from components import settings
-from components.spec import GoldenImage
-from components.spec.allow import Allowed
+from components.findings import GoldenImage
+from components.stackfile.allow import Allowed
 from tests.support import images
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from components.hypervisors.handle import HypervisorMade, MachineMade
-from components.sheet import Entry, passwords, sheet
-from components.spec import MachinePlan, ReadyPlan
+from components.place.contract import HypervisorMade, MachineMade
+from components.sheet import Entry, document, passwords, sheet
+from components.stackfile import MachinePlan, ReadyPlan
 from tests.support.engine import deploy
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ PLAN = MachinePlan(
     at="lab.guests.web",
     place=(),
     layer=1,
-    domain_name="lab-web",
+    called="lab-web",
     memory_mib=512,
     cores=1,
     disk_gib=0,
@@ -109,3 +110,14 @@ def test_a_lab_without_a_machine_has_an_empty_sheet_and_its_passwords_are_secret
     engine = told()
     assert engine.stack_outputs == {"sheet": [], "passwords": {}}
     assert engine.secret_published[engine.stack_urn] == {"passwords"}
+
+
+def test_a_stack_hands_it_out_as_a_text_that_the_engine_does_not_print() -> None:
+    """A list is printed line by line at each `pulumi up`: fifty lines for four machines."""
+
+    def program() -> dict[str, Any]:
+        return {"sheet": document(sheet([guest("a"), guest("b")]))}
+
+    out = deploy(program).stack_outputs["sheet"]
+    assert isinstance(out, pulumi.StringAsset)
+    assert [row["name"] for row in json.loads(str(out.text))] == ["a", "b"]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.remote import interrupt, upload
-from components.remote.shell import LocalShell
-from components.remote.upload import PART, PutError
-from components.remote.waiting import NotReady
+from components.reach import interrupt, upload
+from components.reach.shell import LocalShell
+from components.reach.upload import PART, PutError
+from components.reach.waiting import NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,33 +9,50 @@ from __future__ import annotations
 import copy
 import ssl
 from contextlib import contextmanager
+from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from components.gates import vsphere as gates
-from components.gates.codec import UNKNOWN
-from components.gates.vsphere import (
-    VsphereGuestProvider,
-    VsphereNetworkProvider,
-    VsphereNodeProvider,
-    VsphereSlotProvider,
-)
-from components.remote import vsphere as remote
-from components.remote import vsphere_hardware as hardware
-from components.remote.shell import Unreachable
-from components.remote.vsphere import Node, Vsphere, VsphereError, sdk
-from components.remote.waiting import NotReady
+from components.gates.marks import UNKNOWN
+from components.kinds.vsphere import api as remote
+from components.kinds.vsphere import hardware
+from components.kinds.vsphere.api import Api, Node, Vsphere, VsphereError, sdk
+from components.kinds.vsphere.gates.guest import VsphereGuestProvider
+from components.kinds.vsphere.gates.network import VsphereNetworkProvider
+from components.kinds.vsphere.gates.node import VsphereNodeProvider
+from components.kinds.vsphere.gates.slot import VsphereSlotProvider
+from components.reach.shell import Unreachable
+from components.reach.waiting import NotReady
 from tests.unit.components.test_vsphere_hardware import UUID, WANTED, config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-API = {"server": "vc.test", "user": "me", "password": "hunter2", "insecure": True}
+    from components.gates.base import Gate
+
+API: dict[str, Any] = {"server": "vc.test", "user": "me", "password": "hunter2", "insecure": True}
 OWNER = "11111111-2222-5333-8444-555555555555"
 Props = dict[str, Any]
 vim = sdk().vim
+
+GATES = tuple(
+    import_module(f"components.kinds.vsphere.gates.{name}")
+    for name in ("base", "guest", "network", "node", "slot")
+)
+
+
+def mended(provider: Gate[Any], olds: Props, news: Props) -> Props:
+    """What the engine gets of a gate that mends; without ``olds`` for the first time."""
+    done = provider.update("", olds, news) if olds else provider.create(news)
+    return done.outs or {}
+
+
+def everywhere(patch: pytest.MonkeyPatch, name: str, value: Any) -> None:
+    """Replace ``name`` in every gate that has it."""
+    for module in GATES:
+        patch.setattr(module, name, value, raising=False)
 
 
 class Vcenter:
@@ -53,8 +70,8 @@ class Vcenter:
         self.fails_at = -1
         self.failure: Callable[[], Exception] = lambda: VsphereError("SystemError")
 
-    def __call__(self, api: Props) -> Vcenter:
-        assert api == API
+    def __call__(self, api: Api) -> Vcenter:
+        assert api == Api(**API)
         return self
 
     def __enter__(self) -> Self:
@@ -192,7 +209,7 @@ class Vcenter:
 @pytest.fixture
 def vcenter(monkeypatch: pytest.MonkeyPatch) -> Vcenter:
     made = Vcenter()
-    monkeypatch.setattr(gates, "Vsphere", made)
+    everywhere(monkeypatch, "Vsphere", made)
     return made
 
 
@@ -227,19 +244,19 @@ def test_a_host_is_known_by_its_ids_and_another_one_of_its_name_is_noticed(
     vcenter: Vcenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provider = VsphereNodeProvider()
-    made = provider.mend({}, dict(NODE))
+    made = mended(provider, {}, dict(NODE))
     assert (made["host"], made["pool"], made["store"]) == ("host-1", "resgroup-1", "datastore-1")
     assert made["endpoint"] == "vc.test"
     assert not provider.diff("", made, NODE).changes
     vcenter.node_ids = Node("host-2", "resgroup-2", "datastore-1")
     assert provider.diff("", made, NODE).changes
     assert "host esx1 is another one than it was" in capsys.readouterr().err
-    assert provider.mend(made, dict(NODE))["host"] == "host-2"
+    assert mended(provider, made, dict(NODE))["host"] == "host-2"
 
 
 def test_a_lab_on_another_host_is_another_lab(vcenter: Vcenter) -> None:
     provider = VsphereNodeProvider()
-    made = provider.mend({}, dict(NODE))
+    made = mended(provider, {}, dict(NODE))
     assert provider.diff("", made, NODE | {"node": "esx2"}).replaces == ["node"]
     assert not provider.diff("", made, NODE | {"api": API | {"password": "new"}}).replaces
     assert not vcenter.sessions
@@ -249,7 +266,7 @@ def test_a_vcenter_that_does_not_answer_is_told_and_breaks_no_preview(
     vcenter: Vcenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provider = VsphereNodeProvider()
-    made = provider.mend({}, dict(NODE))
+    made = mended(provider, {}, dict(NODE))
     vcenter.calls, vcenter.fails_at = 0, 0
     vcenter.failure = lambda: Unreachable("vc.test: connection refused")
     assert provider.diff("", made, NODE).changes
@@ -277,7 +294,7 @@ def network(**more: Any) -> Props:
 
 def test_an_isolated_network_has_a_switch_without_network_cards(vcenter: Vcenter) -> None:
     provider = VsphereNetworkProvider()
-    made = provider.mend({}, network())
+    made = mended(provider, {}, network())
     assert (made["network"], made["network_id"]) == ("lab-own-1a2b3c4d", "id-of-lab-own-1a2b3c4d")
     assert vcenter.switches["nl1a2b3c4d"] == []
     security = vcenter.groups["lab-own-1a2b3c4d"].policy.security
@@ -292,21 +309,27 @@ def test_an_isolated_network_has_a_switch_without_network_cards(vcenter: Vcenter
     provider.delete("", made)
 
 
-@pytest.mark.parametrize("word", ["allowPromiscuous", "allowForgedTransmits", "allowMacChanges"])
+@pytest.mark.parametrize(
+    ("word", "theirs"),
+    [
+        ("allowPromiscuous", "allowPromiscuous"),
+        ("allowForgedTransmits", "forgedTransmits"),
+        ("allowMacChanges", "macChanges"),
+    ],
+)
 def test_what_machines_may_do_is_set_and_put_back(
-    word: str, vcenter: Vcenter, capsys: pytest.CaptureFixture[str]
+    word: str, theirs: str, vcenter: Vcenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provider = VsphereNetworkProvider()
-    made = provider.mend({}, network())
-    theirs = gates.POLICY[word]
+    made = mended(provider, {}, network())
     setattr(vcenter.groups["lab-own-1a2b3c4d"].policy.security, theirs, True)
     assert provider.diff("", made, network()).changes
     said = f"own-gate: port group lab-own-1a2b3c4d: its machines may ({word})"
     assert said in capsys.readouterr().err
-    provider.mend(made, network())
+    mended(provider, made, network())
     assert getattr(vcenter.groups["lab-own-1a2b3c4d"].policy.security, theirs) is False
     allowed = network(**{word: True})
-    provider.mend(made, allowed)
+    mended(provider, made, allowed)
     assert getattr(vcenter.groups["lab-own-1a2b3c4d"].policy.security, theirs) is True
 
 
@@ -344,32 +367,32 @@ def test_a_network_that_somebody_changed_is_told_and_mended(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     provider = VsphereNetworkProvider()
-    made = provider.mend({}, network())
+    made = mended(provider, {}, network())
     harm(vcenter)
     assert provider.diff("", made, network()).changes
     assert said in capsys.readouterr().err
-    provider.mend(made, network())
+    mended(provider, made, network())
     assert not provider.diff("", made, network()).changes
-    for raised in every_call_failing(lambda: provider.mend(made, network()), vcenter):
+    for raised in every_call_failing(lambda: mended(provider, made, network()), vcenter):
         assert isinstance(raised, VsphereError)
 
 
 def test_the_hosts_own_switch_is_only_used(vcenter: Vcenter) -> None:
     provider = VsphereNetworkProvider()
     bridge = network(switch="vSwitch0", own=False)
-    made = provider.mend({}, bridge)
+    made = mended(provider, {}, bridge)
     assert vcenter.groups["lab-own-1a2b3c4d"].vswitchName == "vSwitch0"
     provider.delete("", made)
     assert vcenter.switches == {"vSwitch0": ["vmnic0"]}
     with pytest.raises(
         VsphereError, match="no switch vSwitch9, which the stack names; there is vS"
     ):
-        provider.mend({}, network(switch="vSwitch9", own=False))
+        mended(provider, {}, network(switch="vSwitch9", own=False))
 
 
 def test_a_network_elsewhere_is_another_one(vcenter: Vcenter) -> None:
     provider = VsphereNetworkProvider()
-    made = provider.mend({}, network())
+    made = mended(provider, {}, network())
     assert provider.diff("", made, network(host="host-2")).replaces == ["host"]
     assert not provider.diff("", made, network(host=UNKNOWN)).replaces
     assert vcenter.sessions == 0
@@ -393,11 +416,11 @@ def test_a_name_that_somebody_else_has_is_refused_and_his_machine_left_alone(
     provider = VsphereSlotProvider()
     vcenter.machine(note="precious")
     with pytest.raises(VsphereError, match="DC has a guest lab-web that is not this lab's: rename"):
-        provider.mend({}, dict(SLOT))
+        mended(provider, {}, dict(SLOT))
     provider.delete("", dict(SLOT))
     vcenter.machines[0].config = None
     with pytest.raises(VsphereError, match="is not this lab's"):
-        provider.mend({}, dict(SLOT))
+        mended(provider, {}, dict(SLOT))
     assert vcenter.done == []
 
 
@@ -406,16 +429,16 @@ def test_what_a_killed_run_left_is_cleared_once(
 ) -> None:
     provider = VsphereSlotProvider()
     vcenter.machine()
-    made = provider.mend({}, dict(SLOT))
+    made = mended(provider, {}, dict(SLOT))
     assert vcenter.done == ["remove"]
     assert "web-slot: removed what a run that did not end left of it" in capsys.readouterr().err
     vcenter.machine()
     assert not provider.diff("", made, SLOT).changes
-    provider.mend(made, SLOT | {"api": API})
+    mended(provider, made, SLOT | {"api": API})
     assert vcenter.done == ["remove"], "by now it is the guest"
     left = made | {"left": True}
     assert provider.diff("", left, SLOT).changes
-    assert provider.mend(left, dict(SLOT))["left"] is False
+    assert mended(provider, left, dict(SLOT))["left"] is False
     assert vcenter.done == ["remove"] * 2
     vcenter.machine()
     provider.delete("", made)
@@ -450,7 +473,7 @@ def guest(**more: Any) -> Props:
 def test_a_guest_that_runs_as_wanted_is_left_alone(vcenter: Vcenter) -> None:
     provider = VsphereGuestProvider()
     vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     assert vcenter.done == []
     assert not provider.diff("", made, guest()).changes
     assert not provider.diff("", made, guest(deadline_s=9.0)).changes
@@ -465,21 +488,21 @@ def test_a_guest_that_does_not_run_is_told_and_started(
 ) -> None:
     provider = VsphereGuestProvider()
     machine = vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     machine.state = state
     assert provider.diff("", made, guest()).changes
     assert f"web-gate: guest lab-web {said}; `pulumi up` mends it" in capsys.readouterr().err
-    provider.mend(made, guest())
+    mended(provider, made, guest())
     assert vcenter.done == ["on"]
 
 
 def test_a_guest_that_somebody_reconfigured_is_put_back(vcenter: Vcenter) -> None:
     provider = VsphereGuestProvider()
     machine = vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     machine.config.hardware.memoryMB = 1024
     assert provider.diff("", made, guest()).changes
-    provider.mend(made, guest())
+    mended(provider, made, guest())
     assert vcenter.done == ["off", "reconfigure", "on"]
     assert machine.config.hardware.memoryMB == 512
     assert not provider.diff("", made, guest()).changes
@@ -490,12 +513,12 @@ def test_a_disc_is_changed_while_a_guest_runs_and_a_suspended_one_is_restarted(
 ) -> None:
     provider = VsphereGuestProvider()
     machine = vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     other = guest(wanted=WANTED | {"cds": ["nestlab/b.iso"]})
-    provider.mend(made, other)
+    mended(provider, made, other)
     assert vcenter.done == ["reconfigure"]
     machine.state = "suspended"
-    provider.mend(made, guest())
+    mended(provider, made, guest())
     assert vcenter.done == ["reconfigure", "off", "reconfigure", "on"]
 
 
@@ -504,12 +527,12 @@ def test_a_guest_that_was_removed_is_made_again_by_the_uuid_it_had(
 ) -> None:
     provider = VsphereGuestProvider()
     vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     vcenter.machines.clear()
     assert provider.diff("", made, guest()).changes
     said = "web-gate: guest lab-web is not there any more, and what was on its disk is lost"
     assert said in capsys.readouterr().err
-    again = provider.mend(made, guest())
+    again = mended(provider, made, guest())
     assert vcenter.done == ["create", "reconfigure", "on"]
     assert [one.config.uuid for one in vcenter.machines] == [UUID]
     assert "made again, with an empty disk" in capsys.readouterr().err
@@ -519,18 +542,18 @@ def test_a_guest_that_was_removed_is_made_again_by_the_uuid_it_had(
 def test_a_guest_that_goes_while_it_is_made_is_no_other_ones_definition(vcenter: Vcenter) -> None:
     provider = VsphereGuestProvider()
     vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     vcenter.machines.clear()
     for olds, news in (({}, guest()), (made, guest(uuid="another"))):
         with pytest.raises(VsphereError, match="lab-web was removed while it was being made"):
-            provider.mend(olds, news)
+            mended(provider, olds, news)
     assert vcenter.done == []
 
 
 def test_the_provider_finds_something_to_delete(vcenter: Vcenter) -> None:
     provider = VsphereGuestProvider()
     vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     provider.delete("", made)
     assert vcenter.done == [], "it is there"
     vcenter.machines.clear()
@@ -562,26 +585,26 @@ def test_a_wait_ends_in_words_that_say_where_to_look(
 
 
 def test_a_guest_on_a_host_that_is_away_is_told_as_that(
-    vcenter: Vcenter, monkeypatch: pytest.MonkeyPatch
+    vcenter: Vcenter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provider = VsphereGuestProvider()
     vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     whole = vcenter.read
 
     def read(thing: Any, *paths: str) -> Props:
         return {key: it for key, it in whole(thing, *paths).items() if key != "config"}
 
     monkeypatch.setattr(vcenter, "read", read)
-    seen = provider.look(made)
-    assert (seen.ok, seen.text) == (False, "lab-web is disconnected")
+    assert provider.diff("", made, guest()).changes
+    assert "lab-web is disconnected; `pulumi up` mends it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("harm", ["nothing", "off", "reconfigured", "removed"])
 def test_whichever_call_fails_the_next_up_ends_well(harm: str, vcenter: Vcenter) -> None:
     provider = VsphereGuestProvider()
     machine = vcenter.machine()
-    made = provider.mend({}, guest())
+    made = mended(provider, {}, guest())
     if harm == "off":
         machine.state = "poweredOff"
     elif harm == "reconfigured":
@@ -589,11 +612,11 @@ def test_whichever_call_fails_the_next_up_ends_well(harm: str, vcenter: Vcenter)
     elif harm == "removed":
         vcenter.machines.clear()
 
-    for raised in every_call_failing(lambda: provider.mend(made, guest()), vcenter):
+    for raised in every_call_failing(lambda: mended(provider, made, guest()), vcenter):
         assert isinstance(raised, VsphereError)
         assert "SystemError" in str(raised)
         vcenter.fails_at = -1
-        provider.mend(made, guest())
+        mended(provider, made, guest())
         assert not provider.diff("", made, guest()).changes
         assert len(vcenter.machines) == 1
 
@@ -602,8 +625,8 @@ def test_a_failing_destroy_says_why_and_leaves_the_rest_to_the_provider(
     vcenter: Vcenter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vcenter.machine()
-    guest_made = VsphereGuestProvider().mend({}, guest())
-    network_made = VsphereNetworkProvider().mend({}, network())
+    guest_made = mended(VsphereGuestProvider(), {}, guest())
+    network_made = mended(VsphereNetworkProvider(), {}, network())
     for provider, made in (
         (VsphereGuestProvider(), guest_made),
         (VsphereNetworkProvider(), network_made),
@@ -646,7 +669,7 @@ def test_a_vcenter_that_can_not_be_entered_is_told_why(
 ) -> None:
     monkeypatch.setattr(sdk(), "SoapStubAdapter", _Stub)
     monkeypatch.setattr(_Stub, "failure", failure)
-    with pytest.raises(Unreachable) as away, Vsphere({**API, "server": "vc.test:444"}):  # type: ignore[typeddict-item]
+    with pytest.raises(Unreachable) as away, Vsphere(Api(**API | {"server": "vc.test:444"})):
         pass
     assert str(away.value) == said
 
@@ -665,7 +688,7 @@ def test_a_certificate_is_asked_for_unless_the_stack_says_otherwise(
     wrong.verify_message = "self-signed certificate"
     monkeypatch.setattr(_Stub, "failure", wrong)
     for insecure in (False, True):
-        api: Any = {"server": "vc.test", "user": "me", "password": "x", "insecure": insecure}
+        api = Api(server="vc.test", user="me", password="x", insecure=insecure)
         with pytest.raises(Unreachable, match=r"is not trusted .self-signed.*set insecure: true"):
             Vsphere(api).__enter__()
     strict, lax = (one.given["sslContext"] for one in made)
@@ -676,7 +699,7 @@ def test_a_certificate_is_asked_for_unless_the_stack_says_otherwise(
 
 def test_a_task_is_waited_for_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "POLL_S", 0.001)
-    vcenter = Vsphere(API)  # type: ignore[arg-type]
+    vcenter = Vsphere(Api(**API))
 
     class Task:
         def __init__(self, *states: str) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from components.remote.vsphere import sdk, words
-from components.remote.vsphere_hardware import (
+from components.gates.codec import read
+from components.kinds.vsphere.api import sdk, words
+from components.kinds.vsphere.hardware import (
+    Wanted,
     again,
     correction,
     definition,
@@ -22,13 +24,20 @@ from components.remote.vsphere_hardware import (
 UUID = "6fa5a466-5774-522f-912e-f17932e107b7"
 DISK_UUID = "2d4b7901-9456-58bd-8caa-5c05334cf425"
 MAC = "00:50:56:01:02:03"
-WANTED: Any = {
+WANTED: dict[str, Any] = {
     "memory_mib": 512,
     "cores": 2,
     "nics": [{"mac": MAC, "model": "vmxnet3", "network": "lab-own"}],
     "cds": ["nestlab/a.iso"],
     "boot": ["hd", "cdrom"],
 }
+
+
+def wanted(change: dict[str, Any] | None = None) -> Wanted:
+    """What a machine is to be, as its gate is given it."""
+    return read(Wanted, WANTED | (change or {}))
+
+
 vim = sdk().vim
 devices = vim.vm.device
 
@@ -100,9 +109,9 @@ def device(machine: Any, kind: str) -> Any:
 
 
 def test_a_machine_that_is_as_wanted_is_left_alone() -> None:
-    assert differences(config(), WANTED) == []
-    assert while_it_runs(config(), WANTED)
-    spec = correction(config(), WANTED, "store")
+    assert differences(config(), wanted()) == []
+    assert while_it_runs(config(), wanted())
+    spec = correction(config(), wanted(), "store")
     assert (spec.memoryMB, spec.numCPUs, spec.bootOptions) == (None, None, None)
     assert list(spec.deviceChange) == []
 
@@ -131,22 +140,22 @@ def test_a_machine_that_is_as_wanted_is_left_alone() -> None:
 def test_what_is_not_as_wanted_is_told_and_put_right(
     change: dict[str, Any], said: str, hot: bool
 ) -> None:
-    wanted = WANTED | change
-    assert differences(config(), wanted) == [said]
-    assert while_it_runs(config(), wanted) is hot
+    asked = wanted(change)
+    assert differences(config(), asked) == [said]
+    assert while_it_runs(config(), asked) is hot
     machine = config()
-    spec = correction(machine, wanted, "store")
+    spec = correction(machine, asked, "store")
     for each in spec.deviceChange:
         if each.operation == "add":
             machine.hardware.device.append(each.device)
     machine.hardware.memoryMB = spec.memoryMB or machine.hardware.memoryMB
     machine.hardware.numCPU = spec.numCPUs or machine.hardware.numCPU
     machine.bootOptions = spec.bootOptions or machine.bootOptions
-    assert differences(machine, wanted) == [], "edits are made in place"
+    assert differences(machine, asked) == [], "edits are made in place"
 
 
 def test_a_second_drive_takes_a_free_place_and_the_right_datastore() -> None:
-    spec = correction(config(), WANTED | {"cds": ["nestlab/a.iso", "nestlab/b.iso"]}, "store")
+    spec = correction(config(), wanted({"cds": ["nestlab/a.iso", "nestlab/b.iso"]}), "store")
     [change] = spec.deviceChange
     assert change.operation == "add"
     assert (change.device.controllerKey, change.device.unitNumber) == (200, 1)
@@ -155,7 +164,7 @@ def test_a_second_drive_takes_a_free_place_and_the_right_datastore() -> None:
 
 
 def test_what_is_not_changed_of_the_boot_options_is_said_again() -> None:
-    spec = correction(config(), WANTED | {"boot": ["network", "hd"]}, "store")
+    spec = correction(config(), wanted({"boot": ["network", "hd"]}), "store")
     assert spec.bootOptions.bootRetryDelay == 10000
     network, disk = spec.bootOptions.bootOrder
     assert (network.deviceKey, disk.deviceKey) == (4000, 2000)
@@ -166,8 +175,8 @@ def test_devices_that_somebody_added_stay() -> None:
     machine.hardware.device.append(
         devices.VirtualE1000(key=4001, macAddress="00:50:56:00:00:09", addressType="manual")
     )
-    assert differences(machine, WANTED) == []
-    assert list(correction(machine, WANTED, "store").deviceChange) == []
+    assert differences(machine, wanted()) == []
+    assert list(correction(machine, wanted(), "store").deviceChange) == []
 
 
 def test_a_machine_is_made_again_with_what_the_provider_knows_it_by() -> None:

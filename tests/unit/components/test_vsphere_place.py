@@ -12,7 +12,7 @@ import pulumi
 import pytest
 
 from components import lab
-from components.spec import load
+from components.stackfile import load
 from tests.support.engine import deploy
 from tests.unit.components.labs import PRIVATE, answers
 

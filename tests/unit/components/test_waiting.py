@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.remote import interrupt, waiting
-from components.remote.shell import LocalShell, Unreachable
-from components.remote.waiting import NotReady, Seen, wait_for
+from components.reach import interrupt, waiting
+from components.reach.shell import LocalShell, Unreachable
+from components.reach.waiting import NotReady, Seen, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

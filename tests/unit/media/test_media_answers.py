@@ -14,7 +14,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.media import cloud_init, esxi, proxmox, windows, xenserver
+from components.kinds.esxi import media as esxi
+from components.kinds.hyperv import media as windows
+from components.kinds.proxmox import media as proxmox
+from components.kinds.xenserver import media as xenserver
+from components.media import cloud_init
 from components.media.iso import NotMade
 from tests.unit.media.answers import ECDSA, HOST, LOGIN, PASSWORD, STATIC, answers, opens
 

@@ -14,9 +14,13 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
-from components.media import cloud_init, esxi, proxmox, windows, xenserver
+from components.kinds.esxi import media as esxi
+from components.kinds.hyperv import media as windows
+from components.kinds.proxmox import media as proxmox
+from components.kinds.proxmox.model import LVM
+from components.kinds.xenserver import media as xenserver
+from components.media import cloud_init
 from components.media.iso import LABEL_LENGTH
-from components.spec.kinds.proxmox import LVM
 from tests.support import weasel
 from tests.unit.media.answers import ECDSA, HOST, LOGIN, PASSWORD, STATIC, answers
 

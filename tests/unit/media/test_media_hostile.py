@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.media import eltorito, installers, udf
+from components.media import eltorito, udf
 from components.media import iso as module
+from components.media import iso_check as installers
 from components.media.iso import Iso, WrongMedium
 from components.media.recognise import what
-from components.spec import load
+from components.stackfile import load
 from tests.support import images
 from tests.support.udf import Volume, embedded, entry, named, sealed
-from toolchain import paths
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from components.gates.medium import InstallMediumProvider
-from components.media import esxi, fat, proxmox, xenserver
-from components.media import installer as module
-from components.media.installer import RECIPES, installer
-from components.media.installers import STICKS, wrong
+from components.kinds.esxi import media as esxi
+from components.kinds.proxmox import media as proxmox
+from components.kinds.xenserver import media as xenserver
+from components.kinds.xenserver.media import grub_cfg
+from components.media import fat, sums
+from components.media import unattended as module
 from components.media.iso import Iso, WrongMedium, make, remaster
-from components.media.xenserver import grub_cfg
-from components.spec import load, sums
+from components.media.iso_check import wrong
+from components.media.unattended import ON_STICK, remaster_of
+from components.media.unattended import unattended as installer
+from components.stackfile import load, registry
+from components.stackfile.places import InstalledSpec
 from tests.support import host_installer, standins, weasel
 from tests.unit.media.answers import ECDSA, STATIC, answers
 
@@ -27,6 +32,11 @@ if TYPE_CHECKING:
     from tests.unit.media.conftest import Media
 
 KINDS = tuple(standins.MAKERS)
+INSTALLERS = (
+    *(kind for kind, it in registry.KINDS.items() if issubclass(it.model, InstalledSpec)),
+    *(f"{kind}{ON_STICK}" for kind, it in registry.KINDS.items() if it.stick),
+)
+"""All that a kind's installer is made into."""
 ANSWERS = {
     "esxi": "ks=cdrom:/KS.CFG",
     "esxi-usb": "ks=usb:/KS.CFG",
@@ -52,7 +62,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
-@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize("kind", INSTALLERS)
 def test_the_right_medium_is_made_once_and_still_boots_by_bios_and_uefi(
     kind: str, tmp_path: Path, media: Media, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,8 +106,8 @@ def test_a_changed_recipe_makes_it_anew(
     made = counted(monkeypatch)
     iso = media["proxmox"]
     installer("proxmox", iso, tmp_path / "cache")
-    newer = replace(RECIPES["proxmox"], version=99)
-    monkeypatch.setattr(module, "RECIPES", {"proxmox": newer})
+    newer = replace(remaster_of("proxmox"), version=99)
+    monkeypatch.setattr(module, "remaster_of", lambda _: newer)
     installer("proxmox", iso, tmp_path / "cache")
     assert len(made) == 2
 
@@ -175,7 +185,7 @@ def test_every_kind_refuses_its_medium_cut_short(kind: str, tmp_path: Path, medi
     ],
 )
 def test_proxmox_of_another_release_or_product_is_refused(
-    named: dict[str, str], message: str, tmp_path: Path
+    named: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(WrongMedium, match=message):
         installer("proxmox", standins.proxmox_iso(tmp_path, **named), tmp_path / "cache")
@@ -259,7 +269,8 @@ def test_esxi_without_a_driver_for_its_hosts_cds_is_refused_there(tmp_path: Path
     newest = standins.BOOT_CFG.replace("build=8.0.3", "build=9.0.0")
     iso = standins.esxi_iso(tmp_path, boot_cfg=newest)
     assert installer("esxi-usb", iso, tmp_path / "cache").is_file()
-    assert {f"{kind}-usb" for kind in STICKS} == {name for name, it in RECIPES.items() if it.stick}
+    sticks = [name for name, it in registry.KINDS.items() if it.stick]
+    assert all(remaster_of(f"{kind}{ON_STICK}").stick for kind in sticks)
     with pytest.raises(WrongMedium, match=r"ESXi 9 has no driver for IDE.*let it stand on libvirt"):
         installer("esxi", iso, tmp_path / "cache")
     nested = {

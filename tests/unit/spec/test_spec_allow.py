@@ -7,6 +7,7 @@ device of whoever looks at it.
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import socket
@@ -15,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from components.spec import SpecError, load
-from components.spec.allow import Allowed
+from components.stackfile import SpecError, allow, load
+from components.stackfile.allow import Allowed
 from tests.support import images
+from toolchain.bootstrap.paths import ROOT
 
 KEPT = ("HOME", "XDG_CONFIG_HOME")
 
@@ -181,6 +183,14 @@ def test_what_can_not_be_read_allows_nothing(machine: Machine, value: str, said:
     assert said in machine.said({}, NESTLAB_ALLOW=value)
 
 
+def test_a_strangers_stack_changes_no_network_of_the_host(machine: Machine) -> None:
+    lab = {"networks": {"o": {"mode": "bridge", "uplink": {"nic": "enp3s0"}}}}
+    assert machine.said(lab) == ""
+    assert "networks.o.uplink.nic: 'enp3s0' given" in machine.said(lab, NESTLAB_ALLOW="strict")
+    file = machine.file(".config/ci.yaml", b"strict: true\nnics: [enp3s0]\n", 0o600)
+    assert machine.said(lab, NESTLAB_ALLOW=file) == ""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -201,6 +211,36 @@ def test_a_broken_file_of_the_users_allows_nothing(machine: Machine, text: str) 
     file.write_text("")
     file.chmod(0o666)
     assert "others may write it" in machine.said({}, NESTLAB_ALLOW=str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("files: ['{home}/*.qcow2']\n", "name the folder"),
+        ("files: ['~/disks/??.iso']\n", "name the folder"),
+        ("files: ['/home/$USER/isos']\n", "no variable is taken"),
+        ("files: ['/data/{{isos,images}}']\n", "no pattern"),
+        ("files: [*.qcow2]\n", "between quotes"),
+        ("hosts: [*.lab.example.org]\n", "between quotes"),
+        ("hosts: [10.20.0.5/16]\n", "an IPv4 subnet, its bits beyond the prefix 0"),
+        ("hosts: [lab@server/24]\n", "an IPv4 subnet"),
+        ("hosts: ['10.20.0.0/40:8006']\n", "an IPv4 subnet"),
+    ],
+)
+def test_what_would_allow_nothing_is_told(machine: Machine, text: str, told: str) -> None:
+    """A user would look for the fault anywhere but in the line that they have just added."""
+    file = machine.home / "allow.yaml"
+    file.write_text(text.format(home=machine.home))
+    assert told in machine.said({}, NESTLAB_ALLOW=str(file))
+
+
+def test_a_file_may_be_called_as_it_likes(machine: Machine) -> None:
+    odd = machine.other / "my [old] *.iso"
+    odd.write_bytes(b"x")
+    file = machine.home / "allow.yaml"
+    file.write_text(json.dumps({"files": [str(odd)], "hosts": ["lab@10.20.0.0/16:22"]}))
+    assert "stack may name" not in machine.medium(str(odd), NESTLAB_ALLOW=str(file))
+    assert "stack may name" in machine.medium(f"{odd}.iso", NESTLAB_ALLOW=str(file))
 
 
 def test_a_list_that_is_given_twice_is_told_as_that(machine: Machine) -> None:
@@ -387,3 +427,34 @@ def test_an_address_of_somebody_elses_is_none_of_the_labs(machine: Machine) -> N
     }
     machine.file("nestlab/m.iso")
     assert "lab.guests.a.address: '8.8.8.8' given" in machine.said(lab)
+
+
+@pytest.mark.parametrize(
+    ("rule", "uri", "admitted"),
+    [
+        ("server:22", "qemu+ssh://lab@server/system", True),
+        ("server:22", "qemu+ssh://lab@server:22/system", True),
+        ("server:2222", "qemu+ssh://lab@server/system", False),
+        ("server", "qemu+ssh://lab@server:2222/system", True),
+        ("lab@server", "qemu+ssh://root@server/system", False),
+    ],
+)
+def test_a_port_that_is_left_out_is_the_protocol_s_own(
+    machine: Machine, rule: str, uri: str, admitted: bool
+) -> None:
+    file = machine.home / "allow.yaml"
+    file.write_text(json.dumps({"hosts": [rule]}))
+    host = {"host": {"uri": uri, "accelerator": "kvm"}}
+    said = machine.said(host, NESTLAB_ALLOW=str(file))
+    assert ("is one that you allow" not in said) is admitted
+
+
+def test_the_page_about_it_names_the_folders_that_count() -> None:
+    page = (ROOT / "docs" / "allow.md").read_text()
+    assert (
+        f"| {', '.join(f'`{folder}`' for folder in allow.USUAL)} | what everybody may read | no |"
+        in page
+    )
+    assert all(f"`~/{folder}` yes" in page for folder in allow.KEPT)
+    assert all(f"`{folder}`" in page for folder in allow.SOCKETS if not folder.startswith("/var"))
+    assert f"~/.config/{allow.FILE}" in page

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from components.spec import LabSpec, Problem, SpecError, load, plan
-from components.spec.problems import MOST_CHARACTERS, MOST_LINES
+from components.stackfile import LabSpec, Problem, SpecError, load, plan
+from components.stackfile.problems import MOST_CHARACTERS, MOST_LINES
 
 CASES = Path(__file__).parents[2] / "cases"
 LABS = [yaml.safe_load(file.read_text()) for file in sorted((CASES / "accepted").glob("*.yaml"))]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.spec import SpecError, load
-from components.spec.bounds import MOST_ENTRIES
-from components.spec.problems import MOST_LINES, Problem, listed, nearest
+from components.stackfile import SpecError, load
+from components.stackfile.bounds import MOST_ENTRIES
+from components.stackfile.problems import MOST_LINES, Problem, listed, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from components.spec import LabSpec, SpecError, load, plan, totals
+from components.stackfile import LabSpec, SpecError, load, plan, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable

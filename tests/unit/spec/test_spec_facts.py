@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.spec import GoldenImage, HostFacts, LabSpec, SpecError, load, resolve_accelerator
+from components.findings import GoldenImage, HostFacts, resolve_accelerator
+from components.stackfile import LabSpec, SpecError, load
 
 HOST: dict[str, Any] = {
     "version": 1,

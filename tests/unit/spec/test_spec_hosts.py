@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.spec import LabSpec, SpecError, load, plan, resolve_accelerator, totals
-from components.spec.hosts import HOSTS
-from components.spec.hosts.base import NodeSpec
-from components.spec.hosts.libvirt import LibvirtHost
-from components.spec.hosts.proxmox import ProxmoxHost
-from components.spec.hosts.vsphere import VsphereHost
-from components.spec.nodes import Totals, chosen, fits, node_of
+from components.findings import resolve_accelerator
+from components.kinds.libvirt.host import LibvirtHost
+from components.kinds.proxmox.host import ProxmoxHost
+from components.kinds.vsphere.host import VsphereHost
+from components.stackfile import LabSpec, SpecError, load, plan, totals
+from components.stackfile.host import NodeSpec
+from components.stackfile.nodes import Totals, chosen, fits, node_of
+from components.stackfile.registry import HOSTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +76,8 @@ def test_a_cluster_is_told_by_its_kind(
 def test_every_kind_is_one_that_holds_nested_hypervisors() -> None:
     assert list(HOSTS) == ["libvirt", "proxmox", "vsphere"]
     for name, kind in HOSTS.items():
-        assert kind.name == kind.offers.engine == name
+        assert kind.name == name
+        assert kind.offers.nests
         assert kind.model.model_fields["kind"].annotation is not None
 
 
@@ -241,7 +243,7 @@ def test_a_nested_hypervisor_on_a_cluster_is_on_a_bridge_with_a_fixed_address(
 def test_kinds_that_only_libvirt_boots_do_not_stand_on_a_cluster(tmp_path: Path) -> None:
     fixed = {"kind": "kvm", "network": "out", "address": "192.0.2.9"}
     [line] = refusal(PROXMOX, tmp_path, networks=BRIDGE, hypervisors={"one": fixed})
-    assert "which only libvirt boots" in line
+    assert "boots none of these" in line
 
 
 def test_containers_stand_on_proxmox_itself_and_on_no_other_outer_host(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.spec import SpecError, load
-from components.spec.files import glance
+from components.stackfile import SpecError, load
+from components.stackfile.files import glance
 from tests.support import images, standins
 
 if TYPE_CHECKING:
@@ -91,6 +91,20 @@ def test_a_change_to_another_image_is_refused(disk: Path, tmp_path: Path, form: 
     assert "qemu-img convert" in found.wrong[1]
     qemu("convert", "-O", form, tmp_path / "a", tmp_path / "b")
     assert not glance(str(tmp_path / "b")).wrong, "and flattened as it says it is taken"
+
+
+def test_a_part_of_a_disk_is_refused_here_and_not_by_whoever_opens_it(
+    disk: Path, tmp_path: Path
+) -> None:
+    made(disk, tmp_path / "a.vmdk", "vmdk", "subformat=twoGbMaxExtentSparse")
+    part = tmp_path / "a-s001.vmdk"
+    with pytest.raises(subprocess.CalledProcessError):
+        qemu("info", "-f", "vmdk", part)
+    found = glance(str(part))
+    assert found.form == "vmdk"
+    assert found.wrong
+    assert "it is one part of a disk" in found.wrong[0]
+    assert "qemu-img convert" in found.wrong[1]
 
 
 def test_an_image_with_its_content_elsewhere_is_refused(disk: Path, tmp_path: Path) -> None:
@@ -175,6 +189,9 @@ PLAIN = b'CID=1\nparentCID=ffffffff\nRW 16 SPARSE "a.vmdk"\n'
         (PLAIN.replace(b"a.vmdk", b"/etc/shadow"), False),
         (PLAIN.replace(b"a.vmdk", b"..\\x.vmdk"), False),
         (PLAIN + b'RW 16 SPARSE "b.vmdk"\n', False),
+        # As in disk-s001.vmdk, whose description is disk.vmdk.
+        (b"", False),
+        (b"CID=1\nparentCID=ffffffff\n", False),
     ],
 )
 def test_the_description_inside_a_vmdk_names_itself_alone(
@@ -365,6 +382,50 @@ def test_a_template_is_an_archive(content: bytes, tmp_path: Path) -> None:
     for packed in (_tar(), gzip.compress(_tar()), lzma.compress(_tar()), bz2.compress(_tar())):
         (tmp_path / "t").write_bytes(packed)
         load(lab, root=tmp_path)
+
+
+ON_PROXMOX: dict[str, dict[str, Any]] = {
+    "nested": {"hypervisors": {"p": {"kind": "proxmox", "iso": "i", "network": "net"}}},
+    "cluster": {
+        "host": {
+            "kind": "proxmox",
+            "endpoint": "https://pve.example.test:8006",
+            "nodes": {"pve1": {"memory_mib": 65536, "disk_gib": 500, "cores": 8}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("where", ON_PROXMOX)
+def test_a_template_for_proxmox_is_compressed(where: str, tmp_path: Path) -> None:
+    """8.4 refuses the upload of another one at `up`: "wrong file extension"."""
+    (tmp_path / "i").write_bytes(images.iso(40))
+    lab = _lab("i", **ON_PROXMOX[where], templates={"t": {"path": "t"}, "unused": {"path": "u"}})
+    lab["networks"]["net"] = {"mode": "bridge"} if where == "cluster" else lab["networks"]["net"]
+    box = {"containers": {"c": {"template": "t", "memory_mib": 64}}}
+    place = lab["hypervisors"]["p"] if where == "nested" else lab
+    lab["media"] = {"i": {"path": "i"}} if where == "nested" else {}
+    place.update(box)
+    (tmp_path / "u").write_bytes(_tar())
+    for packed in (gzip.compress(_tar()), lzma.compress(_tar()), bz2.compress(_tar())):
+        (tmp_path / "t").write_bytes(packed)
+        load(lab, root=tmp_path)
+    (tmp_path / "t").write_bytes(_tar())
+    with pytest.raises(SpecError) as refused:
+        load(lab, root=tmp_path)
+    (said,) = refused.value.problems
+    assert said.path == "lab.templates.t.path"
+    assert "VZTMPL_EXT_RE_1" in said.rule
+    assert said.remedy.startswith("compress it: xz")
+
+
+def test_a_template_for_lxc_may_be_plain(tmp_path: Path) -> None:
+    box = {"c": {"template": "t", "memory_mib": 64}}
+    host = {"kind": "kvm", "network": "net", "memory_mib": 4096, "containers": box}
+    lab = _lab("i", hypervisors={"k": host}, templates={"t": {"path": "t"}})
+    lab["media"] = {}
+    (tmp_path / "t").write_bytes(_tar())
+    load(lab, root=tmp_path)
 
 
 def test_any_image_is_answered(disk: Path, tmp_path: Path) -> None:

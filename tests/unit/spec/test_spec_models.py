@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from typing_extensions import override
 
-from components.spec import (
+from components.stackfile import (
     ConsoleSpec,
     GuestSpec,
     HypervisorSpec,
@@ -22,9 +22,9 @@ from components.spec import (
     SpecError,
     load,
     plan,
+    registry,
 )
-from components.spec import kinds as registry
-from components.spec.places import Kind, Minimum, Offers
+from components.stackfile.places import Kind, Minimum, Offers
 from tests.support import images
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ ROOT = Path(__file__).parents[3]
 
 def test_nothing_of_the_spec_imports_pulumi() -> None:
     program = (
-        "import importlib, pkgutil, sys, components.spec as spec\n"
-        "for module in pkgutil.walk_packages(spec.__path__, 'components.spec.'):\n"
+        "import importlib, pkgutil, sys, components.stackfile as spec\n"
+        "for module in pkgutil.walk_packages(spec.__path__, 'components.stackfile.'):\n"
         "    importlib.import_module(module.name)\n"
-        "assert len([m for m in sys.modules if m.startswith('components.spec')]) > 15\n"
+        "assert len([m for m in sys.modules if m.startswith('components.stackfile')]) > 15\n"
         "print([m for m in sys.modules if m.partition('.')[0] in {'pulumi', 'pulumi_libvirt'}])"
     )
     ran = subprocess.run(
@@ -155,15 +155,18 @@ TOY = Kind(
         disk_buses=("scsi",),
         modes=("isolated",),
         containers=False,
-        engine="libvirt",
+        nests=True,
+        golden=True,
+        sticks=True,
     ),
 )
 
 
 @pytest.fixture
 def _toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What one file and one line would do."""
-    monkeypatch.setattr(registry, "KINDS", {**registry.KINDS, "toy": TOY})
+    """What one folder and one line would do."""
+    monkeypatch.setattr(registry.KINDS, "_names", (*registry.KINDS, "toy"))
+    monkeypatch.setitem(registry.KINDS._found, "toy", TOY)  # type: ignore[attr-defined]
     LabSpec.model_rebuild(force=True)
     yield
     monkeypatch.undo()

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.spec import LabPlan, LabSpec, MachinePlan, load, plan, totals
-from components.spec.addresses import assign, capacity, choices, mac, natural
+from components.stackfile import LabPlan, LabSpec, MachinePlan, load, plan, totals
+from components.stackfile.addresses import assign, capacity, choices, mac, natural
 
 calmly = settings(deadline=None, max_examples=60, database=None)
 """No deadline: a machine that also builds something is no reason to fail."""
@@ -203,10 +203,10 @@ def test_names_on_the_outer_host_begin_with_the_lab_and_inner_ones_are_plain() -
             },
         )
     )
-    assert made.machine("kvm1").domain_name == "lab-kvm1"
-    assert made.machine("web").domain_name == "web"
+    assert made.machine("kvm1").called == "lab-kvm1"
+    assert made.machine("web").called == "web"
     outer, inner = made.place(), made.place("kvm1")
-    assert (outer.networks["net"].libvirt_name, inner.networks["net"].libvirt_name) == (
+    assert (outer.networks["net"].called, inner.networks["net"].called) == (
         "lab-net",
         "net",
     )
@@ -224,7 +224,7 @@ def test_two_labs_on_one_host_differ_in_every_name() -> None:
     one, two = plan(lab(**parts)), plan(lab(**parts).model_copy(update={"name": "other"}))
     for first, second in ((one.place(), two.place()),):
         assert first.networks["net"].bridge != second.networks["net"].bridge
-        assert first.machines["web"].domain_name != second.machines["web"].domain_name
+        assert first.machines["web"].called != second.machines["web"].called
         assert first.machines["web"].nics[0].mac != second.machines["web"].nics[0].mac
     assert one.pool_path != two.pool_path
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from components.spec import SpecError, load, plan
+from components.stackfile import SpecError, load, plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +72,14 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["", "pools", "~/pools", "/", "//"])
 def test_what_is_no_full_path_is_refused(folder: str, tmp_path: Path) -> None:
     assert "given by its full path" in refusal(folder, tmp_path)
+
+
+def test_the_lab_s_folder_and_its_disks_still_have_names_below_it(tmp_path: Path) -> None:
+    longest = "/x" * (3583 // 2) + "x"
+    assert lab(longest, tmp_path)
+    told = refusal(f"{longest}x", tmp_path)
+    assert "no path has more than 4095, and disks have names below it: 3583 are left" in told
+    assert len(told) < 300
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from components.media import proxmox
-from components.spec import SpecError, load
-from components.spec.kinds import KINDS
-from components.spec.kinds.proxmox import LVM
-from components.spec.places import own
+from components.kinds.proxmox import media as proxmox
+from components.kinds.proxmox.model import LVM
+from components.stackfile import SpecError, load
+from components.stackfile.places import own
+from components.stackfile.registry import KINDS
 from tests.unit.media.answers import answers
 
 EXTENT = 4 * 1024

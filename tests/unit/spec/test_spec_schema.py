@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ import jsonschema
 import pytest
 import yaml
 
-from components.spec import reference
-from components.spec.schema import KEY, schema
+from components.stackfile import load, reference
+from components.stackfile.schema import KEY, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ def test_the_committed_schema_is_current(golden: Callable[[Path, str], None]) ->
 
 def test_the_module_prints_the_schema() -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "components.spec.schema"],
+        [sys.executable, "-m", "components.stackfile.schema"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -98,7 +99,7 @@ def test_every_field_is_described_and_a_size_says_its_unit() -> None:
 def test_the_page_about_the_stack_file_is_current() -> None:
     committed = ROOT / "docs" / "stack-file.md"
     assert committed.read_text() == reference.page(), (
-        "run: python -m components.spec.reference > docs/stack-file.md"
+        "run: python -m components.stackfile.reference > docs/stack-file.md"
     )
 
 
@@ -112,3 +113,13 @@ def test_no_stack_file_is_committed_with_the_salt_of_somebodys_state(stack: Path
     assert "encryptionsalt" not in committed, (
         f"git checkout -p {name}, and commit without that line"
     )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/stack-file.md"])
+def test_the_stacks_on_a_page_are_accepted(page: str) -> None:
+    found = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    stacks = [yaml.safe_load(text) for text in found if KEY in text]
+    assert stacks
+    for stack in stacks:
+        assert valid(stack)
+        assert load(stack["config"][KEY], root=ROOT, exists=lambda _: True).name

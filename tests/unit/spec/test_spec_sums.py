@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from components.spec import LabSpec, load, sums
+from components.media import sums
+from components.stackfile import LabSpec, load
 from tests.support import images
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def lab(folder: Path, sum_: str) -> LabSpec:
     image = folder / "disk.img"
     if not image.exists():
         image.write_bytes(DATA)
+        # What the umask says must not matter: the sum of a file that only its owner reads is not told.
+        image.chmod(0o644)
     told: dict[str, Any] = {"name": "lab", "media": {"disk": {"path": str(image), "sha256": sum_}}}
     return load(told, root=folder)
 
@@ -34,6 +37,13 @@ def test_a_wrong_sum_says_the_place_both_sums_and_what_to_do(tmp_path: Path) -> 
     assert problem.path == "lab.media.disk.sha256"
     assert hashlib.sha256(DATA).hexdigest() in problem.rule
     assert "get the file again" in problem.remedy
+
+
+def test_the_sum_of_a_file_that_only_its_owner_reads_is_not_told(tmp_path: Path) -> None:
+    spec = lab(tmp_path, "0" * 64)
+    (tmp_path / "disk.img").chmod(0o600)
+    (problem,) = sums.wrong(spec, tmp_path / "memo.json")
+    assert hashlib.sha256(DATA).hexdigest() not in str(problem)
 
 
 def test_a_file_is_read_once_for_each_of_its_states(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from toolchain import daemons, paths, processes
+from toolchain.bootstrap import paths
 from toolchain.doctor import capacity, kvm, stack_needs
 from toolchain.doctor.bootproof import QEMU, Proof
 from toolchain.doctor.kvm import User
-from toolchain.system import DID_NOT_START, Result, System
+from toolchain.machine import daemons, processes
+from toolchain.machine.system import DID_NOT_START, Result, System
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

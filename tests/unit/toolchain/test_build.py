@@ -9,21 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.spec.lab import LabSpec
-from components.spec.places import places
+from components.stackfile.lab import LabSpec
+from components.stackfile.places import places
 from tests.unit.toolchain.test_environment import place
-from toolchain import (
-    before,
-    build,
-    entries,
-    environment,
-    golang,
-    paths,
-    pins,
-    plugins,
-    python_env,
-    ui,
-)
+from toolchain.bootstrap import entries, paths, pins, python_env, ui
+from toolchain.engine import before, build, environment, golang, plugins
 
 PROGRAMS = (pins.ENGINE, *pins.PLUGINS, pins.VCSIM)
 
@@ -79,6 +69,19 @@ def test_a_checkout_is_filled_from_the_cache() -> None:
         assert (paths.BIN / host).resolve() == beside
         assert beside.stat().st_mode & 0o777 == 0o755
     assert paths.ENV_SH.read_text() == environment.env_sh(built_here=True)
+
+
+def test_only_an_engine_built_here_is_kept_from_its_logs(root: Path, tmp_path: Path) -> None:
+    logs = root / ".nestlab" / "home" / "logs"
+    build.main([])
+    assert "pulumi -v=9 --logtostderr" in logs.read_text()
+    official(tmp_path, f"v{pins.PULUMI}")
+    build.main([])
+    assert not logs.exists(), "another version may want it"
+    logs.mkdir()
+    (tmp_path / "official" / "pulumi").unlink()
+    build.main([])
+    assert logs.is_dir(), "what an engine has written stays"
 
 
 def test_state_and_passphrase_are_nobody_elses(root: Path) -> None:
@@ -319,11 +322,11 @@ def test_each_stack_gets_the_plugins_of_its_places(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = LabSpec.model_validate(yaml.safe_load(file.read_text())["config"]["nestlab:lab"])
-    engines = {place.offers.engine for place in places(lab)} - {""}
-    by_engine = {"libvirt": LIBVIRT, "proxmox": PROXMOX, "vsphere": VSPHERE}
+    made_by = {"libvirt": LIBVIRT, "kvm": LIBVIRT, "proxmox": PROXMOX, "vsphere": VSPHERE}
+    kinds = {place.kind.name if place.kind else lab.host.kind for place in places(lab)}
     monkeypatch.setattr(paths, "ROOT", STACKS.parent)
     stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-    assert set(plugins.of(stack)) >= {by_engine[engine] for engine in engines}
+    assert set(plugins.of(stack)) >= {made_by[kind] for kind in kinds & set(made_by)}
 
 
 @pytest.mark.usefixtures("root")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import changes
+from toolchain.engine import changes
 
 VOLUME, DOMAIN = "libvirt:index/volume:Volume", "libvirt:index/domain:Domain"
 REMOTE = "pulumi-python:dynamic/nestlab:RemoteObject"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from classroom.template import HEAD
 from tests.unit.toolchain.test_environment import place
 from tests.unit.toolchain.test_state import DAMAGED, HELD
-from toolchain import cache, clean, entries, golden, host, paths, python_env, ui
+from toolchain import clean
+from toolchain.bootstrap import cache, entries, paths, python_env, ui
+from toolchain.image import golden
+from toolchain.machine import host
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HASH = "0123456789ab"
 FILES = {
@@ -21,7 +26,8 @@ FILES = {
     "env.sh": "", "passphrase": "", "host.json": "", "netns": "", "golden.json": "", "golden-xen.json": "",
     "sums.json": "", "official.json": "", "media/esxi-3-0123456789ab.iso": "", ".env.sh.4711": "",
     "deployed/local": "0a" * 32, "config/Pulumi.local.yaml": "", "project/Pulumi.yaml": "",
-    "locks/stack local": "",
+    "locks/stack local": "", "locks/class net1": "", "classes/net1/class.json": "", "classes/net1/logs/ana.log": "",
+    "classes/net1/sheets/ana.html": "", "classes/net1/sheets/_class.md": "", "classes/net1/.class.json.4711": "",
     "keys/local/kvm1/.id_ed25519.4711": "", "keys/local/kvm1/.answers-0123456789ab.iso.ab_cd123/tree/x": "",
 }  # fmt: skip
 CACHE = {
@@ -37,6 +43,8 @@ CACHE = {
 THESES = (
     "thesis.txt", ".nestlab/thesis.txt", ".nestlab/home/thesis.txt", ".nestlab/keys/local/thesis.txt",
     ".nestlab/keys/local/kvm1/thesis.txt", ".nestlab/media/my.iso", ".nestlab/deployed/thesis.txt", ".nestlab/state/thesis/1.txt",
+    ".nestlab/classes/thesis.txt", ".nestlab/classes/net1/thesis.txt", ".nestlab/classes/net1/sheets/my page.html",
+    "stacks/Pulumi.my.own.yaml",
 )  # fmt: skip
 
 
@@ -84,6 +92,13 @@ def test_everything_of_ours_goes_and_nothing_else(checkout: Path) -> None:
     assert tree(paths.cache()) >= set(CACHE), "the cache is others' too"
     assert clean.main(["--cache"]) == 0
     assert not paths.cache().exists()
+
+
+def test_the_stack_files_of_students_go(checkout: Path) -> None:
+    """As `classroom.template` writes them; one of the user's own with such a name stays."""
+    write(checkout, {"stacks/Pulumi.net1.ana.yaml": HEAD, "stacks/Pulumi.local.yaml": HEAD})
+    clean.main(["--forget"])
+    assert tree(checkout / "stacks") == {"Pulumi.local.yaml"}
 
 
 def test_files_of_the_users_stay_wherever_they_are(
@@ -198,6 +213,20 @@ def test_the_command_that_takes_a_lab_down_is_about_that_lab() -> None:
 
 
 @pytest.mark.usefixtures("checkout")
+def test_a_lab_of_another_program_is_taken_down_by_that_program() -> None:
+    said = stands("thesis/dev.json", json.dumps(HELD).encode())
+    assert "stack dev of the program thesis (1 resources)" in said
+    assert "Take it down first (`pulumi destroy --stack dev` in the folder of thesis)" in said
+    # Its keys tell nothing more; those of one whose state is elsewhere do.
+    write(paths.LOCAL, {"keys/thesis~dev~red/kvm1/id_ed25519": "key"})
+    assert "keys of its hosts" not in stands("thesis/dev.json", json.dumps(HELD).encode())
+    write(paths.LOCAL, {"keys/other~dev~red/kvm1/id_ed25519": "key"})
+    said = stands("thesis/dev.json", json.dumps(HELD).encode())
+    assert "stack dev of the program other (keys of its hosts are in " in said
+    assert "in the folder of thesis, `pulumi destroy --stack dev` in the folder of other" in said
+
+
+@pytest.mark.usefixtures("checkout")
 def test_what_lies_among_the_states_and_is_none_is_told_of() -> None:
     assert "thesis.txt" in stands("nestlab/thesis.txt", b"years of work")
 
@@ -248,15 +277,3 @@ def test_another_backend_is_asked_and_one_that_does_not_answer_is_no_empty_one(
     with pytest.raises(ui.Problem, match=told):
         clean.main([])
     assert paths.PASSPHRASE.exists()
-
-
-def test_it_needs_nothing_but_the_standard_library() -> None:
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", "from toolchain import clean"],
-        cwd=Path(clean.__file__).parent.parent,
-        env={},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typing_extensions import override
 
-from toolchain import daemons, host, packages, processes
-from toolchain.system import Result, System
+from toolchain.machine import daemons, host, packages, processes
+from toolchain.machine.system import Result, System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

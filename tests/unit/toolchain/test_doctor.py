@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from components.kinds.libvirt.uplink.steps import Wanted
 from tests.unit.toolchain.doctor_fakes import BOOTED, FakeSystem, Machine, qemu
-from toolchain import daemons, packages, paths
+from toolchain.bootstrap import paths
+from toolchain.bootstrap.ui import Problem
 from toolchain.doctor import bootproof, stack_needs, trial
 from toolchain.doctor import command as doctor
-from toolchain.system import Result
-from toolchain.ui import Problem
+from toolchain.machine import daemons, packages
+from toolchain.machine.system import Result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,6 +180,20 @@ def test_needs_are_asked_of_the_environments_python(
     assert stack_needs.ask(broken, "tiny").why.endswith("failed: KeyError: 'x'")
 
 
+def test_a_stacks_uplinks_are_needs_and_no_subnets_of_its_own(machine: Machine) -> None:
+    networks = (
+        "    networks:\n"
+        "      lan: {mode: bridge, uplink: {nic: eno1, vlan: 7}}\n"
+        "      air: {mode: route, subnet: 192.168.1.192/28, uplink: {nic: wlan0, proxy_arp: true}}\n"
+    )
+    text = f"config:\n  nestlab:lab:\n    name: tiny\n{networks}"
+    needs = stack_needs.read(machine.file("Pulumi.tiny.yaml", text))
+    assert needs.subnets == {}, "it is a part of the network that the host is on"
+    wanted = {name: Wanted(**each) for name, each in needs.uplinks.items()}
+    assert (wanted["lan"].mode, wanted["lan"].port, wanted["lan"].vlan) == ("bridge", "eno1.7", 7)
+    assert (wanted["air"].mode, wanted["air"].subnet) == ("proxy_arp", "192.168.1.192/28")
+
+
 def test_needs_come_from_the_stacks_own_model(machine: Machine) -> None:
     needs = stack_needs.read(machine.file("Pulumi.tiny.yaml", STACK))
     assert needs == stack_needs.Needs(
@@ -208,7 +224,7 @@ def test_a_stack_that_can_not_be_read_says_why(machine: Machine, text: str, why:
 def test_a_model_that_is_not_there_yet_says_so(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "components.spec.plan", None)
+    monkeypatch.setitem(sys.modules, "components.stackfile.plan", None)
     needs = stack_needs.read(machine.file("Pulumi.tiny.yaml", STACK))
     assert needs.why.startswith("the stack's model can't be loaded")
 

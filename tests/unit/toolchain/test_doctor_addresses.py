@@ -10,7 +10,7 @@ from tests.unit.toolchain.doctor_fakes import FakeSystem
 from toolchain.doctor import addresses, checks
 from toolchain.doctor.report import Check, State
 from toolchain.doctor.stack_needs import Needs
-from toolchain.system import Result
+from toolchain.machine.system import Result
 
 VIRSH = "virsh -q -c qemu:///system"
 INSIDE = "ip netns exec nestlab ip -j"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.toolchain.doctor_fakes import BOOTED, FakeSystem, qemu
 from toolchain.doctor import bootproof
-from toolchain.system import Result
+from toolchain.machine.system import Result
 
 CRASH = (
     "qemu-system-x86_64: warning: no feature\n"

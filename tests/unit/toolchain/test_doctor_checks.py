@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.toolchain.doctor_fakes import FakeSystem, Machine, proof
-from toolchain import daemons, packages, paths
-from toolchain.doctor import bootproof, capacity, checks, stack_needs
+from toolchain.bootstrap import paths
+from toolchain.bootstrap.ui import Problem
+from toolchain.doctor import bootproof, capacity, checks, nics, stack_needs
 from toolchain.doctor.kvm import Access
 from toolchain.doctor.report import State
 from toolchain.doctor.stack_needs import Needs
 from toolchain.doctor.trial import Reaping, Trip
 from toolchain.doctor.verdict import Evidence
-from toolchain.system import Result
-from toolchain.ui import Problem
+from toolchain.machine import daemons, packages
+from toolchain.machine.system import Result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -317,10 +319,36 @@ def test_what_can_not_be_held_against_a_stack_says_so(machine: Machine, needs: N
         checks.disk("x", needs, machine.root),
         checks.cores("x", needs),
         checks.address_ranges(FakeSystem(), needs, ""),
+        nics.nics(FakeSystem(), needs, ""),
     ]
     assert {row.state for row in rows} == {State.NA}
     reason = needs.why or "the stack's outer host is qemu+ssh://root@far/system"
     assert all(f"not checked: {reason}" in row.found for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("problems", "risks", "state"),
+    [
+        ([], [], State.OK),
+        ([], ["network o: iptables drops what is forwarded"], State.WARN),
+        (["network o: wlan0 is wireless"], ["network o: it drops"], State.FAIL),
+    ],
+)
+def test_network_cards_are_told_with_who_manages_them(
+    machine: Machine, problems: list[str], risks: list[str], state: State
+) -> None:
+    del machine
+    found = [
+        {"name": "eno1", "wireless": False, "manager": ""},
+        {"name": "wlan0", "wireless": True, "manager": "NetworkManager"},
+    ]
+    told = json.dumps({"nics": found, "problems": problems, "risks": risks})
+    system = FakeSystem({"ip netns exec nestlab": Result(0, told)})
+    row = nics.nics(system, NEEDS, "nestlab")
+    assert row.state is state
+    assert "eno1 (no manager), wlan0 (wireless, NetworkManager)" in row.found
+    assert row.advice == " ".join(problems or risks)
+    assert nics.nics(FakeSystem(), NEEDS, "").state is State.NA
 
 
 def test_the_engine_is_looked_for_where_the_commands_take_it(

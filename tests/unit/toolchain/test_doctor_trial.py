@@ -11,9 +11,9 @@ import pytest
 from typing_extensions import override
 
 from tests.unit.toolchain.doctor_fakes import BOOTED, FakeSystem
-from toolchain import processes
 from toolchain.doctor import bootproof, trial
-from toolchain.system import Result
+from toolchain.machine import processes
+from toolchain.machine.system import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,12 +16,13 @@ from tests.unit.toolchain.doctor_fakes import (
     proof,
     qemu,
 )
-from toolchain import daemons, paths, ui
+from toolchain.bootstrap import paths, ui
 from toolchain.doctor import bootproof, kvm, trial, verdict
 from toolchain.doctor import command as doctor
 from toolchain.doctor.kvm import Access
 from toolchain.doctor.verdict import Evidence, decide
-from toolchain.system import Result
+from toolchain.machine import daemons
+from toolchain.machine.system import Result
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from toolchain import cache, entries, golang, image, paths, pins, python_env, run, ui
-from toolchain.system import Result, System
+from toolchain.bootstrap import cache, entries, paths, pins, python_env, run, ui
+from toolchain.engine import golang
+from toolchain.image import image
+from toolchain.machine.system import Result, System
 
 
 @pytest.fixture
@@ -87,10 +89,37 @@ def open_beside(entry: Path) -> None:
     (entry / "pulumi-language-python").chmod(0o666)
 
 
+def open_to_a_group(entry: Path) -> None:
+    (entry / "some").chmod(0o775)
+    os.chown(entry / "some", -1, 4711)
+
+
+def open_folder_inside(entry: Path) -> None:
+    (entry / "lib").chmod(0o777)
+
+
+def given_away(entry: Path) -> None:
+    os.chown(entry / "lib" / "one.py", 4711, -1)
+
+
+def folder_given_away(entry: Path) -> None:
+    os.chown(entry / "lib", 4711, -1)
+
+
+def link_given_away(entry: Path) -> None:
+    os.chown(entry / "folder", 4711, -1, follow_symlinks=False)
+
+
+def beside_given_away(entry: Path) -> None:
+    (entry / "pulumi-language-python").touch()
+    os.chown(entry / "pulumi-language-python", 4711, -1)
+
+
 HARMS = [
     cut, same_size, removed, folder_removed, led_elsewhere, replaced_by_a_link, manifest_gone, manifest_cut,
-    manifest_foreign, open_to_all, open_folder, open_beside, shutil.rmtree,
+    manifest_foreign, open_to_all, open_folder, open_folder_inside, open_beside, shutil.rmtree,
 ]  # fmt: skip
+GIVEN_AWAY = [open_to_a_group, given_away, folder_given_away, link_given_away, beside_given_away]
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -99,6 +128,20 @@ def test_damage_is_noticed(harm: object, entry: Path) -> None:
     assert entries.damage(entry, full=True) == ""
     harm(entry)  # type: ignore[operator]
     assert str(entry) in entries.damage(entry)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+@pytest.mark.parametrize("harm", GIVEN_AWAY)
+def test_what_another_user_can_change_is_damage(
+    harm: object, entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harm(entry)  # type: ignore[operator]
+    said = entries.damage(entry)
+    assert said.startswith((f"{entry}/", "others may write")), said
+    assert "another user's" in said or harm is open_to_a_group
+    if harm is not open_to_a_group:
+        monkeypatch.setenv("SUDO_UID", "4711")
+        assert entries.damage(entry) == "", "who became root by sudo is the same person"
 
 
 def test_what_changed_behind_its_time_is_found_by_reading(entry: Path) -> None:
@@ -272,6 +315,7 @@ def test_a_missing_package_is_installed_again(root: Path, monkeypatch: pytest.Mo
     python_env.ensure(full=True)
     assert made == [environment]
     shutil.rmtree(environment / "lib")
+    python_env._seen.clear()  # another process
     python_env.ensure()
     assert made == [environment] * 2
     assert (environment / "lib/pulumi/__init__.py").exists()

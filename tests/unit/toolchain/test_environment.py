@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from toolchain import environment, paths, state
+from toolchain.bootstrap import paths
+from toolchain.engine import environment, state
 
 if TYPE_CHECKING:
     from pathlib import Path

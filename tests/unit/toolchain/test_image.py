@@ -22,9 +22,12 @@ from xml.etree import ElementTree as ET
 import pytest
 from typing_extensions import override
 
-from components.spec import GoldenImage
-from toolchain import clean, golden, host, image, image_disk, paths, run, ui
-from toolchain.system import Result, System
+from components.findings import GoldenImage
+from toolchain import clean
+from toolchain.bootstrap import paths, run, ui
+from toolchain.image import disk, golden, image
+from toolchain.machine import host
+from toolchain.machine.system import Result, System
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,14 +227,14 @@ def test_a_new_file_and_a_renamed_one_make_another_image(sources: Path) -> None:
 def test_recipe_suite_size_and_variant_make_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {image.digest(*made) for made in (("kvm", "bookworm"), ("kvm", "trixie"))}
     seen.add(image.digest("xen", "bookworm"))
-    for module, name in ((image, "RECIPE"), (image_disk, "ROOT_GIB")):
+    for module, name in ((image, "RECIPE"), (disk, "ROOT_GIB")):
         monkeypatch.setattr(module, name, getattr(module, name) + 1)
         seen.add(image.digest("kvm", "bookworm"))
     assert len(seen) == 5
 
 
 def test_the_same_inputs_make_the_same_image_wherever_the_checkout_is(sources: Path) -> None:
-    assert sources != Path(image.__file__).parent / "image"
+    assert sources != Path(image.__file__).parent
     copied = image.digest("kvm", "bookworm")
     assert copied == image.digest("kvm", "bookworm")
     (sources / "kvm/packages").touch()
@@ -346,6 +349,31 @@ def test_scripts_are_well_formed(script: str) -> None:
         ["sh", "-n", image.SOURCES / script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("asked", "begun"), [(1, ["start"]), (0, [])])
+def test_containers_start_with_their_host_by_what_the_lab_wrote(
+    asked: int, begun: list[str], tmp_path: Path
+) -> None:
+    """On a folder that stands for the image's, with this machine's programs for busybox's."""
+    home = tmp_path / "var/lib/lxc/box"
+    for folder in (home, tmp_path / "sys/class/net/br0", tmp_path / "bin"):
+        folder.mkdir(parents=True)
+    (home / "config").write_text(f"lxc.include = {home}/nestlab.conf\n")
+    (home / "nestlab.conf").write_text(f"lxc.start.auto = {asked}\nlxc.net.0.link = br0\n")
+    for name, does in (("busybox", 'exec "$@"'), ("lxc-containers", 'echo "$@"')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    script = (image.SOURCES / "kvm/root/usr/lib/nestlab/lxc-start-all").read_text()
+    script = script.replace("/usr/libexec/lxc/", "").replace("/var/", f"{tmp_path}/var/")
+    done = subprocess.run(
+        ["sh", "-c", script.replace("/sys/", f"{tmp_path}/sys/")],
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, begun), done.stderr
 
 
 def test_no_script_is_left_out_of_that() -> None:
@@ -510,9 +538,9 @@ def disk_with_loader(making: Path, told: str, monkeypatch: pytest.MonkeyPatch) -
 def test_the_disk_of_a_xen_host_boots_by_the_loader_where_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = disk_with_loader(tmp_path, "3 4 5 \n", monkeypatch)
-    image_disk.install_loader(FakeMachine(), tmp_path)
-    made = disk.read_bytes()
+    made_disk = disk_with_loader(tmp_path, "3 4 5 \n", monkeypatch)
+    disk.install_loader(FakeMachine(), tmp_path)
+    made = made_disk.read_bytes()
     assert made[:0x5C] == b"\xeb" * 0x5C
     assert made[510:512] == b"\x55\xaa"
     assert int.from_bytes(made[0x5C:0x64], "little") == 24, "the first sector reads block 3"
@@ -530,11 +558,11 @@ def test_the_disk_of_a_xen_host_boots_by_the_loader_where_it_lies(
 def test_a_loader_in_pieces_or_none_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
-    disk = disk_with_loader(tmp_path, told, monkeypatch)
-    before = disk.read_bytes()
+    made_disk = disk_with_loader(tmp_path, told, monkeypatch)
+    before = made_disk.read_bytes()
     with pytest.raises(ui.Problem, match="it has to be one piece"):
-        image_disk.install_loader(FakeMachine(), tmp_path)
-    assert disk.read_bytes() == before
+        disk.install_loader(FakeMachine(), tmp_path)
+    assert made_disk.read_bytes() == before
 
 
 def test_a_boot_sector_that_is_none_is_refused(
@@ -543,7 +571,7 @@ def test_a_boot_sector_that_is_none_is_refused(
     disk_with_loader(tmp_path, "3", monkeypatch)
     (tmp_path / "root/boot/grub/boot.img").write_bytes(b"\0" * 512)
     with pytest.raises(ui.Problem, match="is no boot sector"):
-        image_disk.install_loader(FakeMachine(), tmp_path)
+        disk.install_loader(FakeMachine(), tmp_path)
 
 
 @pytest.mark.parametrize(("variant", "loaders"), [("kvm", 0), ("xen", 1)])
@@ -553,8 +581,8 @@ def test_kernel_and_initrd_leave_the_disk_unless_its_loader_needs_them(
     ran: list[str] = []
     installed: list[Path] = []
     monkeypatch.setattr(run, "run", lambda words, **_: ran.append(words[-1]))
-    monkeypatch.setattr(image_disk, "install_loader", lambda _, making: installed.append(making))
-    image_disk.pack(FakeMachine(), tmp_path, variant, root=True)
+    monkeypatch.setattr(disk, "install_loader", lambda _, making: installed.append(making))
+    disk.pack(FakeMachine(), tmp_path, variant, root=True)
     assert ("mv root/boot/vmlinuz vmlinuz" in ran[0]) == (variant == "kvm")
     assert len(installed) == loaders
 
@@ -575,14 +603,14 @@ def test_an_image_whose_first_boot_proves_nothing_is_refused(
 ) -> None:
     monkeypatch.setattr(run, "run", lambda *_, **__: said)
     with pytest.raises(ui.Problem, match="did not say 'nestlab-"):
-        image_disk.prove(FakeMachine(), tmp_path, variant, image.SOURCES / "xen/prove")
+        disk.prove(FakeMachine(), tmp_path, variant, image.SOURCES / "xen/prove")
 
 
 def test_what_a_first_boot_must_say_is_said_by_the_image() -> None:
     said = {"kvm": "kvm/root/usr/lib/nestlab/warm", "xen": "xen/prove"}
     for variant, script in said.items():
         told = (image.SOURCES / script).read_text()
-        for line in image_disk.PROVED[variant]:
+        for line in disk.PROVED[variant]:
             assert line.replace("kvm answers", "$kind answers") in told
 
 
@@ -592,10 +620,10 @@ def first_boot(making: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> l
 
     def remember(words: list[str], **_: object) -> str:
         ran.append(words)
-        return "\n".join(image_disk.PROVED[variant])
+        return "\n".join(disk.PROVED[variant])
 
     monkeypatch.setattr(run, "run", remember)
-    image_disk.prove(FakeMachine(), making, variant, image.SOURCES / "xen/prove")
+    disk.prove(FakeMachine(), making, variant, image.SOURCES / "xen/prove")
     return ran
 
 
@@ -692,8 +720,8 @@ def test_of_the_making_only_what_labs_boot_is_kept(
             (making / name).touch()
 
     monkeypatch.setattr(image, "install", install)
-    monkeypatch.setattr(image_disk, "pack", lambda *_, **__: None)
-    monkeypatch.setattr(image_disk, "prove", lambda *_: None)
+    monkeypatch.setattr(disk, "pack", lambda *_, **__: None)
+    monkeypatch.setattr(disk, "prove", lambda *_: None)
     monkeypatch.setattr(run, "run", lambda *_, **__: "")
     image.make(FakeMachine(), tmp_path, variant, "bookworm")
     assert {path.name for path in tmp_path.iterdir()} == {"root.qcow2", "vmlinuz"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import fcntl
+import gzip
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toolchain import build, lab, paths, plugins, ui
+from cli import app, machines
+from components.gates.marks import ASSET, SIGNATURE
+from toolchain import lab, ssh
+from toolchain.bootstrap import paths, ui
 from toolchain.doctor import stack_needs
+from toolchain.engine import build, child, foreign, plugins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +82,13 @@ SHEET: list[dict[str, Any]] = [
 PASSWORDS = {"kvm1": "abcdefgh", "ipxe": "hgfedcba"}
 
 
+def run(words: list[str]) -> int:
+    """Run a verb of the command as it does, but let its problems through."""
+    status = app.group.main(args=words, standalone_mode=False)
+    assert isinstance(status, int)
+    return status
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with an engine, a stack that is up, and the keys of its hosts."""
@@ -96,6 +108,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder.mkdir(parents=True)
         (folder / "known_hosts").write_text(f"{address} ssh-ed25519 AAAA\n")
     (tmp_path / "stacks").mkdir()
+    (tmp_path / "__main__.py").touch()
     return tmp_path
 
 
@@ -106,12 +119,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
     def capture(*words: str) -> str:
         words_of.append(words)
-        told: dict[str, Any] = {"sheet": SHEET, "passwords": "[secret]", "key": "[secret]"}
+        told: dict[str, Any] = {
+            "sheet": {"text": json.dumps(SHEET)},
+            "passwords": "[secret]",
+            "key": "[secret]",
+        }
         if "--show-secrets" in words:
             told |= {"passwords": PASSWORDS, "key": "KEY"}
         return json.dumps(told)
 
-    monkeypatch.setattr(lab, "_capture", capture)
+    monkeypatch.setattr(lab, "capture", capture)
+    monkeypatch.setattr(machines, "look", lambda _, rows: {row["name"]: {} for row in rows})
     return words_of
 
 
@@ -136,7 +154,7 @@ def test_the_sheet_is_a_table_that_shows_the_layers(
     checkout: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     del checkout
-    assert lab.main(["show"]) == 0
+    assert run(["show"]) == 0
     shown = capsys.readouterr().out
     assert [line.split() for line in shown.splitlines()[:5]] == [
         ["LAYER", "NAME", "KIND", "ADDRESS", "USER", "SCREEN", "GET", "IN"],
@@ -171,7 +189,7 @@ def test_passwords_are_shown_to_who_asks_for_them(
     checkout: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     del checkout
-    assert lab.main(["show", "--secrets"]) == 0
+    assert run(["show", "--secrets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("SCREEN'S PASSWORD")
     assert [line.split()[-1] for line in lines[1:]] == ["abcdefgh", "-", "hgfedcba", "-"]
@@ -183,9 +201,9 @@ def test_programs_get_the_sheet_without_secrets_unless_they_ask(
     checkout: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     del checkout
-    lab.main(["show", "--json"])
-    assert json.loads(capsys.readouterr().out) == {"sheet": SHEET}
-    lab.main(["show", "--json", "--secrets"])
+    run(["show", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"sheet": SHEET, "whole": True}
+    run(["show", "--json", "--secrets"])
     assert json.loads(capsys.readouterr().out)["passwords"] == PASSWORDS
     assert len(asked) == 2
 
@@ -196,19 +214,124 @@ def test_a_lab_that_is_not_up_is_told_with_the_command_that_brings_it_up(
 ) -> None:
     (paths.STATE / ".pulumi" / "stacks" / "nestlab" / "local.json").unlink()
     with pytest.raises(ui.Problem, match=r"the stack local is not up\. `make up`"):
-        lab.main(command)
+        run(command)
     (checkout / "l" / "bin" / "pulumi").unlink()
     with pytest.raises(ui.Problem, match=r"the stack local is not up\. `make up`"):
-        lab.main(command)
+        run(command)
 
 
-def test_a_lab_that_is_half_up_is_told_as_that(
+HALF = """\
+config:
+  nestlab:lab:
+    name: local
+    networks: {lab: {mode: nat, subnet: 10.77.0.0/24}}
+    hypervisors:
+      kvm1:
+        kind: kvm
+        memory_mib: 4096
+        network: lab
+        networks: {inner: {mode: nat, subnet: 10.78.0.0/24}}
+        containers: {box: {template: busybox, memory_mib: 64, network: inner}}
+"""
+GUESTS = """\
+        guests: {web: {iso: ipxe, memory_mib: 64, network: inner}}
+    guests: {top: {iso: ipxe, memory_mib: 64, network: lab}}
+    media: {ipxe: {path: /usr/lib/ipxe/ipxe.iso}}
+"""
+
+
+def test_of_a_lab_that_is_half_up_it_is_shown_what_there_is(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lab, "capture", lambda *_: "{}")
+    (checkout / "stacks" / "Pulumi.local.yaml").write_text(HALF)
+    monkeypatch.setattr(
+        machines,
+        "look",
+        lambda *_: {
+            "kvm1": {"state": "not answering", "said": "no answer on port 22"},
+            "box": {"state": "not made", "said": "it is not in the lab's state yet"},
+        },
+    )
+    assert run(["show"]) == 0
+    said = capsys.readouterr()
+    rows = [line.split() for line in said.out.splitlines()]
+    assert rows[0][:5] == ["LAYER", "NAME", "KIND", "STATE", "ADDRESS"]
+    assert rows[1][:5] == ["1", "kvm1", "kvm", "not", "answering"]
+    assert rows[1][5].startswith("10.77.0.")
+    assert rows[2][:5] == ["2", "box", "container", "not", "made"]
+    assert said.out.splitlines()[4:] == [
+        "kvm1: no answer on port 22",
+        "box: it is not in the lab's state yet",
+    ]
+    assert "not up as a whole: `make up` carries on" in said.err
+    assert run(["show", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["whole"] is False
+    assert [row["state"] for row in told["sheet"]] == ["not answering", "not made"]
+
+
+def half_up(checkout: Path, monkeypatch: pytest.MonkeyPatch, *resources: dict[str, Any]) -> None:
+    """A lab without a sheet, whose state holds ``resources``."""
+    told = {"deployment": {"resources": list(resources)}}
+    said = {"export": json.dumps(told), "output": "{}"}
+    monkeypatch.setattr(lab, "capture", lambda *words: said[words[1]])
+    monkeypatch.setattr(foreign, "refuse", lambda _: None)
+    (checkout / "stacks" / "Pulumi.local.yaml").write_text(HALF + GUESTS)
+
+
+def gate(name: str, props: dict[str, Any], kind: str = "MachineGate") -> dict[str, Any]:
+    kind = f"pulumi-python:dynamic/nestlab:{kind}"
+    return {"urn": f"urn:pulumi:local::nestlab::{kind}::{name}", "type": kind, "outputs": props}
+
+
+def test_a_hypervisor_of_a_lab_that_is_half_up_is_entered(
+    checkout: Path, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_up(checkout, monkeypatch)
+    assert entered(ran, "kvm1")[-1] == "root@10.77.0.5"
+    assert entered(ran, "kvm1", "virsh", "list")[-1] == "virsh list"
+
+
+def test_a_guest_of_a_lab_that_is_half_up_opens_its_console(
+    checkout: Path, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = "qemu:///system"
+    half_up(
+        checkout,
+        monkeypatch,
+        gate("top-gate", {"domain": "local-top", "uri": uri}),
+        gate("kvm1-web-gate", {"domain": "web", "uri": uri}),
+    )
+    assert entered(ran, "top") == ["virsh", "-c", uri, "console", "local-top"]
+    assert entered(ran, "web")[-2:] == ["root@10.77.0.5", f"virsh -c {uri} console web"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("web", r"web is not made yet: `make up` carries on"),
+        ("box", r"box is opened by a command that is known once .* as a whole: `make up`"),
+        ("kvm9", r"the lab has no 'kvm9'\. It has: kvm1, top, web, box"),
+        (None, r"which machine\? The lab has: kvm1, top, web, box"),
+    ],
+)
+def test_what_of_a_lab_that_is_half_up_can_not_be_entered_is_said_with_the_reason(
+    name: str | None, told: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_up(checkout, monkeypatch, gate("kvm1-box-container", {"driver": "x"}, "RemoteObject"))
+    with pytest.raises(ui.Problem, match=told):
+        run(["enter", *([name] if name else [])])
+
+
+def test_a_hypervisor_that_is_not_begun_is_said_to_be_that(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del checkout
-    monkeypatch.setattr(lab, "_capture", lambda *_: "{}")
-    with pytest.raises(ui.Problem, match=r"not up as a whole\. Run `make up` again"):
-        lab.main(["show"])
+    half_up(checkout, monkeypatch)
+    shutil.rmtree(paths.KEYS / "local" / "kvm1")
+    for name in ("kvm1", "box"):
+        with pytest.raises(ui.Problem, match="kvm1 is not made yet"):
+            run(["enter", name])
 
 
 def test_every_command_that_is_printed_is_about_the_stack_that_was_asked_for(
@@ -220,29 +343,31 @@ def test_every_command_that_is_printed_is_about_the_stack_that_was_asked_for(
     """Without its STACK= each of them would be about the lab `local`."""
     del asked
     with pytest.raises(ui.Problem, match=r"xen is not up\. `make up STACK=xen` brings it up"):
-        lab.main(["show", "--stack", "xen"])
+        run(["show", "--stack", "xen"])
     (paths.STATE / ".pulumi" / "stacks" / "nestlab" / "xen.json").touch()
     with pytest.raises(ui.Problem, match=r"not there\. Run `make up STACK=xen` again"):
-        lab.main(["enter", "--stack", "xen", "kvm1"])
-    assert lab.main(["show", "--stack", "xen"]) == 0
+        run(["enter", "--stack", "xen", "kvm1"])
+    assert run(["show", "--stack", "xen"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[line.index("make ") :] for line in lines[1:5]] == [
         f"make enter STACK=xen NAME={name}" for name in ("kvm1", "top", "ipxe", "box")
     ]
     assert lines[-1] == "Passwords: make show STACK=xen SECRETS=1"
-    monkeypatch.setattr(lab, "_pulumi", lambda *_, **__: 255)
-    assert lab.main(["down", "--stack", "xen"]) == 1
+    monkeypatch.setattr(lab, "run", lambda *_, **__: 255)
+    assert run(["down", "--stack", "xen"]) == 1
     assert "repeat `make down STACK=xen`" in capsys.readouterr().err
     (checkout / "stacks" / "Pulumi.xen.yaml").write_text("kind: proxmox\n")
-    for each in ("host.main", "image.main", "doctor.verdict.ensure"):
+    for each in ("machine.host.main", "image.image.main", "doctor.verdict.ensure"):
         monkeypatch.setattr(f"toolchain.{each}", lambda _: 0)
-    monkeypatch.setattr(lab, "_deploy", lambda *_, **__: 1)
-    assert lab.main(["up", "--stack", "xen"]) == 1
+    monkeypatch.setattr(lab, "_deploy", lambda *_, **__: None)
+    monkeypatch.setattr(lab, "_checked", lambda _: [])
+    assert run(["up", "--stack", "xen"]) == 1
     said = capsys.readouterr().err
     assert "`make up STACK=xen` carries on from here, `make down STACK=xen` takes it away" in said
-    monkeypatch.setattr(lab, "_capture", lambda *_: "{}")
-    with pytest.raises(ui.Problem, match=r"not up as a whole\. Run `make up STACK=xen` again"):
-        lab.main(["show", "--stack", "xen"])
+    half_up(checkout, monkeypatch)
+    shutil.copy(checkout / "stacks" / "Pulumi.local.yaml", checkout / "stacks" / "Pulumi.xen.yaml")
+    with pytest.raises(ui.Problem, match=r"not made yet: `make up STACK=xen` carries on"):
+        run(["enter", "--stack", "xen", "box"])
 
 
 def test_who_names_no_machine_is_told_of_those_there_are(
@@ -250,14 +375,14 @@ def test_who_names_no_machine_is_told_of_those_there_are(
 ) -> None:
     del checkout, asked
     with pytest.raises(ui.Problem, match=r"kvm1, top, ipxe, box\. Say it: `make enter NAME=kvm1`"):
-        lab.main(["enter"])
+        run(["enter"])
 
 
 # Entering ---------------------------------------------------------------------------------------
 
 
 def entered(ran: list[list[str]], *words: str) -> list[str]:
-    assert lab.main(["enter", *words]) == 7, "the exit code is the command's own"
+    assert run(["enter", *words]) == 7, "the exit code is the command's own"
     return ran.pop()
 
 
@@ -320,7 +445,7 @@ def test_a_guest_outside_shows_its_console_here(
 def test_a_guest_runs_no_commands(checkout: Path, asked: list[tuple[str, ...]]) -> None:
     del checkout, asked
     with pytest.raises(ui.Problem, match="ipxe is a guest without a known login"):
-        lab.main(["enter", "ipxe", "ls"])
+        run(["enter", "ipxe", "ls"])
 
 
 @pytest.mark.parametrize(
@@ -345,12 +470,12 @@ def test_a_host_is_entered_by_the_kind_of_host_key_that_was_planned(
     """ESXi's is ECDSA: asked for another it is refused, and ssh says not a word at LogLevel=ERROR."""
     known = checkout / "l" / "keys" / "local" / "kvm1" / "known_hosts"
     known.write_text(f"10.77.0.5 {algorithm} AAAA\n")
-    argv, _ = lab._ssh({"name": "kvm1", "user": "root"}, "local", [])
+    argv, _ = ssh.words({"name": "kvm1", "user": "root"}, "local", [])
     assert f"HostKeyAlgorithms={algorithm}" in argv
 
 
 def test_a_port_beside_22_is_read_from_the_known_hosts(checkout: Path) -> None:
-    argv, folder = lab._ssh({"name": "kvm2", "user": "root"}, "local", [])
+    argv, folder = ssh.words({"name": "kvm2", "user": "root"}, "local", [])
     assert folder == checkout / "l" / "keys" / "local" / "kvm2"
     assert argv[-1] == "root@10.77.0.5"
     assert argv[argv.index("-p") + 1] == "2209"
@@ -377,7 +502,7 @@ def test_an_unknown_machine_is_told_with_those_that_there_are(
 ) -> None:
     del checkout, asked
     with pytest.raises(ui.Problem, match=r"the lab has no 'kvm9'\. It has: kvm1, top, ipxe, box\."):
-        lab.main(["enter", "kvm9"])
+        run(["enter", "kvm9"])
 
 
 @pytest.mark.parametrize("content", [None, ""])
@@ -387,7 +512,7 @@ def test_a_host_without_its_keys_is_told_in_words(content: str | None, checkout:
     if content is not None:
         known.write_text(content)
     with pytest.raises(ui.Problem, match=r"the keys of kvm1 are not there\. Run `make up`"):
-        lab._ssh({"name": "kvm1", "user": "root"}, "local", [])
+        ssh.words({"name": "kvm1", "user": "root"}, "local", [])
 
 
 # Stacks -----------------------------------------------------------------------------------------
@@ -398,20 +523,20 @@ def test_an_unknown_stack_is_told_with_the_known_ones(checkout: Path) -> None:
         (checkout / "stacks" / f"Pulumi.{name}.yaml").touch()
     expected = r"there is no stacks/Pulumi.lokal.yaml. Known stacks: class, local."
     with pytest.raises(ui.Problem, match=expected):
-        lab.main(["up", "--stack", "lokal"])
+        run(["up", "--stack", "lokal"])
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "", "a;b", "x" * 101])
 def test_what_is_no_stacks_name_is_refused_before_anything_is_done(name: str) -> None:
     with pytest.raises(ui.Problem, match="is no stack's name"):
-        lab.main(["up", "--stack", name])
+        run(["up", "--stack", name])
 
 
 def test_taking_away_what_is_not_there_is_no_failure(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del checkout
-    assert lab.down(argparse.Namespace(stack="other")) == 0
+    assert lab.down("other")
     assert capsys.readouterr().err == "the stack other is not up\n"
 
 
@@ -420,7 +545,7 @@ def test_a_guest_without_a_known_login_is_shown_by_its_screen(
 ) -> None:
     del checkout
     row = {"name": "web", "inside": [], "enter": [], "run": [], "user": "", "console": "https://s"}
-    monkeypatch.setattr(lab, "_outputs", lambda _: {"sheet": [row]})
+    monkeypatch.setattr(lab, "found", lambda _: {"sheet": [row]})
     with pytest.raises(ui.Problem, match=r"web has no known login\. Its screen: https://s"):
         entered(ran, "web")
 
@@ -432,7 +557,7 @@ def test_a_lab_that_went_leaves_no_stack_and_its_file_as_it_was(
     file.write_text("encryptionsalt: v1:abc\nconfig: {}\n")
     steps: list[str] = []
 
-    def destroy(*words: str, stack: str) -> int:
+    def destroy(*words: str, stack: str, **_: Any) -> int:
         steps.append(f"{words[0]} {stack}")
         return 0
 
@@ -440,9 +565,9 @@ def test_a_lab_that_went_leaves_no_stack_and_its_file_as_it_was(
         steps.append(" ".join(words))
         return ""
 
-    monkeypatch.setattr(lab, "_pulumi", destroy)
-    monkeypatch.setattr(lab, "_capture", capture)
-    assert lab.down(argparse.Namespace(stack="local")) == 0
+    monkeypatch.setattr(lab, "run", destroy)
+    monkeypatch.setattr(lab, "capture", capture)
+    assert lab.down("local")
     assert steps == ["destroy local", "stack rm --yes --preserve-config --stack local"]
     assert file.read_text() == "encryptionsalt: v1:abc\nconfig: {}\n"
 
@@ -451,9 +576,9 @@ def test_a_lab_that_did_not_go_keeps_its_stack(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del checkout
-    monkeypatch.setattr(lab, "_pulumi", lambda *_, **__: 255)
-    monkeypatch.setattr(lab, "_capture", lambda *_: pytest.fail("its state was removed"))
-    assert lab.down(argparse.Namespace(stack="local")) == 1
+    monkeypatch.setattr(lab, "run", lambda *_, **__: 255)
+    monkeypatch.setattr(lab, "capture", lambda *_: pytest.fail("its state was removed"))
+    assert not lab.down("local")
     said = capsys.readouterr().err
     assert "repeat `make down`" in said
     assert "--verify" in said, "a damaged engine may be why"
@@ -465,16 +590,17 @@ def test_two_that_change_one_lab_wait_for_one_another(
 ) -> None:
     """Else the second finds no stack, and fails because the first has made it since."""
 
-    def meanwhile(_: argparse.Namespace) -> int:
+    def meanwhile(*_: Any, **__: Any) -> Any:
         with (
             (checkout / "l" / "locks" / "stack local").open("w") as other,
             pytest.raises(BlockingIOError),
         ):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return 5
+        raise ui.Problem("seen")
 
     monkeypatch.setattr(lab, command, meanwhile)
-    assert lab.main([command]) == 5
+    with pytest.raises(ui.Problem, match="seen"):
+        run([command])
     with (checkout / "l" / "locks" / "stack local").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -499,13 +625,13 @@ def test_whatever_lies_in_a_stack_files_place_is_refused_in_words(
 
     monkeypatch.setattr(build, "main", reached)
     said = {
-        "no text": "began",
+        "no text": "can't be read",
         "sparse": "more than 1 MiB",
         "pipe": "no regular",
         "link": "leads out",
     }
     with pytest.raises(ui.Problem, match=said[what]):
-        lab.main(["up", "--stack", "odd"])
+        run(["up", "--stack", "odd"])
     assert "odd" in stack_needs.read(file).why
 
 
@@ -531,8 +657,110 @@ def test_whoever_ends_the_command_lets_the_engine_end_its_steps(
     # A job in the background is born deaf to it, and so are its children.
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert lab._pulumi("destroy", stack="local") == 7
+        assert lab.run("destroy", stack="local") == 7
         assert signal.getsignal(signal.SIGTERM) is unheard
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, heard)
+
+
+# From the state, without the engine -----------------------------------------------------------------
+
+
+def keep(checkout: Path, outputs: dict[str, Any], form: str = "") -> None:
+    """Let the state of the stack ``local`` hold ``outputs``, as the engine writes them."""
+    made: dict[str, Any] = {"type": "pulumi:pulumi:Stack", "outputs": outputs}
+    told = {"version": 3, "checkpoint": {"latest": {"resources": [{"type": "a:b:C"}, made]}}}
+    stacks = checkout / "l" / "state" / ".pulumi" / "stacks" / "nestlab"
+    raw = json.dumps(told).encode()
+    (stacks / f"local.json{form}").write_bytes(gzip.compress(raw) if form else raw)
+
+
+def test_the_sheet_is_read_where_it_stands_without_an_engine(
+    checkout: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["show"]) == 0
+    by_engine = capsys.readouterr().out
+    assert len(asked) == 1
+    keep(checkout, {"sheet": SHEET, "passwords": {"4dabf18193072939515e22adb298388d": "x"}})
+    assert run(["show"]) == 0
+    assert capsys.readouterr().out == by_engine
+    assert run(["show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"sheet": SHEET, "whole": True}
+    text = {SIGNATURE: ASSET, "hash": "0", "text": json.dumps(SHEET)}
+    keep(checkout, {"sheet": text})
+    assert run(["show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"sheet": SHEET, "whole": True}, (
+        "as a text, as it is now"
+    )
+    assert len(asked) == 1, "it was asked for the first one only"
+
+
+def test_what_only_the_engine_can_read_it_is_asked_for(
+    checkout: Path, asked: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(checkout, {"sheet": {"4dabf18193072939515e22adb298388d": "s", "ciphertext": "v1:"}})
+    assert run(["show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"sheet": SHEET, "whole": True}, "a secret"
+    keep(checkout, {"sheet": SHEET})
+    assert run(["show", "--secrets"]) == 0
+    assert "abcdefgh" in capsys.readouterr().out
+    keep(checkout, {"sheet": []}, ".gz")
+    assert run(["show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"sheet": SHEET, "whole": True}, "packed"
+    assert len(asked) == 3
+
+
+def test_a_state_without_a_sheet_is_no_lab_that_is_up(
+    checkout: Path, asked: list[tuple[str, ...]]
+) -> None:
+    keep(checkout, {"key": "x"})
+    with pytest.raises(ui.Problem, match=r"is not up as a whole\. Run `make up` again"):
+        lab.outputs("local")
+    assert not asked
+
+
+@pytest.mark.parametrize("when", ["before it is there", "when it is there"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_moment_in_which_the_engine_is_started_ends_it(
+    number: signal.Signals, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "pulumi"
+    script.write_text("#!/bin/sh\nfor i in $(seq 100); do sleep 0.1; done\n")
+    script.chmod(0o755)
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            if when == "before it is there":
+                os.kill(os.getpid(), number)
+            super().__init__(*args, **more)
+            started.append(self)
+            if when == "when it is there":
+                os.kill(os.getpid(), number)
+
+    def unheard(*_: object) -> None:
+        raise AssertionError("the engine was left alone")
+
+    before = {each: signal.signal(each, unheard) for each in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    try:
+        assert child.run([str(script)], env=os.environ) == -signal.SIGINT
+        assert child.was_cut()
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for one in started:
+            one.kill()
+
+
+def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    script = tmp_path / "pulumi"
+    script.write_text("#!/bin/sh\nkill -INT $PPID\nsleep 0.3\nexit 3\n")
+    script.chmod(0o755)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert child.run([str(script)], env=os.environ) == 3
+        assert not child.was_cut()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -7,7 +7,8 @@ import sys
 
 from pulumi.runtime.proto import language_pb2, plugin_pb2
 
-from toolchain import langhost, pins
+from toolchain.bootstrap import pins
+from toolchain.engine import langhost
 
 
 def test_it_says_of_itself_what_the_generated_messages_would() -> None:

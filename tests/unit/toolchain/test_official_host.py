@@ -18,7 +18,7 @@ import pytest
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import analyzer_pb2_grpc, provider_pb2_grpc
 
-from toolchain import paths, pins
+from toolchain.bootstrap import paths, pins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

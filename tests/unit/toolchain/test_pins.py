@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toolchain import clean, entries, golang, paths, pins
+from toolchain import clean
+from toolchain.bootstrap import entries, paths, pins
+from toolchain.engine import golang
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAMS = (pins.ENGINE, *pins.PLUGINS, pins.VCSIM)
+PROGRAMS = (pins.ENGINE, *pins.PLUGINS, pins.VCSIM, pins.YAML)
 
 
 def test_each_plugin_has_exactly_the_version_of_its_python_sdk() -> None:

@@ -16,8 +16,9 @@ from pulumi.dynamic.dynamic import serialize_provider
 from typing_extensions import override
 
 import components.gates
-import components.remote
-from toolchain import dynhost, paths, providers
+import components.reach
+from toolchain.bootstrap import paths
+from toolchain.engine import dynhost, providers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def ours() -> list[type[pulumi.dynamic.ResourceProvider]]:
     """Every provider that the components define."""
-    for package in (components.gates, components.remote):
+    for package in (components.gates, components.reach):
         for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(each.name)
     found: set[type[pulumi.dynamic.ResourceProvider]] = set()
@@ -101,8 +102,8 @@ def test_whatever_else_is_in_it_is_not_taken(what: str, monkeypatch: pytest.Monk
     [
         ("os", "PathLike"), ("subprocess", "Popen"), ("__main__", "Any"), ("components.gates.keys", "Path"),
         ("components.gates.identity", "ResourceProvider.create"), ("components.nowhere", "A"),
-        ("tests.support.engine", "Recorder"), ("pulumi.dynamic", "ResourceProvider"), ("toolchain.ui", "Step"),
-        ("components.gates.machine", "MachineGate"), ("antigravity", "A"), ("this", "A"),
+        ("tests.support.engine", "Recorder"), ("pulumi.dynamic", "ResourceProvider"), ("toolchain.bootstrap.ui", "Step"),
+        ("components.kinds.libvirt.gates.machine", "MachineGate"), ("antigravity", "A"), ("this", "A"),
     ],
 )  # fmt: skip
 def test_a_name_of_something_else_is_no_provider(

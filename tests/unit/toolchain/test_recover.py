@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,31 +24,17 @@ from uuid import uuid4
 
 import pytest
 
-from components.remote.ownership import uuid_of
-from tests.support.libvirtd import FakeLibvirt
-from toolchain import paths, processes, recover, state, ui
+from components.gates.uuids import uuid_of
+from tests.unit.toolchain.checkpoints import IDENTITY, INNER_PROVIDER, OUTER, Engine, keys, resource
+from toolchain.bootstrap import paths, ui
+from toolchain.engine import recover, state
+from toolchain.engine.child import ATTENDED
+from toolchain.machine import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-IDENTITY = "0123456789abcdef"
-OUTER_URI = "qemu:///system"
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file backend, and a checkout of its own."""
-    monkeypatch.setattr(paths, "HOME", tmp_path / "home")
-    monkeypatch.setattr(paths, "KEYS", tmp_path / "keys")
-    monkeypatch.setattr(recover, "ENDING_S", 0.3)
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    (tmp_path / "Pulumi.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PULUMI_STACK", raising=False)
-    folder = tmp_path / "with space"
-    monkeypatch.setenv("PULUMI_BACKEND_URL", folder.as_uri())
-    return folder / ".pulumi"
-
+    from tests.support.libvirtd import FakeLibvirt
 
 # Which backend, which stack ---------------------------------------------------------------------
 
@@ -212,12 +199,13 @@ def held(backend: Path, stack: str = "local", project: str = "nestlab", **other:
 
 
 @contextmanager
-def program(path: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run something that waits, under the name ``path``."""
+def program(path: Path, *words: str, **given: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run something that waits, under the name ``path``, with variables more."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name a process is known by is that of the link.
     path.symlink_to(os.path.realpath(sys.executable))
-    with subprocess.Popen([path, "-S", "-c", "import time; time.sleep(60)", *words]) as child:
+    line = [str(path), "-S", "-c", "import time; time.sleep(60)", *words]
+    with subprocess.Popen(line, env={**os.environ, **given}) as child:
         try:
             # The kernel names it a moment after it says that it was started, and its words after that.
             while processes.name(child.pid) != path.name[
@@ -328,110 +316,6 @@ def test_somebody_who_reads_a_log_is_not_ended(backend: Path, tmp_path: Path) ->
 
 # Half-made things -------------------------------------------------------------------------------
 
-OUTER = "urn:pulumi:local::nestlab::nestlab:index:OuterHost"
-HOST_PROVIDER = f"{OUTER}$pulumi:providers:libvirt::host-libvirt"
-INNER_PROVIDER = f"{OUTER}$nestlab:index:NestedHypervisorLab$pulumi:providers:libvirt::one-libvirt"
-
-
-def resource(
-    kind: str, logical: str, provider: str = HOST_PROVIDER, **inputs: Any
-) -> dict[str, Any]:
-    kinds = {
-        "domain": "libvirt:index/domain:Domain",
-        "network": "libvirt:index/network:Network",
-        "pool": "libvirt:index/pool:Pool",
-        "volume": "libvirt:index/volume:Volume",
-        "seed": "libvirt:index/cloudInitDisk:CloudInitDisk",
-        "gate": "pulumi-python:dynamic/nestlab:MachineGate",
-    }
-    token = kinds[kind]
-    return {
-        "urn": f"{OUTER}${token}::{logical}",
-        "type": token,
-        "provider": f"{provider}::8d08a679",
-        "inputs": inputs,
-    }
-
-
-class Engine:
-    """A stack's file as the engine writes it."""
-
-    def __init__(self, backend: Path, where: str) -> None:
-        inner = (
-            "qemu+ssh://root@10.77.0.5:22/system?sshauth=privkey"
-            f"&keyfile={where}/local/one/id_ed25519&knownhosts={where}/local/one/known_hosts"
-        )
-        self.resources: list[dict[str, Any]] = [
-            {
-                "urn": f"{OUTER}${recover.IDENTITY}::identity",
-                "type": recover.IDENTITY,
-                "outputs": {"value": IDENTITY},
-            },
-            {
-                "urn": HOST_PROVIDER,
-                "type": "pulumi:providers:libvirt",
-                "inputs": {"uri": OUTER_URI},
-            },
-            {"urn": INNER_PROVIDER, "type": "pulumi:providers:libvirt", "inputs": {"uri": inner}},
-            {
-                **resource("pool", "host-pool", name="nestlab-lab"),
-                "id": uuid_of(IDENTITY, "pool", "nestlab-lab"),
-            },
-        ]
-        self.pending: list[dict[str, Any]] = []
-        self.backend = backend
-        self.form: Callable[[bytes], bytes] = bytes
-        self.file = backend / "stacks" / "nestlab" / "local.json"
-        self.save()
-
-    def save(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        latest: dict[str, Any] = {"resources": self.resources, "metadata": {"kept": 1}}
-        if self.pending:
-            latest["pending_operations"] = self.pending
-        checkpoint = {"stack": "organization/nestlab/local", "latest": latest}
-        self.written = self.form(json.dumps({"version": 3, "checkpoint": checkpoint}).encode())
-        self.file.write_bytes(self.written)
-        self.file.with_name(f"{self.file.name}.attrs").write_text('{"md5": "of this text"}')
-
-    @property
-    def touched(self) -> bool:
-        return self.file.read_bytes() != self.written
-
-    def recovered(
-        self, *pending: tuple[str, dict[str, Any]], command: str = "up", whole: bool = True
-    ) -> dict[str, Any]:
-        """Put the stack with these pending operations right; return the deployment after it."""
-        self.pending = [{"resource": one, "type": kind} for kind, one in pending]
-        self.save()
-        assert recover.main(["--", command, "--stack", "local"]) == 0
-        assert self.touched
-        assert not state.locks("local", self.backend)
-        deployment = state.read(self.file).latest
-        assert deployment["metadata"] == {"kept": 1}
-        assert not whole or "pending_operations" not in deployment
-        return deployment
-
-
-@pytest.fixture
-def outer(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
-    place = FakeLibvirt()
-    monkeypatch.setattr(recover, "LocalShell", lambda: place)
-    return place
-
-
-@pytest.fixture
-def inner(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
-    place = FakeLibvirt("one")
-    monkeypatch.setattr(recover, "SshShell", lambda *_: place)
-    return place
-
-
-@pytest.fixture
-def engine(backend: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    monkeypatch.setattr(recover, "_pulumi", lambda *_, **__: pytest.fail("asked the engine"))
-    return Engine(backend, "$NESTLAB_KEYS")
-
 
 def test_a_stack_with_nothing_pending_is_not_even_locked(
     engine: Engine, outer: FakeLibvirt, backend: Path
@@ -512,13 +396,6 @@ def test_what_was_being_made_and_is_not_there_is_forgotten(
     )
     assert after["resources"] == before
     assert not outer.commands()
-
-
-def keys(folder: Path) -> None:
-    one = folder / "local" / "one"
-    one.mkdir(parents=True)
-    (one / "id_ed25519").write_text("KEY")
-    (one / "known_hosts").write_text("10.77.0.5 ssh-ed25519 AAAA\n")
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["now", "state of an older release"])
@@ -783,7 +660,7 @@ def test_two_that_come_at_the_same_moment_both_step_back(
 def test_a_lock_whose_holder_may_be_at_work_stays(
     who: str, backend: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with program(tmp_path / "python3", "-m", "toolchain.recover") as working:
+    with program(tmp_path / "python3", "-m", "toolchain.engine.recover") as working:
         held(backend, pid=working.pid)
         if who == "a hidden process":
             # As /proc looks to others under the mount option hidepid=2.
@@ -803,7 +680,7 @@ def test_a_recovery_that_outlived_its_shell_is_waited_for_and_what_it_left_is_pu
     engine.pending = [{"resource": resource("domain", "web", name="lab-web"), "type": "creating"}]
     engine.save()
     monkeypatch.setattr(ui, "QUIET_S", 0)
-    with program(tmp_path / "python3", "-m", "toolchain.recover") as working:
+    with program(tmp_path / "python3", "-m", "toolchain.engine.recover") as working:
         held(backend, pid=working.pid)
 
         def ends(_: float) -> None:
@@ -816,6 +693,37 @@ def test_a_recovery_that_outlived_its_shell_is_waited_for_and_what_it_left_is_pu
     assert f"waiting for process {working.pid}, which puts right" in capsys.readouterr().err
     assert not state.locks("local", backend)
     assert not state.read(engine.file).pending
+
+
+@pytest.mark.parametrize("command", ["up", "destroy", "refresh", "preview of make's"])
+def test_an_engine_that_a_killed_make_left_at_work_is_waited_for(
+    command: str,
+    backend: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if command.startswith("preview"):
+        monkeypatch.setenv(ATTENDED, "yes")
+    monkeypatch.setattr(ui, "QUIET_S", 0.1)
+    with program(tmp_path / "pulumi", **{ATTENDED: "yes"}) as running:
+        lock = held(backend, pid=running.pid)
+        threading.Timer(0.6, running.kill).start()
+        threading.Timer(1.0, running.wait).start()
+        assert recover.main(["--", command.split(maxsplit=1)[0], "--stack", "local"]) == 0
+    assert not lock.exists(), "nobody holds it any more"
+    assert f"waiting for process {running.pid}, which works on local" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "mark"), [("preview", "yes"), ("up", "no")])
+def test_nobody_waits_to_look_or_for_an_engine_that_somebody_looks_after(
+    command: str, mark: str, backend: Path, tmp_path: Path
+) -> None:
+    with program(tmp_path / "pulumi", **{ATTENDED: mark}) as running:
+        lock = held(backend, pid=running.pid)
+        assert recover.main(["--", command, "--stack", "local"]) == 0
+        assert running.poll() is None
+    assert lock.exists()
 
 
 def test_two_recoveries_that_both_stepped_back_leave_nothing_pending(
@@ -841,11 +749,20 @@ def test_two_recoveries_that_both_stepped_back_leave_nothing_pending(
 def test_who_waits_for_another_recovery_can_be_interrupted(
     engine: Engine, backend: Path, tmp_path: Path
 ) -> None:
-    own = Path(state.__file__).parents[1]
+    own = Path(state.__file__).parents[2]
     (own / "Pulumi.yaml").resolve(strict=True)
-    with program(tmp_path / "python3", "-m", "toolchain.recover") as working:
+    with program(tmp_path / "python3", "-m", "toolchain.engine.recover") as working:
         lock = held(backend, pid=working.pid)
-        command = [sys.executable, "-P", "-m", "toolchain.recover", "--", "up", "-s", "local"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "toolchain.engine.recover",
+            "--",
+            "up",
+            "-s",
+            "local",
+        ]
         given = os.environ | {"PYTHONPATH": str(own), "NESTLAB_ROOT": str(own)}
         with subprocess.Popen(
             command, cwd=own, env=given, stderr=subprocess.PIPE, text=True

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from toolchain import lab, recover, state, ui
+from cli import app
+from toolchain import lab
+from toolchain.bootstrap import ui
 from toolchain.doctor import command as doctor
+from toolchain.engine import recover, state
 
 RESOURCE = {"urn": "u::guest", "type": "libvirt:index/domain:Domain", "custom": True}
 HELD: dict[str, Any] = {"version": 3, "checkpoint": {"latest": {"resources": [RESOURCE]}}}
@@ -38,7 +41,7 @@ def test_what_is_no_name_never_becomes_a_path(
         state.named(name)
     for command in ("up", "down", "show"):
         with pytest.raises(ui.Problem, match="is no stack's name"):
-            lab.main([command, "--stack", name])
+            app.group.main(args=[command, "--stack", name], standalone_mode=False)
     monkeypatch.setattr(doctor, "examine", lambda *_, **__: pytest.fail("looked at a path"))
     with pytest.raises(ui.Problem, match="is no stack's name"):
         doctor.main(["--stack", name])
@@ -78,10 +81,10 @@ def test_other_backends_have_no_folder_here(url: str) -> None:
 def test_a_stack_is_there_in_each_form_that_the_engine_writes(form: str, backend: Path) -> None:
     (backend / f"local.json{form}").write_text("x")
     (backend / f"local.json{form}.attrs").touch()
-    assert lab._exists("local")
-    assert not lab._exists("other")
+    assert lab.exists("local")
+    assert not lab.exists("other")
     (backend / f"local.json{form}").rename(backend / f"local.json{form}.bak")
-    assert not lab._exists("local"), "a backup is no stack"
+    assert not lab.exists("local"), "a backup is no stack"
 
 
 def test_the_newest_of_a_stacks_forms_is_the_one(backend: Path) -> None:

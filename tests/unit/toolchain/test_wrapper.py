@@ -5,14 +5,21 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.toolchain.test_environment import place
-from toolchain import before, entries, environment, paths, pins, plugins, wrapper
+from toolchain.bootstrap import entries, paths, pins
+from toolchain.engine import before, environment, plugins, wrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STACK = b"""\
 # My lab.
@@ -26,7 +33,7 @@ echo "engine $$ $*"
 [ -z "$READ" ] || cat "$PULUMI_OPTION_CONFIG_FILE"
 """
 RECOVER = f"""#!/bin/sh
-case "$*" in *toolchain.before*) exec {sys.executable} "$@" ;; esac
+case "$*" in *toolchain.engine.before* | *toolchain.engine.child*) exec {sys.executable} "$@" ;; esac
 echo "recover $NESTLAB_RECOVERING $*"; exit "${{RECOVERED:-0}}"
 """
 STUBS = {
@@ -47,8 +54,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "Pulumi.yaml").touch()
     (root / "stacks").mkdir()
     (root / "stacks" / "Pulumi.local.yaml").write_bytes(STACK)
-    source = Path(wrapper.__file__).parent
+    source = Path(wrapper.__file__).parents[1]
     shutil.copytree(source, root / "toolchain", ignore=lambda *_: ["go", "image", "__pycache__"])
+    (root / "components" / "gates").mkdir(parents=True)
+    for name in ("__init__.py", "refused.py", "gates/__init__.py", "gates/marks.py"):
+        shutil.copy(source.parent / "components" / name, root / "components" / name)
     (tmp_path / "netns").mkdir()
     scripts = {tmp_path / "stubs" / name: text for name, text in STUBS.items()}
     scripts[tmp_path / "engine"] = ENGINE
@@ -70,6 +80,7 @@ def pulumi(checkout: Path, *words: str, **given: str) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
 
 
@@ -140,12 +151,12 @@ def killed(checkout: Path, *, left: str = "lock") -> None:
 
 
 def asks(checkout: Path, *words: str, **given: str) -> bool:
-    """Return whether ``toolchain.recover`` was run before the engine."""
+    """Return whether ``toolchain.engine.recover`` was run before the engine."""
     killed(checkout)
     lines = pulumi(checkout, *words, **given).stdout.splitlines()
     assert lines[-1].startswith("engine")
     if len(lines) > 1:
-        assert lines[0] == f"recover yes -P -m toolchain.recover -- {' '.join(words)}"
+        assert lines[0] == f"recover yes -P -m toolchain.engine.recover -- {' '.join(words)}"
     return len(lines) > 1
 
 
@@ -290,7 +301,7 @@ def test_a_recovery_that_fails_stops_the_command(checkout: Path) -> None:
     killed(checkout)
     done = pulumi(checkout, "up", RECOVERED="7")
     assert done.returncode == 7
-    assert "engine" not in done.stdout
+    assert "\nengine" not in done.stdout
 
 
 def test_where_nothing_was_killed_the_engine_runs_at_once(checkout: Path) -> None:
@@ -373,6 +384,34 @@ def test_a_stack_file_that_waits_or_never_ends_is_refused(built_here: bool, chec
     assert pulumi(checkout, "preview").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "copied"),
+    [
+        (("-m", "--config-file"), True),
+        (("--message", "--config-file=mine.yaml"), True),
+        (("-ym--config-file",), True),
+        (("--target", "--config-file"), True),
+        (("--", "--config-file"), True),
+        (("--config-file", "mine.yaml"), False),
+        (("--config-file=mine.yaml",), False),
+        (("-ym", "text", "--config-file", "mine.yaml"), False),
+    ],
+)
+def test_what_belongs_to_another_option_is_none(
+    words: tuple[str, ...], copied: bool, checkout: Path
+) -> None:
+    """As the engine reads them (pflag): else a message would leave the stack's file to be written to."""
+    assert pulumi(checkout, "up", *words).returncode == 0
+    assert (paths.LOCAL / "config/Pulumi.local.yaml").exists() is copied
+
+
+@pytest.mark.parametrize("words", [("-yC", "/"), ("--copy-config-from", "x"), ("-C=/",)])
+def test_a_stack_that_is_made_elsewhere_is_made_there(
+    words: tuple[str, ...], checkout: Path
+) -> None:
+    assert " -C " not in pulumi(checkout, "stack", "init", "made", *words).stdout
+
+
 def test_a_file_beside_with_no_stacks_name_is_in_nobodys_way(checkout: Path) -> None:
     (checkout / "stacks" / "Pulumi.my lab.yaml").touch()
     assert pulumi(checkout, "stack", "init", "made").returncode == 0
@@ -404,6 +443,32 @@ def test_a_lab_that_goes_for_good_leaves_its_file(
     lines = [line.split(maxsplit=2)[2] for line in done.stdout.splitlines()]
     removed = f"-C {checkout} stack rm --yes --preserve-config --stack local"
     assert lines == ["destroy --yes -t a b", removed]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_lab_that_goes_for_good_does_not_go_on_unattended(
+    number: signal.Signals, checkout: Path, tmp_path: Path
+) -> None:
+    ended = tmp_path / "ended"
+    (checkout.parent / "engine").write_text(
+        f"#!/bin/sh\ntrap 'echo $NESTLAB_ATTENDED >{ended}; exit 7' INT\ntouch {ended}.began\n"
+        "for i in $(seq 100); do sleep 0.1; done\n"
+    )
+    words = [str(paths.BIN / "pulumi"), "destroy", "--yes", "--remove"]
+    given = {"PATH": os.environ["PATH"], "PULUMI_STACK": "local"}
+    # A job in the background is born deaf to it, and so would be all of these.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(words, cwd=checkout, env=given, process_group=0) as run:
+        signal.signal(signal.SIGINT, heard)
+        while not Path(f"{ended}.began").exists():
+            assert run.poll() is None
+            time.sleep(0.02)
+        if number == signal.SIGINT:  # as a terminal gives it to all of them
+            os.killpg(run.pid, number)
+        else:
+            run.send_signal(number)
+        assert run.wait(20) == 7
+    assert ended.read_text() == "yes\n"
 
 
 def test_a_lab_that_stays_is_no_state_to_remove(checkout: Path) -> None:
@@ -477,3 +542,61 @@ def test_a_stack_that_was_never_made_is_told_with_what_makes_it(checkout: Path) 
     at.parent.mkdir(parents=True)
     at.write_text("{}")
     assert "stack init" not in pulumi(checkout, "preview").stderr
+
+
+def gone(file: Path) -> None:
+    file.unlink()
+
+
+def cut(file: Path) -> None:
+    file.write_text("impo")
+
+
+@pytest.mark.parametrize("harm", [gone, cut])
+def test_a_package_that_is_gone_or_cut_is_told_with_what_to_do(
+    checkout: Path, harm: Callable[[Path], None]
+) -> None:
+    """Else the engine's host ends with a trace of whatever imports it."""
+    entry = checkout.parent / "cache" / "venvs" / "0123456789ab"
+    entry.parent.mkdir(parents=True)
+    paths.VENV.rename(entry)
+    paths.VENV.symlink_to(entry)
+    file = entry / "lib" / "some.py"
+    file.parent.mkdir()
+    file.write_text("import this")
+    entries.seal(entry)
+    assert pulumi(checkout, "preview").returncode == 0
+    harm(file)
+    done = pulumi(checkout, "preview")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(file) in done.stderr
+    assert "make toolchain" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+PIPES = {
+    "env.sh": "env.sh is a pipe",
+    "netns": "netns can't be read",
+    "passphrase": "passphrase is a pipe",
+    "home/credentials.json": "credentials.json is a pipe",
+    "home/workspaces/x.json": "x.json is a pipe",
+    "state/.pulumi/meta.yaml": "meta.yaml is a pipe",
+    "state/.pulumi/stacks/nestlab/local.json": "local.json is a pipe",
+    "state/.pulumi/locks/organization/nestlab/local/x.json": "x.json is a pipe",
+    "mine": "",
+    "state/.pulumi/mine": "",
+    "config/mine": "",
+    "keys/mine": "",
+}
+
+
+@pytest.mark.parametrize("at", PIPES)
+def test_a_pipe_hangs_no_command(at: str, checkout: Path) -> None:
+    file = paths.LOCAL / at
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    done = pulumi(checkout, "up")
+    assert PIPES[at] in done.stderr
+    assert (done.returncode == 0) is (not PIPES[at]), done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,58 @@
+"""Bring the lab up: install what is missing, then make what is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cli import options, records, sheet
+from toolchain import lab
+
+
+@click.command()
+@options.stack
+@click.option("--lose", is_flag=True, help="Go on although machines or disks are lost.")
+@click.option(
+    "--policies/--no-policies",
+    default=True,
+    show_default=True,
+    help="Whether the policy pack judges the lab (docs/policies.md).",
+)
+@click.option(
+    "--select/--no-select",
+    default=True,
+    hidden=True,
+    help="Whether plain `pulumi` is about a new stack from then on.",
+)
+@options.as_json
+@click.option(
+    "--timings",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the seconds of each phase, as JSON.",
+)
+def command(
+    stack: str, *, lose: bool, policies: bool, select: bool, as_json: bool, timings: Path | None
+) -> int:
+    """Bring the lab up.
+
+    What is missing is installed first: Pulumi, its plugins, libvirt, images. The stack is checked as
+    a whole before any of that. Nothing of yours is lost unasked; without a terminal it takes --lose.
+    """
+    with lab.alone(stack):
+        if records.read(stack).resetting:
+            # What it takes to go back is imported where somebody was on the way.
+            from cli import snapshots  # noqa: PLC0415
+
+            snapshots.carry_on(stack)
+        did = lab.up(stack, lose=lose, aside=as_json, policies=policies, select=select)
+    if timings:
+        timings.write_text(json.dumps(did.seconds))
+    told = lab.outputs(stack) if did.ok else {"sheet": []}
+    if as_json:
+        summary = {"stack": stack, "up": did.ok, "changed": did.changed, "seconds": did.seconds}
+        print(json.dumps(summary | {"sheet": told["sheet"]}, indent=2))
+    elif did.ok:
+        sheet.show(told, stack)
+    return 0 if did.ok else 1

@@ -1,0 +1,68 @@
+"""What the components are made from where kvm is meant. Made by ``python -m components.stackfile.args``: edit the models."""
+
+# What is named in annotations alone is imported for them alone.
+# ruff: noqa: TC004
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Required, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from components.args import HypervisorArgs
+    from components.args.general import ConsoleArgs, ContainerArgs, GuestArgs, NetworkArgs, NicArgs
+
+
+class KvmArgs(TypedDict, total=False):
+    """A Debian host with libvirt and QEMU, cloned from the golden image."""
+
+    networks: Mapping[str, NetworkArgs]
+    """Networks, by name."""
+    guests: Mapping[str, GuestArgs]
+    """Guests, by name."""
+    containers: Mapping[str, ContainerArgs]
+    """Containers, by name; in a nested hypervisor only."""
+    hypervisors: Mapping[str, HypervisorArgs]
+    """Nested hypervisors, by name; each is a place again."""
+    memory_mib: int
+    """Memory, MiB: its own 512 and that of all it holds."""
+    cores: int
+    """Virtual cores."""
+    disk_gib: int
+    """System disk, GiB: its own 2 and those of all it holds."""
+    network: Required[str | Sequence[NicArgs]]
+    """Network of the place it stands in, or a list of NICs; nestlab reaches it on the first."""
+    address: str | None
+    """Fixed IPv4 address of the one NIC; default: a planned one."""
+    nic_model: (
+        Literal[
+            "virtio",
+            "e1000",
+            "e1000e",
+            "vmxnet3",
+            "rtl8139",
+            "synthetic",
+            "legacy",
+            "pcnet",
+            "netfront",
+        ]
+        | None
+    )
+    """What NICs look like to the machine; default: the first its place offers."""
+    disk_bus: Literal["virtio", "scsi", "sata", "ide", "xen"] | None
+    """Bus of the system disk; default: the first its place offers."""
+    firmware: Literal["bios", "uefi"]
+    """Firmware that boots the machine."""
+    machine: Literal["q35", "pc"]
+    """Chipset."""
+    video: Literal["virtio", "vga", "qxl", "cirrus", "none"]
+    """Graphics adapter; vga is understood by every installer."""
+    console: ConsoleArgs
+    """Where the screen can be seen."""
+    autostart: bool
+    """Whether it starts with its host."""
+    kind: Required[Literal["kvm"]]
+    """What hypervisor it is: Debian with KVM and libvirt."""
+    ready_s: int | None
+    """Longest wait until it takes orders, its installation included, seconds; default: boot.ready_s, or its kind's usual time if that is longer."""

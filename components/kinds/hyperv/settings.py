@@ -1,0 +1,273 @@
+"""What of a guest's settings is not as the stack says, and the cmdlets that mend it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from components.kinds.hyperv.cmdlets import NO_PATH
+from components.kinds.hyperv.facts import generation
+from components.kinds.hyperv.names import DISK, PART, disk_of, folder_of, mark
+from components.kinds.hyperv.objects import Bios, Firmware
+from components.kinds.hyperv.powershell import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from components.kinds.hyperv.facts import Guest, GuestFacts
+    from components.kinds.hyperv.objects import Vm
+    from components.kinds.hyperv.powershell import Parameter
+    from components.reach.orders import GuestOrder, Nic
+
+MIB, GIB = 1 << 20, 1 << 30
+DEVICE_AT = {1: ("IDE", 0, 0), 2: ("SCSI", 0, 0)}
+"""Where the system disk is, by generation: nothing else is booted from."""
+DVD_AT = {1: ("IDE", 1, 0), 2: ("SCSI", 0, 1)}
+BIOS_NAMES = {"cdrom": "CD", "hd": "IDE", "network": "LegacyNetworkAdapter"}
+BIOS_ORDER = ("CD", "IDE", "LegacyNetworkAdapter", "Floppy")
+"""Set-VMBios wants them all; those that the stack does not name come last."""
+
+
+@dataclass
+class Work:
+    """What is not as wanted, and what mends it; the first call gives the guest."""
+
+    script: Script = field(default_factory=Script)
+    wrong: list[str] = field(default_factory=list)
+    off: bool = False
+    """Whether the guest has to be off for it."""
+    vm: Mapping[str, Sequence[int]] = field(default_factory=lambda: {"VM": [0]})
+
+    def note(self, text: str, *, off: bool = False) -> None:
+        """Say what is wrong, and whether it can be mended while the guest runs."""
+        self.wrong.append(text)
+        self.off = self.off or off
+
+
+def model_of(nic: Nic) -> str:
+    """Return what a NIC is: legacy, or synthetic where nothing is said."""
+    return "legacy" if nic.model == "legacy" else "synthetic"
+
+
+def _mac(nic: Nic) -> str:
+    return nic.mac.replace(":", "").replace("-", "").upper()
+
+
+def has_disk(wanted: GuestOrder) -> bool:
+    """Whether a guest has a disk."""
+    return bool(wanted.image or wanted.disk_gib)
+
+
+def make_disk(script: Script, wanted: GuestOrder) -> None:
+    """Add what makes the disk, under its name only when it is whole."""
+    part = f"{folder_of(wanted)}\\{PART}"
+    size = wanted.disk_gib * GIB
+    script.add("Remove-Item", may_fail=NO_PATH, LiteralPath=part, Force=True)
+    made_of: dict[str, Parameter] = {"SizeBytes": size} if size else {}
+    if wanted.image:
+        made_of |= {"ParentPath": wanted.image, "Differencing": True}
+    else:
+        made_of["Dynamic"] = True
+    script.add("New-VHD", Path=part, given=made_of)
+    script.add("Move-Item", LiteralPath=part, Destination=disk_of(wanted))
+
+
+def differences(found: GuestFacts, guest: Guest, wanted: GuestOrder) -> Work:
+    """Compare a guest with what is wanted; what mends it switches it off first where that is needed."""
+    work = _compared(found, guest, wanted, stop="")
+    if work.off and guest.vm.state != "Off":
+        stop = "Remove-VMSavedState" if guest.vm.state == "Saved" else "Stop-VM"
+        work = _compared(found, guest, wanted, stop=stop)
+    return work
+
+
+def _compared(found: GuestFacts, guest: Guest, wanted: GuestOrder, *, stop: str) -> Work:
+    work = Work()
+    work.script.add("Get-VM", Id=guest.vm.id)
+    if stop:
+        hard: dict[str, Parameter] = {"TurnOff": True, "Force": True} if stop == "Stop-VM" else {}
+        work.script.add(stop, take=work.vm, given=hard)
+    _settings(work, guest.vm, wanted, expose=guest.expose)
+    _memory(work, guest.vm, wanted)
+    anew = {
+        device
+        for device, made in (
+            ("hd", _system_disk(work, found, guest, wanted)),
+            ("cdrom", _cd(work, guest, wanted)),
+            ("network", _nics(work, guest, wanted)),
+        )
+        if made
+    }
+    _boot(work, guest, wanted, anew)
+    return work
+
+
+def _settings(work: Work, vm: Vm, wanted: GuestOrder, *, expose: bool) -> None:
+    """Name, notes, what it does when its host starts and stops, processors."""
+    if vm.name != wanted.name:
+        work.note(f"is called {vm.name} now")
+        work.script.add("Rename-VM", take=work.vm, NewName=wanted.name)
+    notes = vm.notes.splitlines()
+    right = {
+        "AutomaticStartAction": "Start" if wanted.autostart else "Nothing",
+        # Saving would need the guest's memory again, as disk.
+        "AutomaticStopAction": "ShutDown",
+        "CheckpointType": "Disabled",
+    }
+    has = dict(zip(right, (vm.start_action, vm.stop_action, vm.checkpoints), strict=True))
+    if mark(wanted) not in notes:
+        work.note("does not bear the lab's mark in its notes")
+        work.script.add("Set-VM", take=work.vm, Notes="\n".join([mark(wanted), *notes]))
+    if off := [key for key, value in right.items() if has[key] != value]:
+        work.note(f"has {off[0]} {has[off[0]]}, not {right[off[0]]}")
+        work.script.add("Set-VM", take=work.vm, given=right)
+    cores = wanted.cores
+    if vm.cores != cores or expose:
+        said = "sees virtualization" if expose else f"has {vm.cores} cores, not {cores}"
+        work.note(said, off=True)
+        work.script.add(
+            "Set-VMProcessor", take=work.vm, Count=cores, ExposeVirtualizationExtensions=False
+        )
+
+
+def _memory(work: Work, vm: Vm, wanted: GuestOrder) -> None:
+    size = wanted.memory_mib * MIB
+    if vm.memory != size or vm.dynamic_memory:
+        has = "dynamic memory" if vm.dynamic_memory else f"{vm.memory // MIB} MiB"
+        work.note(f"has {has}, not {size // MIB} MiB", off=True)
+        work.script.add("Set-VMMemory", take=work.vm, DynamicMemoryEnabled=False, StartupBytes=size)
+
+
+def _system_disk(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder) -> bool:
+    """Make, grow and plug in the system disk; return whether it is another drive than before."""
+    path, size = disk_of(wanted), wanted.disk_gib * GIB
+    home = f"{folder_of(wanted)}\\".lower()
+    # A checkpoint made by hand has its own file, beside the disk it stands on.
+    mine = [each for each in guest.drives if each.path.lower().startswith(home)]
+    if not has_disk(wanted):
+        if mine:
+            work.note("has a disk, and the stack gives it none")
+        return False
+    if DISK not in found.files:
+        work.note("has no disk any more: a new one is made", off=True)
+        if mine:
+            drives = work.script.add("Get-VMHardDiskDrive", take=work.vm)
+            work.script.add("Remove-VMHardDiskDrive", take={"VMHardDiskDrive": [drives]})
+            mine = []
+        make_disk(work.script, wanted)
+    elif size and found.disk_bytes != size:
+        work.note(f"has {found.disk_bytes / GIB:g} GiB of disk, not {size // GIB}", off=True)
+        work.script.add("Resize-VHD", Path=path, SizeBytes=size)
+    if mine:
+        return False
+    work.note("is not connected to its disk", off=True)
+    kind, number, location = DEVICE_AT[generation(wanted)]
+    work.script.add(
+        "Add-VMHardDiskDrive",
+        take=work.vm,
+        ControllerType=kind,
+        ControllerNumber=number,
+        ControllerLocation=location,
+        Path=path,
+    )
+    return True
+
+
+def _cd(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
+    """Put the ISO into the drive; return whether it is another drive than before."""
+    iso, dvds = wanted.iso, guest.dvds
+    if not iso:
+        if any(each.path for each in dvds):
+            work.note("has a medium in its drive")
+            drives = work.script.add("Get-VMDvdDrive", take=work.vm)
+            work.script.add("Set-VMDvdDrive", take={"VMDvdDrive": [drives]}, Path=None)
+        return False
+    at = DVD_AT[generation(wanted)]
+    where = [(each.controller, each.number, each.location) for each in dvds]
+    if where == [at]:
+        if dvds[0].path.lower() != iso.lower():
+            work.note("has another medium in its drive, or none")
+            drives = work.script.add("Get-VMDvdDrive", take=work.vm)
+            work.script.add("Set-VMDvdDrive", take={"VMDvdDrive": [drives]}, Path=iso)
+        return False
+    work.note("has no CD drive, or another one", off=True)
+    if dvds:
+        drives = work.script.add("Get-VMDvdDrive", take=work.vm)
+        work.script.add("Remove-VMDvdDrive", take={"VMDvdDrive": [drives]})
+    work.script.add(
+        "Add-VMDvdDrive", take=work.vm, ControllerNumber=at[1], ControllerLocation=at[2], Path=iso
+    )
+    return True
+
+
+def _nics(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
+    """Make the NICs, or plug them in; return whether they are others than before."""
+    right = [(f"nic{n}", _mac(nic), model_of(nic) == "legacy") for n, nic in enumerate(wanted.nics)]
+    has = [
+        # One with a dynamic MAC is none of ours.
+        (each.name, "" if each.dynamic_mac else each.mac, each.legacy)
+        for each in guest.nics
+    ]
+    if sorted(has) != sorted(right):
+        work.note("has other NICs", off=True)
+        if has:
+            nics = work.script.add("Get-VMNetworkAdapter", take=work.vm)
+            work.script.add("Remove-VMNetworkAdapter", take={"VMNetworkAdapter": [nics]})
+        for (name, mac, legacy), nic in zip(right, wanted.nics, strict=True):
+            work.script.add(
+                "Add-VMNetworkAdapter",
+                take=work.vm,
+                Name=name,
+                SwitchName=nic.network,
+                StaticMacAddress=mac,
+                IsLegacy=legacy,
+            )
+        return True
+    plugged = {each.name: each.switch for each in guest.nics}
+    for number, nic in enumerate(wanted.nics):
+        name = f"nic{number}"
+        if plugged[name] != nic.network:
+            work.note(f"has {name} on {plugged[name] or 'no network'}, not {nic.network}")
+            one = work.script.add("Get-VMNetworkAdapter", take=work.vm, Name=name)
+            work.script.add(
+                "Connect-VMNetworkAdapter",
+                take={"VMNetworkAdapter": [one]},
+                SwitchName=nic.network,
+            )
+    return False
+
+
+def _boot(work: Work, guest: Guest, wanted: GuestOrder, anew: set[str]) -> None:
+    """Set what is booted from; ``anew`` are devices that firmware has yet to be told of."""
+    order = [str(device) for device in wanted.boot]
+    firmware = guest.firmware
+    if generation(wanted) == 1:
+        first = [BIOS_NAMES[device] for device in order]
+        right = first + [name for name in BIOS_ORDER if name not in first]
+        if not isinstance(firmware, Bios) or firmware.order != right:
+            work.note("boots in another order", off=True)
+            work.script.add("Set-VMBios", take=work.vm, StartupOrder=right)
+        return
+    if not isinstance(firmware, Firmware) or firmware.secure_boot != "Off":
+        work.note("has secure boot on", off=True)
+        work.script.add("Set-VMFirmware", take=work.vm, EnableSecureBoot="Off")
+    ids = {
+        "hd": [each.id for each in guest.drives],
+        "cdrom": [each.id for each in guest.dvds],
+        "network": [each.id for each in guest.nics],
+    }
+    device_of = {each: device for device, those in ids.items() for each in those}
+    # What an installer added for itself has no device, and stays where it is.
+    told = firmware.order if isinstance(firmware, Firmware) else []
+    has = [device_of[each] for each in told if each in device_of]
+    right = [device for device in order for _ in ids[device]]
+    if has[: len(right)] == right and not anew & set(order):
+        return
+    work.note("boots in another order", off=True)
+    cmdlets = {
+        "hd": "Get-VMHardDiskDrive",
+        "cdrom": "Get-VMDvdDrive",
+        "network": "Get-VMNetworkAdapter",
+    }
+    devices = [work.script.add(cmdlets[device], take=work.vm) for device in order]
+    work.script.add("Set-VMFirmware", take={**work.vm, "BootOrder": devices})

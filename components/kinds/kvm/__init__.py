@@ -1,0 +1,1 @@
+"""Nested KVM: a Debian host with libvirt, and LXC beside it."""

@@ -1,0 +1,1 @@
+"""Gates that look at libvirt's networks, domains and pools."""

@@ -1,0 +1,256 @@
+"""Whether an uplink can be made on a host, and whether it is as it was made: judged from facts, in words.
+
+What nestlab can't take back exactly, or what another program would set again, is refused, with the commands that
+make a bridge there which everybody knows of.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import TYPE_CHECKING
+
+from components.kinds.libvirt.uplink.steps import MARK, movable, said
+from components.stackfile.problems import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from components.kinds.libvirt.uplink.host import Facts, Link, Manager
+    from components.kinds.libvirt.uplink.steps import Wanted
+
+UPPER = {"macvlan", "macvtap", "ipvlan", "ipvtap"}
+"""Devices that take a NIC's frames before a bridge can (linux/netdevice.h, rx_handler: one for each)."""
+COMMANDS: dict[Manager, str] = {
+    "NetworkManager": "`nmcli con add type bridge ifname br0 con-name br0 bridge.stp no bridge.mac-address {mac}`, "
+    "`nmcli con add type ethernet ifname {nic} con-name br0-{nic} master br0`, `nmcli con up br0-{nic}` "
+    "and `nmcli con up br0`",
+    "systemd-networkd": "a br0.netdev ([NetDev] Name=br0, Kind=bridge, MACAddress={mac}), [Network] Bridge=br0 in the "
+    ".network file of {nic}, what stood there in a .network file of br0, then `networkctl reload`",
+    "ifupdown": "in /etc/network/interfaces `iface {nic} inet manual`, and `iface br0` with what {nic} had, "
+    "`bridge_ports {nic}`, `bridge_stp off` and `bridge_fd 0`; then `ifdown {nic}; ifup br0` (package bridge-utils)",
+}
+"""How a bridge is made that the manager knows of (nmcli(1), systemd.netdev(5), bridge-utils-interfaces(5))."""
+THEN = "then say mode: bridge and bridge: br0, without uplink"
+
+
+def problems(facts: Facts, wanted: Wanted) -> Iterator[str]:
+    """Yield why ``wanted`` can't be where ``facts`` are, each with what to do."""
+    nic = facts.links.get(wanted.nic)
+    if nic is None:
+        known = [_called(facts, each) for each in facts.links.values() if each.link_type == "ether"]
+        yield f"there is no NIC {wanted.nic}: take one of {listed(known, none='none')}"
+        return
+    if not nic.up:
+        yield f"{nic.ifname} is switched off: `ip link set {nic.ifname} up`"
+    if nic.link_type != "ether":
+        yield f"{nic.ifname} is no Ethernet device ({nic.link_type}), and guests are"
+    elif wanted.mode == "proxy_arp":
+        yield from _proxy(facts, nic, wanted)
+    elif nic.ifname in facts.wireless:
+        yield (
+            f"{nic.ifname} is wireless, and an access point drops frames of MACs other than its own; the kernel "
+            "refuses to bridge it: set mode: route, a subnet that is a free part of its network, and proxy_arp: "
+            "true in uplink"
+        )
+    elif wanted.mode == "macvtap":
+        yield from _macvtap(nic)
+    elif not stands(facts, wanted):
+        yield from _taken(facts, wanted)
+        if not wanted.vlan:
+            yield from _bridge(facts, nic)
+
+
+def no_bridge(facts: Facts, name: str) -> str:
+    """Return why a network can't join the bridge ``name`` of the host, and what to do; empty where it can."""
+    there = facts.links.get(name)
+    if there is None:
+        known = [
+            each.ifname for each in facts.links.values() if each.linkinfo.info_kind == "bridge"
+        ]
+        return (
+            f"there is no bridge {name}, but {listed(known, none='none')}: make it, or have it made on a NIC "
+            "(uplink: {nic: NIC} instead of bridge)"
+        )
+    if (kind := there.linkinfo.info_kind) != "bridge":
+        return (
+            f"{name} is no bridge of the kernel's ({kind or 'a NIC'}): name one, or have one made on it "
+            f"(uplink: {{nic: {name}}} instead of bridge)"
+        )
+    return "" if there.up else f"bridge {name} is switched off: `ip link set {name} up`"
+
+
+def stands(facts: Facts, wanted: Wanted) -> bool:
+    """Whether the bridge is there, and was made here."""
+    bridge = facts.links.get(wanted.bridge)
+    return bridge is not None and bridge.alias.startswith(MARK)
+
+
+def _called(facts: Facts, link: Link) -> str:
+    return f"{link.ifname} (wireless)" if link.ifname in facts.wireless else link.ifname
+
+
+def _taken(facts: Facts, wanted: Wanted) -> Iterator[str]:
+    names = [wanted.bridge, *([wanted.port] if wanted.vlan else [])]
+    for name in names:
+        there = facts.links.get(name)
+        if there is not None and not there.alias.startswith(MARK):
+            way = f"; or say mode: bridge, uplink.nic: {name}" if name == wanted.port else ""
+            yield f"there is a device {name} already, which nestlab did not make: rename it{way}"
+
+
+def _macvtap(nic: Link) -> Iterator[str]:
+    if nic.master:
+        yield (
+            f"{nic.ifname} is a port of {nic.master}, which takes its frames before macvtap can: "
+            f"set mode: bridge and bridge: {nic.master}"
+        )
+
+
+def _bridge(facts: Facts, nic: Link) -> Iterator[str]:
+    name = nic.ifname
+    if nic.linkinfo.info_kind == "bridge":
+        yield f"{name} is a bridge: set mode: bridge and bridge: {name}, without uplink"
+        return
+    if nic.master:
+        kind = facts.links[nic.master].linkinfo.info_kind if nic.master in facts.links else ""
+        such = f"set bridge: {nic.master}, without uplink" if kind == "bridge" else "take another"
+        yield f"{name} is a port of {nic.master} already: {such}"
+        return
+    above = [
+        link.ifname
+        for link in facts.links.values()
+        if link.lower == name and link.linkinfo.info_kind in UPPER
+    ]
+    if above:
+        yield (
+            f"{listed(above)} on {name} takes its frames before a bridge can (macvtap): "
+            "take those machines down, or set mode: macvtap"
+        )
+    if manager := facts.managers.get(name):
+        leased = any(not each.lasts for each in nic.addresses if each.family == "inet")
+        if manager != "ifupdown" or leased:
+            how = COMMANDS[manager].format(nic=name, mac=nic.address)
+            yield f"{manager} manages {name} and would set its addresses again: {how}; {THEN}"
+            return
+    yield from _unmovable(facts, nic)
+
+
+def _unmovable(facts: Facts, nic: Link) -> Iterator[str]:
+    name = nic.ifname
+    for each in nic.addresses:
+        if each.family == "inet" and not each.lasts:
+            yield (
+                f"{each.local} of {name} ends in {each.valid_life_time} s, and who renews it (a DHCP client) knows "
+                f"{name} only: give {name} a fixed address, or make a bridge br0 that has the client; {THEN}"
+            )
+    for route in movable(facts, name):
+        if route.nexthops or route.model_extra:
+            odd = ", ".join(sorted(route.model_extra or {})) or "several ways"
+            yield (
+                f"the route {said(route)} through {name} has what nestlab does not know to move ({odd}): "
+                f"make a bridge br0 yourself; {THEN}"
+            )
+    for rule in facts.rules:
+        if name in {rule.iif, rule.oif}:
+            yield (
+                f"rule {rule.priority} (`ip rule`) is about {name}, and would not be about a bridge: "
+                f"make a bridge br0 yourself; {THEN}"
+            )
+
+
+def _proxy(facts: Facts, nic: Link, wanted: Wanted) -> Iterator[str]:
+    subnet = IPv4Network(wanted.subnet)
+    own = [
+        IPv4Interface(f"{each.local}/{each.prefixlen}")
+        for each in nic.addresses
+        if each.family == "inet"
+    ]
+    around = [each.network for each in own]
+    if not any(subnet.subnet_of(each) and subnet != each for each in around):
+        shown = listed(map(str, around), none="no IPv4 network")
+        yield (
+            f"{subnet} is no part of the network of {nic.ifname}, which has {shown}: take a part of it "
+            "that is free there, outside of what its DHCP server gives"
+        )
+        return
+    used = {str(each.ip): f"{nic.ifname} itself" for each in own} | {
+        route.gateway: "the gateway" for route in facts.routes if route.dev == nic.ifname
+    }
+    for address, who in used.items():
+        if address and not _six(address) and IPv4Address(address) in subnet:
+            yield f"{address} is {who}, and lies in {subnet}, which is to be the lab's: take another part"
+
+
+def _six(address: str) -> bool:
+    return ":" in address
+
+
+def warnings(facts: Facts, wanted: Wanted) -> Iterator[str]:
+    """Yield what may keep guests from being reached, each with what to do."""
+    if not facts.drops or wanted.mode == "macvtap":
+        return
+    if wanted.mode == "proxy_arp":
+        yield (
+            f"iptables drops what is forwarded (Docker does so). Where guests behind {wanted.nic} are not reached: "
+            f"`iptables -I FORWARD -i {wanted.nic} -d {wanted.subnet} -j ACCEPT`"
+        )
+    elif facts.bridged_calls:
+        yield (
+            f"what bridges carry goes through iptables (br_netfilter), which drops what is forwarded (Docker does "
+            f"so): guests on {wanted.bridge} will not be reached. Do: `sysctl net.bridge.bridge-nf-call-iptables=0`, "
+            f"or `iptables -I FORWARD -i {wanted.bridge} -o {wanted.bridge} -j ACCEPT`"
+        )
+
+
+def drift(
+    facts: Facts, wanted: Wanted, user: str, addresses: Sequence[str], routes: Sequence[str]
+) -> str:
+    """Return what is not as it was made, empty where all is.
+
+    ``addresses`` and ``routes`` are those that were moved to the bridge, as `Steps` has them.
+    """
+    nic = facts.links.get(wanted.nic)
+    if nic is None:
+        return f"NIC {wanted.nic} is not there any more"
+    if wanted.mode == "macvtap":
+        return "" if nic.up else f"NIC {wanted.nic} is switched off"
+    if wanted.mode == "proxy_arp":
+        return _proxy_drift(facts, wanted)
+    return _bridge_drift(facts, wanted, user) or _moved_drift(facts, wanted, nic, addresses, routes)
+
+
+def _bridge_drift(facts: Facts, wanted: Wanted, user: str) -> str:
+    port, bridge = facts.links.get(wanted.port), facts.links.get(wanted.bridge)
+    if bridge is None or not bridge.up:
+        return f"bridge {wanted.bridge} is {'switched off' if bridge else 'not there any more'}"
+    if port is None or port.master != wanted.bridge:
+        return f"{wanted.port} is no port of {wanted.bridge} any more"
+    if facts.records.get(wanted.bridge) != "confirmed":
+        return f"the host has no record of what was before {wanted.bridge}"
+    known = user in facts.users.get(wanted.bridge, ())
+    return "" if known else f"the lab is not noted as a user of {wanted.bridge}"
+
+
+def _moved_drift(
+    facts: Facts, wanted: Wanted, nic: Link, addresses: Sequence[str], routes: Sequence[str]
+) -> str:
+    has, left = _of(facts.links[wanted.bridge]), _of(nic)
+    wrong = [each for each in addresses if each not in has or each in left]
+    if wrong:
+        return f"{wrong[0]} is not on {wanted.bridge} alone any more"
+    there = {said(each) for each in movable(facts, wanted.bridge)}
+    gone = [route for route in routes if route not in there]
+    return f"the route {gone[0]} is not on {wanted.bridge} any more" if gone else ""
+
+
+def _of(link: Link) -> set[str]:
+    return {f"{each.local}/{each.prefixlen}" for each in link.addresses}
+
+
+def _proxy_drift(facts: Facts, wanted: Wanted) -> str:
+    missing = [each for each in wanted.addresses if (each, wanted.nic) not in facts.proxies]
+    if missing:
+        return f"{wanted.nic} does not answer ARP for {listed(missing)} any more"
+    if facts.sysctl.get(f"net/ipv4/conf/{wanted.nic}/forwarding") == "0":
+        return f"{wanted.nic} forwards nothing any more"
+    return ""

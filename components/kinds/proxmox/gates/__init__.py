@@ -1,0 +1,1 @@
+"""Gates of Proxmox VE: what pulumi-proxmoxve made, looked at through the API on every diff."""

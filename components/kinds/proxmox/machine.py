@@ -1,0 +1,85 @@
+"""Machines and containers of Proxmox VE in the provider's words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pulumi_proxmoxve as px
+
+from components.gates.api import MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pulumi
+
+    from components.place.contract import NetworkMade
+    from components.stackfile import MachinePlan, MachineSpec, NetworkPlan, NicPlan
+
+SCSI = {"virtio-scsi": "virtio-scsi-pci", "lsilogic": "lsi"}
+VGA = {"virtio": "virtio", "vga": "std", "qxl": "qxl", "cirrus": "cirrus", "none": "none"}
+
+
+def described(owner: pulumi.Output[str]) -> pulumi.Output[str]:
+    """Return the description of what is ``owner``'s."""
+    return owner.apply(lambda value: MARK.format(owner=value))
+
+
+def tag_of(kind: str) -> str:
+    """Return what tells people and policies of which kind a machine is; known in preview too."""
+    return f"nestlab-kind-{kind}"
+
+
+def hardware(spec: MachineSpec, plan: MachinePlan, *, disks: str, kvm: bool) -> dict[str, Any]:
+    """Return what a machine is, without its drives and cards, as arguments of ``VmLegacy``."""
+    uefi = spec.firmware == "uefi"
+    return {
+        "machine": "q35" if spec.machine == "q35" else "pc",
+        "bios": "ovmf" if uefi else "seabios",
+        "efi_disk": px.VmLegacyEfiDiskArgs(datastore_id=disks, type="4m") if uefi else None,
+        "cpu": px.VmLegacyCpuArgs(cores=plan.cores, type="host" if kvm else "qemu64", sockets=1),
+        "memory": px.VmLegacyMemoryArgs(dedicated=plan.memory_mib),
+        "scsi_hardware": SCSI[plan.hardware.scsi],
+        "operating_system": px.VmLegacyOperatingSystemArgs(
+            type="win11" if plan.hardware.hyperv else "l26"
+        ),
+        "vga": px.VmLegacyVgaArgs(type=VGA[spec.video]),
+        "serial_devices": [px.VmLegacySerialDeviceArgs(device="socket")],
+        "agent": px.VmLegacyAgentArgs(enabled=False),
+    }
+
+
+def devices(
+    plan: MachinePlan, networks: Mapping[str, NetworkMade]
+) -> list[px.VmLegacyNetworkDeviceArgs]:
+    """Return a machine's network cards."""
+    return [
+        px.VmLegacyNetworkDeviceArgs(
+            bridge=networks[nic.network].name, mac_address=nic.mac.upper(), model=nic.model
+        )
+        for nic in plan.nics
+    ]
+
+
+def interfaces(
+    nic: NicPlan | None, networks: Mapping[str, NetworkMade]
+) -> list[px.ContainerLegacyNetworkInterfaceArgs]:
+    """Return a container's network card, if it has one."""
+    if nic is None:
+        return []
+    return [
+        px.ContainerLegacyNetworkInterfaceArgs(
+            name="eth0", bridge=networks[nic.network].name, mac_address=nic.mac.upper()
+        )
+    ]
+
+
+def address(nic: NicPlan, net: NetworkPlan) -> px.ContainerLegacyInitializationIpConfigArgs:
+    """Return the address that a container gives itself: the planned one, else what DHCP says."""
+    static = nic.address and net.prefix
+    return px.ContainerLegacyInitializationIpConfigArgs(
+        ipv4=px.ContainerLegacyInitializationIpConfigIpv4Args(
+            address=f"{nic.address}/{net.prefix}" if static else "dhcp",
+            gateway=net.gateway if static else None,
+        )
+    )

@@ -1,0 +1,4 @@
+"""Oracle VirtualBox.
+
+Its own files: `vboxmanage` (its command), `hardware` (a guest's settings in its words).
+"""

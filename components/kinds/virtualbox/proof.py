@@ -1,0 +1,15 @@
+"""How each part was proved; what the words mean says README's table (`components.stackfile.proofs`)."""
+
+from __future__ import annotations
+
+NESTED = {
+    "unattended install": "double ²",
+    "readiness of the product itself": "double",
+    "networks": "double",
+    "guest from an ISO": "double",
+    "guest from an image": "double, linked",
+    "guest with a configuration": "preview",
+    "console": "preview",
+    "edit in place": "double",
+    "switched off or removed by hand": "double",
+}

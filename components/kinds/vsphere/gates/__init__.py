@@ -1,0 +1,1 @@
+"""Gates of vSphere: what pulumi-vsphere made, looked at through the API on every diff."""

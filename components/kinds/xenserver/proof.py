@@ -1,0 +1,14 @@
+"""How each part was proved; what the words mean says README's table (`components.stackfile.proofs`)."""
+
+from __future__ import annotations
+
+NESTED = {
+    "unattended install": "double ¹",
+    "readiness of the product itself": "double",
+    "networks": "double",
+    "guest from an ISO": "double",
+    "guest from an image": "double, linked",
+    "console": "no ⁵",
+    "edit in place": "double",
+    "switched off or removed by hand": "double",
+}

@@ -1,0 +1,59 @@
+"""What drivers of a hypervisor that is a Linux host share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from components.reach.driver import COMMAND_S, must
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from components.reach.shell import Shell
+
+UNITS = "/etc/systemd/system"
+WANTS = f"{UNITS}/multi-user.target.wants"
+"""Where a unit that starts with the host is linked."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd template whose instances start guests with their host."""
+
+    name: str
+    """Without the instance and the ending: ``nestlab-virtualbox``."""
+    text: str
+    causes: Mapping[str, str] = field(default_factory=dict)
+    """Of refusals, as for `components.reach.driver.cause_in`."""
+
+    @property
+    def file(self) -> str:
+        """Where the template lies."""
+        return f"{UNITS}/{self.name}@.service"
+
+    def of(self, instance: str) -> str:
+        """Return what systemd calls the unit of ``instance``."""
+        return f"{self.name}@{instance}.service"
+
+    def starts(self, shell: Shell, instance: str) -> bool:
+        """Whether ``instance`` starts with its host."""
+        asked = shell.run(["systemctl", "is-enabled", self.of(instance)])
+        return asked.out.strip() == "enabled"
+
+    def set(self, shell: Shell, instance: str, *, on: bool) -> None:
+        """Have ``instance`` start with its host, or not; nothing is done where it is so already.
+
+        Raises:
+            DriverError: systemctl refused.
+        """
+        if self.starts(shell, instance) is not on:
+            self.switch(shell, instance, on=on)
+
+    def switch(self, shell: Shell, instance: str, *, on: bool) -> None:
+        """Do what `set` says without asking before."""
+        if on:
+            shell.put(self.text.encode(), self.file, timeout_s=COMMAND_S)
+            must(shell, ["systemctl", "daemon-reload"], causes=self.causes)
+        verb = "enable" if on else "disable"
+        must(shell, ["systemctl", verb, self.of(instance)], causes=self.causes)

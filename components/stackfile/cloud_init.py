@@ -1,0 +1,163 @@
+"""What a guest is told about itself: user, keys, host name, packages, commands; cloud-init acts on it.
+
+It reaches the guest on a disc that cloud-init calls NoCloud (`components.media.guest`). Every text here is
+one that no shell, YAML or passwd(5) can read as anything else, or is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from components.stackfile.problems import Problem, refuse
+from components.stackfile.values import Flag, SpecModel, matches, text_schema
+
+USER = r"^[a-z_][a-z0-9_-]{0,31}$"
+"""useradd(8): 32 characters at most, and what Debian's adduser takes."""
+HOSTNAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+"""RFC 1123 2.1, RFC 1035 2.3.1: a label of 63 characters."""
+PACKAGE = r"^[A-Za-z0-9][A-Za-z0-9+._-]{0,127}$"
+"""Debian's policy 5.6.1, and capitals and underscores, which RPM's names have."""
+KEY_TYPES = (
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+"""sshd(8), "AUTHORIZED_KEYS FILE FORMAT"; no ssh-dss, which sshd takes no more."""
+KEY = rf"^({'|'.join(map(re.escape, KEY_TYPES))}) [A-Za-z0-9+/]+={{0,2}}( [^\n]*)?$"
+COMMENT = r"[\w.@:+ -]{1,64}"
+LONGEST_COMMAND = 2048
+"""Bytes; what is longer is a script, and a file of the image."""
+MOST_COMMANDS = 64
+SYSTEM = frozenset(
+    (
+        *("root", "daemon", "bin", "sys", "adm", "tty", "disk", "lp", "mail", "news", "uucp"),
+        *("man", "proxy", "kmem", "dialout", "fax", "voice", "cdrom", "floppy", "tape", "sudo", "audio"),
+        *("dip", "www-data", "backup", "operator", "list", "irc", "src", "shadow", "utmp", "video", "sasl"),
+        *("plugdev", "staff", "games", "users", "nogroup", "nobody", "sync", "wheel", "sshd", "messagebus"),
+    )
+)  # fmt: skip
+"""Users and groups of base-passwd (passwd.master, group.master) and of other systems: an image has them,
+and useradd makes no second one."""
+
+
+def _user(value: str) -> str:
+    remedy = "take another, such as student"
+    rule = (
+        "a user's name is 1 to 32 lower-case letters, digits, hyphens and underscores, "
+        "begins with a letter or an underscore"
+    )
+    matches(USER, rule, remedy)(value)
+    if value in SYSTEM:
+        rule = "every system has a user or a group of that name already"
+        refuse(Problem("", f"{value!r} given", rule, remedy))
+    return value
+
+
+def _key(value: str) -> str:
+    """Take one line of an ``id_....pub``; never shown, as what is none may be a private key."""
+    kind, _, rest = value.partition(" ")
+    body, _, comment = rest.partition(" ")
+    remedy = "give the line that `cat ~/.ssh/id_ed25519.pub` prints"
+    if "PRIVATE KEY" in value:
+        rule = "stack files are read by many, and a private key opens all that its owner opens"
+        refuse(Problem("", "a private key given (not shown)", rule, remedy))
+    if kind not in KEY_TYPES:
+        rule = f"a key is one line of OpenSSH's, of type, key and comment; types are {', '.join(KEY_TYPES[:3])} and the like"
+        refuse(Problem("", "something else given (not shown)", rule, remedy))
+    if not _is_of(kind, body):
+        rule = f"that is no whole key of type {kind}"
+        refuse(Problem("", f"a damaged key of type {kind} given", rule, remedy))
+    if comment and not re.fullmatch(COMMENT, comment, re.ASCII):
+        rule = "its comment has at most 64 letters, digits, blanks and any of . @ : + - _"
+        refuse(Problem("", "a key with another comment given", rule, "shorten the comment"))
+    return value
+
+
+def _is_of(kind: str, body: str) -> bool:
+    """Whether ``body`` is base64 of a key that says itself that it is of ``kind`` (RFC 4253 6.6)."""
+    try:
+        told = base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    size = int.from_bytes(told[:4])
+    return told[4 : 4 + size] == kind.encode() and len(told) > 4 + size
+
+
+def _command(value: str) -> str:
+    size = len(value.encode(errors="surrogatepass"))
+    if not value.strip():
+        refuse(Problem("", "an empty command given", "it would do nothing", "remove it"))
+    if size > LONGEST_COMMAND:
+        rule = f"a command has at most {LONGEST_COMMAND} bytes"
+        refuse(Problem("", f"{size} bytes given", rule, "split it, or put a script into the image"))
+    return value
+
+
+User = Annotated[
+    str, AfterValidator(_user), text_schema("Name of a user that the image has not", USER)
+]
+AuthorizedKey = Annotated[
+    str,
+    AfterValidator(_key),
+    text_schema("A public key: one line of OpenSSH's, such as ~/.ssh/id_ed25519.pub has", KEY),
+]
+Hostname = Annotated[
+    str,
+    AfterValidator(
+        matches(
+            HOSTNAME,
+            "a host name is 1 to 63 lower-case letters, digits and hyphens, and neither begins nor ends "
+            "with a hyphen",
+            "rename it; a domain is the network's",
+        )
+    ),
+    WithJsonSchema({"type": "string", "pattern": HOSTNAME}),
+]
+Package = Annotated[
+    str,
+    AfterValidator(
+        matches(
+            PACKAGE,
+            "a package's name is letters, digits and any of + . _ -, and begins with a letter or digit",
+            "give one package's name in each entry, without a version",
+        )
+    ),
+    text_schema("Name of a package of the image's distribution", PACKAGE),
+]
+ShellCommand = Annotated[
+    str,
+    AfterValidator(_command),
+    WithJsonSchema({"type": "string", "description": "A command, as sh takes it"}),
+]
+
+
+class CloudInitSpec(SpecModel):
+    """What cloud-init makes of a guest at its first boot, and anew when something here changes."""
+
+    user: User = Field("student", description="Who logs in; sudo asks for no password")
+    keys: tuple[AuthorizedKey, ...] = Field(
+        (), description="Public keys of people that open it beside the lab's own, OpenSSH's lines"
+    )
+    password: Flag = Field(
+        True,
+        description="Whether the user has a password, which is generated; `show` has it with SECRETS=1",
+    )
+    hostname: Hostname | None = Field(
+        None, description="Host name, at most 63 characters; default: the guest's name"
+    )
+    packages: tuple[Package, ...] = Field(
+        (), description="Packages that are installed, from where the image takes its own"
+    )
+    commands: Annotated[tuple[ShellCommand, ...], Field(max_length=MOST_COMMANDS)] = Field(
+        (),
+        description="Commands that root's sh runs in order after that, up to the first that fails",
+    )

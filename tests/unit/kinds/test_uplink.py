@@ -1,0 +1,268 @@
+"""What is decided about a host's network, from facts alone: nothing here has a NIC.
+
+A failure here means that an uplink is made that somebody else's program undoes, or that what is taken back is
+not what was.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.kinds.libvirt.uplink import checks, trial
+from components.kinds.libvirt.uplink.host import Facts, Host, NetError, read
+from components.kinds.libvirt.uplink.steps import Wanted, steps
+from components.reach.client import ClientShell, host_shell
+from components.reach.shell import LocalShell, Result
+from components.stackfile import load, plan
+from toolchain.bootstrap import paths
+
+LAN = Wanted("bridge", "eno1", 0, "nlb0", "", [])
+TAP = Wanted("macvtap", "wlan0", 0, "", "", [])
+AIR = Wanted("proxy_arp", "wlan0", 0, "", "192.168.1.192/28", ["192.168.1.200"])
+MAC = "02:00:00:00:00:05"
+
+
+def address(local: str, prefix: int = 24, **more: Any) -> dict[str, Any]:
+    family = "inet6" if ":" in local else "inet"
+    return {"family": family, "local": local, "prefixlen": prefix, "scope": "global", **more}
+
+
+def link(name: str, *addresses: dict[str, Any], index: int = 2, **more: Any) -> dict[str, Any]:
+    usual = {"ifindex": index, "ifname": name, "flags": ["UP"], "mtu": 1500, "link_type": "ether"}
+    return {**usual, "address": MAC, "addr_info": list(addresses), **more}
+
+
+def host(**parts: Any) -> Facts:
+    """What a host with a wired and a wireless NIC tells; ``parts`` are other sections of it."""
+    told: dict[str, Any] = {
+        "links": [
+            link("eno1", address("192.0.2.5", label="eno1")),
+            link("wlan0", address("192.168.1.23"), index=3),
+        ],
+        "routes": [
+            {"dst": "default", "gateway": "192.0.2.1", "dev": "eno1", "protocol": "static"},
+            {"dst": "192.0.2.0/24", "dev": "eno1", "protocol": "kernel", "scope": "link"},
+        ],
+        "wireless": "wlan0",
+        **parts,
+    }
+    names = (
+        *("links", "routes", "routes6", "neighbours", "proxies", "rules", "rules6", "sysctl"),
+        *("wireless", "managers", "resolved", "bridged", "forward", "records", "users"),
+    )
+    text = ""
+    for name in names:
+        value = told.get(name, "")
+        text += f"\n==== {name}\n{value if isinstance(value, str) else json.dumps(value)}\n"
+    return read(text)
+
+
+def said(facts: Facts, wanted: Wanted) -> str:
+    return " ".join(checks.problems(facts, wanted))
+
+
+@pytest.mark.parametrize(
+    ("manager", "words"),
+    [
+        ("NetworkManager", ("nmcli con add type bridge ifname br0", MAC, "nmcli con up br0")),
+        ("systemd-networkd", ("br0.netdev", f"MACAddress={MAC}", "networkctl reload")),
+    ],
+)
+def test_a_nic_that_somebody_manages_is_left_with_the_commands_to_run(
+    manager: str, words: tuple[str, ...]
+) -> None:
+    told = said(host(managers=f"{manager} eno1\nifupdown eno1"), LAN)
+    assert f"{manager} manages eno1 and would set its addresses again" in told
+    assert all(each in told for each in words)
+    assert "then say mode: bridge and bridge: br0" in told
+    vlan = Wanted("bridge", "eno1", 7, "nlb7", "", [])
+    assert said(host(managers=f"{manager} eno1"), vlan) == "", "a VLAN of it is nobody's yet"
+    assert said(host(managers=f"{manager} wlan0"), AIR) == "", "its addresses stay"
+
+
+def test_ifupdown_with_a_fixed_address_does_not_come_back() -> None:
+    assert said(host(managers="ifupdown eno1"), LAN) == ""
+    leased = address("192.0.2.5", dynamic=True, valid_life_time=900)
+    found = host(managers="ifupdown eno1", links=[link("eno1", leased)])
+    assert "iface eno1 inet manual" in said(found, LAN)
+
+
+def test_a_wireless_nic_is_told_what_goes_instead() -> None:
+    for wanted in (Wanted("bridge", "wlan0", 0, "nlb1", "", []), TAP):
+        assert "set mode: route" in said(host(), wanted)
+    assert said(host(), AIR) == ""
+
+
+@pytest.mark.parametrize(
+    ("subnet", "words"),
+    [
+        ("192.168.2.0/28", "no part of the network of wlan0, which has 192.168.1.0/24"),
+        ("192.168.1.0/24", "no part of the network"),
+        ("192.168.1.16/28", "192.168.1.23 is wlan0 itself"),
+        ("192.168.1.240/28", "192.168.1.254 is the gateway"),
+    ],
+)
+def test_a_part_of_the_wireless_network_has_to_be_free(subnet: str, words: str) -> None:
+    found = host(routes=[{"dst": "default", "gateway": "192.168.1.254", "dev": "wlan0"}])
+    assert words in said(found, Wanted("proxy_arp", "wlan0", 0, "", subnet, []))
+
+
+def test_a_bridge_that_is_not_there_is_told_before_anything_is_made() -> None:
+    bridge = link("br1", index=4, linkinfo={"info_kind": "bridge"})
+    off = link("br2", index=5, linkinfo={"info_kind": "bridge"}, flags=[])
+    found = host(
+        links=[link("eno1"), bridge, off, link("ovs", linkinfo={"info_kind": "openvswitch"})]
+    )
+    assert checks.no_bridge(found, "br1") == ""
+    assert "no bridge br0, but br1 and br2: make it" in checks.no_bridge(found, "br0")
+    assert "eno1 is no bridge of the kernel's (a NIC)" in checks.no_bridge(found, "eno1")
+    assert "(openvswitch)" in checks.no_bridge(found, "ovs")
+    assert "`ip link set br2 up`" in checks.no_bridge(found, "br2")
+
+
+def test_docker_and_br_netfilter_are_told_with_two_ways_out() -> None:
+    drops = "-P FORWARD DROP\n-A FORWARD -j DOCKER-USER"
+    assert list(checks.warnings(host(forward=drops), LAN)) == []
+    told = list(checks.warnings(host(forward=drops, bridged="1"), LAN))
+    assert "sysctl net.bridge.bridge-nf-call-iptables=0" in told[0]
+    assert "iptables -I FORWARD -i nlb0 -o nlb0 -j ACCEPT" in told[0]
+    assert "-i wlan0 -d 192.168.1.192/28" in next(checks.warnings(host(forward=drops), AIR))
+    assert list(checks.warnings(host(forward="-P FORWARD ACCEPT", bridged="1"), LAN)) == []
+    assert list(checks.warnings(host(forward=drops, bridged="1"), TAP)) == []
+
+
+def test_what_the_kernel_makes_by_itself_is_not_moved() -> None:
+    six = [
+        {"dst": "2001:db8::/64", "dev": "eno1", "protocol": "kernel", "pref": "medium"},
+        {"dst": "default", "gateway": "fe80::1", "dev": "eno1", "protocol": "ra", "expires": 900},
+    ]
+    slaac = address("2001:db8::9", 64, dynamic=True, mngtmpaddr=True, valid_life_time=900)
+    found = host(routes6=six, links=[link("eno1", address("192.0.2.5"), slaac)])
+    made = steps(found, LAN)
+    assert made.addresses == ("192.0.2.5/24",)
+    assert made.routes == ("default via 192.0.2.1 table main",)
+    assert made.gateways == ("192.0.2.1",)
+
+
+def test_an_address_stands_on_the_bridge_before_it_leaves_the_nic_and_the_other_way_round() -> None:
+    made = steps(host(), LAN)
+
+    def at(rows: tuple[tuple[str, ...], ...], *words: str) -> int:
+        return next(i for i, row in enumerate(rows) if set(words) <= set(row))
+
+    there = ("addr", "192.0.2.5/24")
+    assert at(made.make, *there, "replace", "nlb0") < at(made.make, *there, "del", "eno1")
+    assert at(made.make, "master", "eno1") < at(made.make, "default", "nlb0")
+    assert at(made.back, *there, "replace", "eno1") < at(made.back, "link", "del", "nlb0")
+    assert "label" not in made.make[at(made.make, *there, "replace")], "eno1's is none of nlb0's"
+    assert "label" in made.back[at(made.back, *there, "replace")]
+
+
+def test_dns_of_systemd_resolved_moves_and_comes_back() -> None:
+    made = steps(
+        host(resolved="dns eno1 192.0.2.1 9.9.9.9\ndomain eno1 lab.test ~.\ndns wlan0 "), LAN
+    )
+    assert ("resolvectl", "dns", "nlb0", "192.0.2.1", "9.9.9.9") in made.make
+    assert ("resolvectl", "revert", "eno1") in made.make
+    assert made.back[-2:] == (
+        ("resolvectl", "dns", "eno1", "192.0.2.1", "9.9.9.9"),
+        ("resolvectl", "domain", "eno1", "lab.test", "~."),
+    )
+
+
+def test_a_vlan_has_a_name_that_the_kernel_takes_and_the_host_no_address_in_it() -> None:
+    assert Wanted("bridge", "eno1", 7, "b", "", []).port == "eno1.7"
+    long = Wanted("bridge", "enp129s0f1np1", 4000, "b", "", []).port
+    assert len(long) <= 15
+    assert long.startswith("nlv")
+    six = "net/ipv6/conf/eno1/disable_ipv6 0"
+    made = steps(host(sysctl=six), Wanted("bridge", "eno1", 7, "nlb7", "", []))
+    for name in ("eno1.7", "nlb7"):
+        assert ("sysctl", f"net/ipv6/conf/{name}/disable_ipv6", "1") in made.make
+    assert made.addresses == made.gateways == ()
+
+
+def test_what_answered_already_is_not_taken_back() -> None:
+    proxies = [{"dst": "192.168.1.200", "dev": "wlan0", "proxy": None}]
+    off = "net/ipv4/conf/wlan0/forwarding 0"
+    assert steps(host(proxies=proxies), AIR).back == ()
+    made = steps(host(sysctl=off), AIR)
+    assert made.make[-1] == ("sysctl", "net/ipv4/conf/wlan0/forwarding", "1")
+    assert made.back[-1] == ("sysctl", "net/ipv4/conf/wlan0/forwarding", "0")
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"via": {"family": "inet6", "host": "fe80::1"}}, "(via)"),
+        ({"encap": "mpls", "nhid": 5}, "(encap, nhid)"),
+        ({"nexthops": [{"dev": "eno1"}, {"dev": "eno2"}], "dev": ""}, "(several ways)"),
+    ],
+)
+def test_a_route_that_is_not_understood_is_not_moved(odd: dict[str, Any], words: str) -> None:
+    route = {"dst": "10.0.0.0/8", "dev": "eno1", "protocol": "static", **odd}
+    assert words in said(host(routes=[route]), LAN)
+
+
+def test_a_host_that_answers_something_else_is_told() -> None:
+    class Old:
+        name = "old"
+
+        def run(self, argv: list[str], **_: Any) -> Result:
+            return Result(0, "0" if argv[0] == "id" else 'Option "-j" is unknown', "")
+
+    shell: Any = Old()
+    with pytest.raises(NetError, match=r"old can't tell its network.*4\.18"):
+        Host(shell).look()
+
+
+def test_sudo_that_asks_is_told_and_nothing_is_done() -> None:
+    asked: list[list[str]] = []
+
+    class User:
+        name = "far"
+
+        def run(self, argv: list[str], **_: Any) -> Result:
+            asked.append(argv)
+            if argv[0] == "id":
+                return Result(0, "1000", "")
+            return Result(1, "", "sudo: a password is required")
+
+    shell: Any = User()
+    with pytest.raises(NetError, match=r"far: .*`sudo -v` there first"):
+        Host(shell).must("ip link")
+    assert asked[-1][:3] == ["sudo", "-n", "sh"]
+
+
+def test_a_program_is_one_that_sh_takes_whatever_is_in_it() -> None:
+    made = steps(host(resolved="dns eno1 $(reboot) `x` 'y'"), LAN)
+    text = trial.program("nlb0", "eno1", made, 30)
+    checked = LocalShell().run(["sh", "-n"], stdin=text.encode())
+    assert checked.ok, checked.err
+    assert shlex.quote("$(reboot)") in text
+    assert trial.moved(text) == (["192.0.2.5/24"], ["default via 192.0.2.1 table main"])
+
+
+def test_the_way_to_another_host_is_what_libvirts_uri_says() -> None:
+    assert isinstance(host_shell("qemu:///system"), LocalShell)
+    found = host_shell("qemu+ssh://me@far:2222/system?keyfile=/k&knownhosts=/h&no_tty=1")
+    assert found == ClientShell(
+        "far", "far", "me", 2222, {"IdentityFile": "/k", "UserKnownHostsFile": "/h"}
+    )
+
+
+def test_what_the_page_shows_is_what_the_stack_file_takes() -> None:
+    page = (paths.ROOT / "docs" / "networks.md").read_text()
+    shown = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(shown) >= 2
+    for text in shown:
+        lab = load({"name": "lab", **yaml.safe_load(text)}, root=Path("/"), exists=lambda _: True)
+        # But those of the part on closed networks, which reach outside by their host's address.
+        assert all(each.uplink or each.closed for each in plan(lab).place().networks.values())

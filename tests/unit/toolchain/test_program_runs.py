@@ -1,0 +1,108 @@
+"""What the language host spares the engine and its user: messages for debugging, and a traceback where the
+engine has ended the program and said why."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pulumi
+import pytest
+from pulumi.runtime.proto import language_pb2
+
+from toolchain.engine import program
+from toolchain.engine.program import shows_debug
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UP = ["/cache/pulumi", "up", "--yes", "--skip-preview", "-s", "dev", "--message", "debug"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *(["-d"], ["-yd"], ["--debug"], ["--debug=true"]),
+        *(["-v", "9"], ["-v=9"], ["-v9"], ["--verbose", "9"], ["--verbose=9"]),
+        *(["--logtostderr"], ["--logflow"], ["--event-log", "file"], ["--event-log=file"]),
+    ],
+)
+def test_who_wants_to_see_them_sees_them(more: list[str]) -> None:
+    assert shows_debug([*UP, *more], {})
+
+
+def test_for_all_others_they_are_not_sent() -> None:
+    assert not shows_debug(UP, {"PULUMI_OPTION_CONFIG_FILE": "x", "DEBUG": "1"})
+    assert not shows_debug([*UP, "--diff", "--refresh", "-f", "-r", "--config", "a:d=v"], {})
+
+
+def test_the_engine_takes_options_from_variables_too() -> None:
+    for name in ("DEBUG", "VERBOSE", "LOGTOSTDERR", "LOGFLOW", "EVENT_LOG"):
+        assert shows_debug(UP, {f"PULUMI_OPTION_{name}": "true"}), name
+
+
+def test_an_engine_whose_words_can_t_be_read_is_told_all() -> None:
+    assert shows_debug([], {})
+
+
+class Answer(grpc.RpcError):  # type: ignore[misc]  # grpc has no types
+    """What gRPC raises in a call of the SDK's."""
+
+    def __init__(self, code: grpc.StatusCode, details: str | None) -> None:
+        super().__init__(details)
+        self.told = code, details
+
+    def code(self) -> grpc.StatusCode:
+        return self.told[0]
+
+    def details(self) -> str | None:
+        return self.told[1]
+
+
+UNKNOWN = grpc.StatusCode.UNKNOWN
+ANSWERS = {
+    "no more resources": (
+        grpc.StatusCode.UNAVAILABLE,
+        "resource monitor shut down while waiting",
+        [],
+    ),
+    "cancelled while a component is made": (UNKNOWN, "resource monitor shut down", []),
+    "the same, passed on by a provider": (UNKNOWN, "failed: resource monitor shut down while", []),
+    "something else": (UNKNOWN, "no such property", ["no such property"]),
+    "without a word": (UNKNOWN, None, ["unhandled exception"]),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_program_that_the_engine_ended_is_said_nothing_of(
+    name: str, plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, details, words = ANSWERS[name]
+    said: list[str] = []
+
+    async def run_in_stack(_: Any) -> None:
+        try:
+            raise Answer(code, details)
+        except grpc.RpcError:
+            if plain:
+                raise
+            # As pulumi.runtime.settings.handle_grpc_error does.
+            raise Exception(details) from None  # noqa: TRY002
+
+    monkeypatch.setattr(pulumi.runtime, "run_in_stack", run_in_stack)
+    monkeypatch.setattr(program, "_answers", lambda _: True)
+    for each in ("reset_options", "set_all_config"):
+        monkeypatch.setattr(pulumi.runtime, each, lambda *_, **__: None)
+    monkeypatch.setattr(pulumi.log, "debug", pulumi.log.debug)
+    monkeypatch.setattr(pulumi.log, "error", said.append)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    info = language_pb2.ProgramInfo(root_directory=str(tmp_path), program_directory=str(tmp_path))
+    with contextlib.chdir(tmp_path):
+        done = program.run(language_pb2.RunRequest(info=info, pwd=str(tmp_path), parallel=1), "")
+    assert done.bail
+    assert [word for word in words if word not in "".join(said)] == []
+    assert bool(said) == bool(words)

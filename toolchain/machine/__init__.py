@@ -1,0 +1,1 @@
+"""This machine: its packages, libvirt and its daemons, processes."""

@@ -1,0 +1,83 @@
+"""The command that opens a machine of a lab by SSH, with the lab's own keys and nothing of the user's."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from toolchain.bootstrap import paths, regular, ui
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+GUEST = "guest"
+"""Kind in a sheet of what is entered through the hypervisor around it; of a hypervisor in another one a port
+of the one around it leads in."""
+
+
+def words(
+    host: dict[str, Any], stack: str, command: list[str], around: dict[str, Any] | None = None
+) -> tuple[list[str], Path]:
+    """Return the command that runs ``command`` on ``host``, and the folder to run it in.
+
+    ``around`` is the hypervisor through which it is reached. No configuration is read, no agent asked, and
+    the files are named from their own folder: ssh takes blanks, ``%`` and ``${`` in a path for words of its
+    own (ssh_config(5), "TOKENS").
+    """
+    folder = paths.KEYS / stack / host["name"]
+    address, port, settings = _known(host["name"], stack, "")
+    through = []
+    if around:
+        at, by, others = _known(around["name"], stack, f"../{around['name']}/")
+        leads = [
+            *("ssh", "-F", "none", *_options(others), "-p", by, "-W", f"{address}:{port}"),
+            *("--", f"{around['user']}@{at}"),
+        ]
+        through = ["-o", f"ProxyCommand={shlex.join(leads)}"]
+    argv = [
+        *("ssh", "-F", "none"),
+        *(["-t"] if sys.stdin.isatty() else []),
+        *_options(settings),
+        *through,
+        *("-p", port, "--", f"{host['user']}@{address}"),
+        *([shlex.join(command)] if command else []),
+    ]
+    return argv, folder
+
+
+def _options(settings: Mapping[str, str]) -> list[str]:
+    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+
+def _known(name: str, stack: str, folder: str) -> tuple[str, str, dict[str, str]]:
+    """Return address, port and ssh's settings of the machine ``name``, whose files are in ``folder`` as ssh sees it.
+
+    Raises:
+        Problem: its keys are not there.
+    """
+    try:
+        file = paths.KEYS / stack / name / "known_hosts"
+        known, algorithm = regular.text(file).split()[:2]
+    except (OSError, ValueError):
+        raise ui.Problem(
+            f"the keys of {name} are not there. Run {ui.make('up', stack)} again."
+        ) from None
+    address, _, port = known.strip("[").partition("]:")
+    settings = {
+        "IdentityFile": f"{folder}id_ed25519",
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "UserKnownHostsFile": f"{folder}known_hosts",
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        # The planned key's own: ESXi's is ECDSA, since FIPS mode takes no Ed25519.
+        "HostKeyAlgorithms": algorithm,
+        "BatchMode": "yes",
+        "LogLevel": "ERROR",
+        # A machine that stops or crashes says no goodbye: without this the shell would wait for hours.
+        "ServerAliveInterval": "15",
+        "ServerAliveCountMax": "4",
+    }
+    return address, port or "22", settings

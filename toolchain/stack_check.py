@@ -1,0 +1,182 @@
+"""A stack file checked whole, in the words of a preview, before anything is built or installed for it.
+
+This takes the Python environment (YAML, pydantic), and neither engine nor libvirt: what they say of the
+machine is checked by the preview, which comes after them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import yaml
+from typing_extensions import override
+
+from components import settings
+from components.stackfile.places import golden_images
+from components.stackfile.plan import plan
+from toolchain.bootstrap import paths, ui
+from toolchain.doctor import kvm
+from toolchain.engine import stack_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from components.stackfile import LabPlan, LabSpec, MachinePlan
+
+LAB, SECRET = "nestlab:lab", "nestlab:hostPassword"
+TAG = "tag:yaml.org,2002:"
+INSTALLED = "/usr/"
+"""Where files are that the set-up's packages bring, perhaps only after this."""
+PLAIN = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    "int": (r"[-+]?(0|[1-9][0-9_]*|0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+)", [*"-+0123456789"]),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        [*"-+0123456789."],
+    ),
+    "merge": (r"<<", ["<"]),
+}
+"""What a plain word is, by the engine's reader (gopkg.in/yaml.v3, resolve.go): ``52:54:00:12:34:56`` is a
+text there, and a number to the base of 60 in YAML 1.1; so are ``yes`` and ``on`` texts."""
+
+
+class _Reader(yaml.SafeLoader):
+    """Reads plain words as the engine does."""
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - as in the base class
+
+    @override
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = str(self.construct_scalar(node)).replace("_", "")
+        digits = text.lstrip("-+")
+        # As Go's strconv.ParseInt with base 0: a leading 0 alone is octal, too.
+        octal = re.fullmatch(r"0o?([0-7]+)", digits)
+        value = int(octal[1], 8) if octal else int(digits, 0)
+        return -value if text.startswith("-") else value
+
+
+for _name, (_pattern, _first) in PLAIN.items():
+    _Reader.add_implicit_resolver(f"{TAG}{_name}", re.compile(f"(?:{_pattern})$"), _first)
+_Reader.add_constructor(f"{TAG}int", _Reader.construct_yaml_int)
+
+
+def read(told: bytes, file: str) -> Mapping[str, Any]:
+    """Return the configuration that a stack file holds.
+
+    Raises:
+        Problem: it is no YAML, or no stack file.
+    """
+    held = document(told, file)
+    config = held.get("config") if isinstance(held, dict) else None
+    if not isinstance(config, dict):
+        raise ui.Problem(f"{file} holds no mapping `config`: write the lab below it, as {LAB}.")
+    return config
+
+
+def document(told: bytes, file: str) -> Any:
+    """Return what a YAML text holds, plain words read as the engine does.
+
+    Raises:
+        Problem: it is no YAML.
+    """
+    try:
+        return yaml.load(told, _Reader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as broken:
+        raise ui.Problem(f"{file} can't be read: {' '.join(str(broken).split())}") from None
+
+
+def scalar(text: str) -> Any:
+    """Return what one word of a stack file means: a number, a text, true or false; odd ones are texts."""
+    try:
+        return yaml.load(text, _Reader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+def checked(stack: str) -> list[str]:
+    """Have the file of ``stack`` checked whole; return the golden images that it asks for.
+
+    A lab with secrets in it is left to the engine, which alone can read them: it asks for none here.
+
+    Raises:
+        Problem: it is refused, in the words of a preview; or it can't be read.
+    """
+    spec = _spec(stack)
+    if spec is None:
+        return []
+    if spec.host.is_here and spec.host.chosen:
+        _passable(Path(spec.host.chosen))
+    return sorted(golden_images(spec))
+
+
+def _passable(folder: Path) -> None:
+    """Refuse a folder for disks that QEMU could not get into, which would leave a lab half made."""
+    user = kvm.qemu_user()
+    if user and (barred := kvm.barred(folder, user)):
+        raise ui.Problem(
+            f"lab.host.pool_path: {str(folder)!r} given, and {barred} lets nobody in but its owner; QEMU runs as "
+            f"{user.name}. Let it through (`setfacl -m u:{user.name}:x {shlex.quote(str(barred))}`), or give "
+            "another folder, such as /srv/labs."
+        )
+
+
+def plan_of(stack: str) -> LabPlan:
+    """Return the plan of the lab that the file of ``stack`` says.
+
+    Raises:
+        Problem: it is refused, or holds secrets.
+    """
+    spec = _spec(stack)
+    if spec is None:
+        raise ui.Problem(f"the lab of {stack} holds secrets, which only the engine reads.")
+    return plan(spec)
+
+
+def machines(stack: str) -> list[tuple[MachinePlan, str]]:
+    """Return what the file of ``stack`` plans, each machine with its kind, "guest" or "container".
+
+    Raises:
+        Problem: it is refused, or holds secrets.
+    """
+    planned = plan_of(stack)
+    kinds = {place.path: place.kind or "" for place in planned.places}
+    return [
+        (machine, kinds.get(machine.path, machine.group.removesuffix("s")))
+        for place in planned.places
+        for machine in place.machines.values()
+    ]
+
+
+def _spec(stack: str) -> LabSpec | None:
+    """Return what the file of ``stack`` says, checked; None where only the engine can read it."""
+    file = stack_file.of(stack)
+    config = read(stack_file.content(file), f"stacks/{file.name}")
+    lab = config.get(LAB)
+    if lab is None:
+        raise ui.Problem(f"{LAB} is not in the stack file, and is the lab: write it there")
+    if has_secrets(lab):
+        return None
+    try:
+        if isinstance(config.get(SECRET), str):
+            raise settings.in_clear(SECRET, stack)
+        return settings.examined(lab, paths.ROOT, stack, there)
+    except pulumi.RunError as refused:
+        raise ui.Problem(str(refused)) from None
+
+
+def there(path: str) -> bool:
+    """Whether the file is there, or will be once the set-up's packages are."""
+    return settings.is_there(path) or path.startswith(INSTALLED)
+
+
+def has_secrets(value: object) -> bool:
+    """Whether something in ``value`` is a secret of the engine's."""
+    if isinstance(value, dict):
+        secret = set(value) == {"secure"} and isinstance(value["secure"], str)
+        return secret or any(map(has_secrets, value.values()))
+    return isinstance(value, list) and any(map(has_secrets, value))
