@@ -88,6 +88,14 @@ def test_an_emulated_host_does_without_nested_paging(checkout: Checkout) -> None
         assert told.said.strip() != "N", "real nested paging is sound, and far faster"
 
 
+def test_guests_that_come_and_go_rewrite_no_code_of_an_emulated_host(checkout: Checkout) -> None:
+    """QEMU before 8.1 may go on emulating the old code, and the whole host hangs."""
+    facts = json.loads((checkout.root / ".nestlab" / "host.json").read_text())
+    held = r"readlink /proc/$(pgrep -of hold-kvm)/fd/* | grep -x anon_inode:kvm-vcpu:0"
+    told = checkout.inside("sh", "-c", held)
+    assert ("anon_inode:kvm-vcpu:0" in told.said) == (facts["accelerator"] == "tcg"), told.said
+
+
 def test_the_sheet_says_where_everything_is_and_no_secret(checkout: Checkout) -> None:
     shown = checkout.make_target("show").said
     for name in ("kvm1", "ipxe", "box"):

@@ -732,6 +732,50 @@ def test_a_guest_that_hangs_is_reset_until_it_comes_up(
     assert "not up after 60 s, no DHCP lease" in capsys.readouterr().err
 
 
+def test_a_guest_whose_host_starts_again_meanwhile_is_waited_for(
+    place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.domain("web")
+    place.network("lab")
+    clock = iter(range(0, 10_000, 15))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+
+    def gone_for_a_while(at: FakeLibvirt, words: list[str]) -> None:
+        told.append(words)
+        if 20 < len(told) < 40:
+            raise Unreachable("kvm1: no route to host")
+        if len(told) == 40:
+            at.leases[MAC] = "10.77.0.5"
+
+    told: list[list[str]] = []
+    place.before = gone_for_a_while
+    probe = {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    outs = MachineGateProvider().create(of_machine(probe=probe, reset_s=60.0, deadline_s=9e9)).outs
+    assert outs
+    assert outs["answers"] == "leased 10.77.0.5"
+    assert "it was reset" not in capsys.readouterr().err.split("no route to host")[-1]
+
+
+def test_a_guest_whose_host_stays_silent_fails_in_words_about_that_host(place: FakeLibvirt) -> None:
+    place.domain("web")
+    place.network("lab")
+
+    def silent(_: FakeLibvirt, words: list[str]) -> None:
+        told.append(words)
+        if len(told) > 12:
+            raise Unreachable("kvm1: no route to host")
+
+    told: list[list[str]] = []
+    place.before = silent
+    probe = {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    with pytest.raises(NotReady) as late:
+        MachineGateProvider().create(of_machine(probe=probe, reset_s=0.01, deadline_s=2.0))
+    assert "last seen: kvm1: no route to host" in str(late.value)
+    assert "kvm1, which it runs on, does not answer itself: run the same command again" in str(
+        late.value
+    )
+
+
 def test_a_guest_is_not_reset_unless_the_stack_says_so(place: FakeLibvirt) -> None:
     place.domain("web")
     place.network("lab")

@@ -126,8 +126,12 @@ class _Patience:
     def look(self) -> Seen:
         seen = _patiently(self._props, self._virsh)
         if self._every and not seen.ok and time.monotonic() - self._since > self._every:
-            say(f"{self._props.name}: not up after {self._every:.0f} s, {seen.text}; resetting it")
-            self._virsh.run("reset", self._props.domain)
+            try:
+                self._virsh.run("reset", self._props.domain)
+            except (Unreachable, VirshError) as silent:
+                # Its place may start again by itself, and then it is for the guest to come up there.
+                return Seen(ok=False, text=str(silent))
+            say(f"{self._props.name}: not up after {self._every:.0f} s, {seen.text}; it was reset")
             self._since = time.monotonic()
         return seen
 
@@ -163,14 +167,18 @@ def how_to_look(props: Domain, virsh: Virsh) -> str:
     """What a person can do next: the console's last lines and the commands to see more."""
     console = f"virsh -c {virsh.uri} console {props.domain}"
     lines = [f"  look at it on {virsh.shell.name}: {console}   (Ctrl-] leaves)"]
-    # The place may be what does not answer.
-    with contextlib.suppress(Unreachable, VirshError):
+    try:
         facts = virsh.domain(props.domain)
         if facts and facts.console:
             lines.append(f"  screen: {facts.console}")
         if tail := virsh.tail(props.console_log):
             lines.append(f"  last lines of {props.console_log}:")
             lines += [f"    | {line}" for line in tail]
+    except (Unreachable, VirshError):
+        lines = [
+            f"  {virsh.shell.name}, which it runs on, does not answer itself: run the same command again,",
+            "  which waits for that machine first and says how to look at it",
+        ]
     return "\n".join(lines)
 
 
