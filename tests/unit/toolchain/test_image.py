@@ -341,6 +341,7 @@ SCRIPTS = [
     *(f"kvm/root/usr/lib/nestlab/{name}" for name in ("warm", "lxc-start-all")),
     "xen/root/usr/lib/nestlab/xen-start-all",
 ]
+PERL = "kvm/root/usr/lib/nestlab/hold-kvm"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -376,13 +377,20 @@ def test_containers_start_with_their_host_by_what_the_lab_wrote(
     assert (done.returncode, done.stdout.split()) == (0, begun), done.stderr
 
 
+def test_the_perl_script_is_well_formed() -> None:
+    done = subprocess.run(
+        ["perl", "-c", image.SOURCES / PERL], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_script_is_left_out_of_that() -> None:
     found = {
         path.relative_to(image.SOURCES).as_posix()
         for path in image.SOURCES.rglob("*")
         if path.is_file() and path.read_bytes().startswith(b"#!")
     }
-    assert found <= set(SCRIPTS)
+    assert found <= {*SCRIPTS, PERL}
 
 
 @variants
