@@ -88,6 +88,11 @@ def test_an_emulated_host_does_without_nested_paging(checkout: Checkout) -> None
         assert told.said.strip() != "N", "real nested paging is sound, and far faster"
 
 
+def test_a_nested_host_that_is_stuck_starts_again(checkout: Checkout) -> None:
+    watched = ("kernel.softlockup_panic", "kernel.watchdog_thresh", "kernel.panic")
+    assert checkout.inside("sysctl", "-n", *watched).said.split() == ["1", "30", "5"]
+
+
 def test_guests_that_come_and_go_rewrite_no_code_of_an_emulated_host(checkout: Checkout) -> None:
     """QEMU before 8.1 may go on emulating the old code, and the whole host hangs."""
     facts = json.loads((checkout.root / ".nestlab" / "host.json").read_text())

@@ -38,8 +38,11 @@ CMDLINE = (
     ("lsm", "yama"),
     ("audit", "0"),
     ("cryptomgr.notests", "1"),
-    # A host that starts again by itself, with its guests, is one that `up` waits for.
+    # A host that starts again by itself, with its guests, is one that `up` waits for. Stuck is what did
+    # nothing for twice the threshold: a minute, as an emulated host may share its cores with many.
     ("panic", "5"),
+    ("softlockup_panic", "1"),
+    ("watchdog_thresh", "30"),
     # systemd's steps stay on the console, the kernel's chatter does not: it is slow there.
     ("systemd.show_status", "yes"),
     ("_", "quiet"),
