@@ -19,12 +19,12 @@ import socket
 import subprocess
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from components.reach import upload
+from components.reach.connections import Connections, cut_after
 from components.reach.stream import CONNECT_S, Stream, opened
 from components.refused import Refused
 
@@ -41,9 +41,7 @@ HANDSHAKE_S = 20.0
 """Key exchange and login on an emulated machine that is still booting, seconds."""
 COMMAND_S = 60.0
 GRACE_S = 2.0
-"""How long after its time a command's connection is cut, where nothing else ended it, seconds."""
-
-
+"""How long after its time a command is cut off, where nothing else ended it, seconds."""
 KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "KRB5CCNAME")
 """What commands of this machine get of the caller's environment beside PATH. No VIRSH_DEBUG,
 LIBVIRT_LOG_OUTPUTS, LIBVIRT_AUTH_FILE, LANGUAGE: they change what virsh prints, and how it connects
@@ -193,8 +191,7 @@ class SshShell:
     name: str
     via: SshShell | None = None
     """Through whom; None: straight."""
-    _held: paramiko.Transport | None = field(default=None, repr=False)
-    _users: Counter[paramiko.Transport] = field(default_factory=Counter, repr=False)
+    _connections: Connections = field(default_factory=Connections, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _sending: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
 
@@ -207,7 +204,10 @@ class SshShell:
         until = time.monotonic() + timeout_s
         with self._session(min(HANDSHAKE_S, timeout_s), _channel) as (link, channel):
             try:
-                with _cut_after(link, timeout_s + GRACE_S), contextlib.closing(channel):
+                with (
+                    cut_after(link, channel, timeout_s + GRACE_S, argv[0]),
+                    contextlib.closing(channel),
+                ):
                     channel.settimeout(timeout_s)
                     channel.exec_command(shlex.join(argv))
                     return _talk(channel, stdin, until, argv[0])
@@ -229,7 +229,7 @@ class SshShell:
         with self._session(min(HANDSHAKE_S, timeout_s), _channel) as (link, channel):
             try:
                 channel.settimeout(timeout_s)
-                guard = partial(_cut_after, link, timeout_s + GRACE_S)
+                guard = partial(cut_after, link, channel, timeout_s + GRACE_S, to)
                 with contextlib.closing(channel):
                     upload.send(channel, source, to, mode=mode, where=where, guard=guard)
             except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError) as broken:
@@ -260,67 +260,60 @@ class SshShell:
     def _session(
         self, patience: float, start: Callable[[paramiko.Transport, float], T]
     ) -> Iterator[tuple[paramiko.Transport, T]]:
-        """Start something on the connection, which stays until the last who use it have left it.
-
-        That a kept connection is gone shows when it is used. Nothing was sent then, so a new one will do.
+        """Start something on a connection, which stays until the last who use it have left it.
 
         Raises:
             Unreachable: the place does not answer.
         """
-        import paramiko  # noqa: PLC0415
-
-        for again in (True, False):
-            link = None
-            try:
-                link = self._transport(patience)
-                made = start(link, patience)
-                break
-            except (paramiko.SSHException, EOFError, OSError) as broken:
-                gone = link is not None and not link.is_active()
-                self._leave(link)
-                if not (again and gone):
-                    raise self._broken(link, broken) from None
-        assert link  # noqa: S101 - the loop ends by this or raises
+        link, made = self._begun(patience, start)
         try:
             yield link, made
         finally:
-            self._leave(link)
+            self._connections.leave(link)
+
+    def _begun(
+        self, patience: float, start: Callable[[paramiko.Transport, float], T]
+    ) -> tuple[paramiko.Transport, T]:
+        """Return a connection, which is to be left, and what was started on it.
+
+        That a kept connection is gone, or takes no more, shows when it is used, and not which of the two
+        (paramiko tells one thread what became of another one's). Nothing was sent then, so another will do.
+        """
+        import paramiko  # noqa: PLC0415
+
+        def fresh() -> tuple[paramiko.Transport, T]:
+            made = self._connect(patience)
+            try:
+                return made, start(made, patience)
+            except BaseException:
+                made.close()
+                raise
+
+        until = time.monotonic() + patience
+        while True:
+            link = None
+            try:
+                link, first = self._connections.take(fresh)
+                return link, first[0] if first else start(link, patience)
+            except (paramiko.SSHException, EOFError, OSError) as broken:
+                failed = self._broken(link, broken)
+                if link:
+                    self._connections.leave(link)
+                if not link or time.monotonic() > until:
+                    raise failed from None
 
     def _broken(self, link: paramiko.Transport | None, why: Exception) -> Unreachable:
         """Give up ``link``, and no other that has taken its place; return what to raise.
 
-        One whose command did not end in time is left to the commands of other threads on it.
+        What other threads do on it may well end as it should.
         """
-        with self._lock:
-            if link is not None and self._held is link:
-                self._held = None
-        if link is not None and not isinstance(why, TimeoutError):
-            link.close()
+        if link:
+            self._connections.give_up(link)
         return Unreachable(f"{self.name} ({self.host}:{self.port}): {_words(why)}")
 
     def close(self) -> None:
-        """Give the connection up, when the commands of other threads on it have ended; the next opens another."""
-        with self._lock:
-            held, self._held = self._held, None
-            if held and not self._users[held]:
-                held.close()
-
-    def _transport(self, patience: float) -> paramiko.Transport:
-        with self._lock:
-            if not (self._held and self._held.is_active()):
-                self._held = self._connect(patience)
-            self._users[self._held] += 1
-            return self._held
-
-    def _leave(self, link: paramiko.Transport | None) -> None:
-        with self._lock:
-            if link is None:
-                return
-            self._users[link] -= 1
-            if not self._users[link]:
-                del self._users[link]
-                if link is not self._held:
-                    link.close()
+        """Give all connections up, when the commands of other threads on them have ended; the next opens one."""
+        self._connections.close()
 
     def _connect(self, patience: float) -> paramiko.Transport:
         import paramiko  # noqa: PLC0415
@@ -394,18 +387,6 @@ def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
         channel.shutdown_write()
 
 
-@contextlib.contextmanager
-def _cut_after(link: paramiko.Transport, seconds: float) -> Iterator[None]:
-    """Close ``link`` after ``seconds``: paramiko waits for ever for the answer to a request."""
-    guard = threading.Timer(seconds, link.close)
-    guard.daemon = True
-    guard.start()
-    try:
-        yield
-    finally:
-        guard.cancel()
-
-
 def _public(line: str) -> tuple[str, paramiko.PKey]:
     """Return the type, OpenSSH's name, and the key of an OpenSSH public key line."""
     import base64  # noqa: PLC0415
@@ -431,6 +412,8 @@ def _words(broken: BaseException) -> str:
         return "no answer"
     if isinstance(broken, EOFError) and not str(broken):
         return "the connection was cut"
+    if type(broken).__name__ == "ChannelException":
+        return "its SSH server lets in and starts no command (sshd_config's MaxSessions)"
     text = getattr(broken, "strerror", None) or str(broken) or type(broken).__name__
     return str(text)[:1].lower() + str(text)[1:]
 

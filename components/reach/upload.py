@@ -109,7 +109,12 @@ def _begin(channel: paramiko.Channel, where: str) -> paramiko.SFTPClient:
         if channel.get_transport().is_active():
             raise PutError(f"{where} takes no files: its SSH server offers no SFTP") from None
         raise
-    return paramiko.SFTPClient(channel)
+    try:
+        return paramiko.SFTPClient(channel)
+    except (paramiko.SSHException, EOFError):
+        if channel.get_transport().is_active():
+            raise PutError(f"{where} takes no files: its SFTP server ends at once") from None
+        raise
 
 
 def _fill(

@@ -233,15 +233,15 @@ def test_after_a_restart_of_the_server_the_next_command_connects_anew(own: Serve
 def test_a_connection_given_up_ends_when_the_commands_on_it_have(own: Server) -> None:
     shell = own.shell()
     with futures.ThreadPoolExecutor() as pool:
-        old = shell._transport(5)
+        old = taken(shell)
         slow = pool.submit(shell.run, ["sh", "-c", "sleep 1; echo done"])
-        while shell._users[old] < 2:
+        while shell._connections._users[old] < 2:
             time.sleep(0.01)
         shell.close()
         assert shell.run(["echo", "new"]).out == "new\n"
         assert slow.result(20).out == "done\n", "a gate that looks cut another one's command"
     assert old.is_active()
-    shell._leave(old)
+    shell._connections.leave(old)
     assert not old.is_active()
 
 
@@ -250,8 +250,7 @@ def test_a_kept_connection_that_is_gone_already_costs_no_command(
 ) -> None:
     shell = own.shell()
     assert shell.run(["true"]).ok
-    held = shell._held
-    assert held
+    (held,) = shell._connections._held
 
     def gone(**_: object) -> None:
         held.close()
@@ -263,12 +262,59 @@ def test_a_kept_connection_that_is_gone_already_costs_no_command(
 
 def test_a_connection_that_broke_does_not_take_its_successor_along(own: Server) -> None:
     shell = own.shell()
-    old = shell._transport(5)
+    old = taken(shell)
     shell.close()
-    new = shell._transport(5)
+    new = taken(shell)
     shell._broken(old, EOFError())
-    assert shell._transport(5) is new
+    assert taken(shell) is new
     assert new.is_active()
+
+
+def taken(shell: SshShell) -> paramiko.Transport:
+    return shell._connections.take(lambda: (shell._connect(5), None))[0]
+
+
+@pytest.mark.parametrize(("each", "threads"), [(10, 24), (3, 8), (1, 4)])
+def test_more_threads_than_a_server_takes_sessions_are_all_served(
+    each: int, threads: int, tmp_path: Path
+) -> None:
+    with serving(tmp_path, sessions_each=each) as server:
+        shell = server.shell()
+        together = threading.Barrier(threads)
+
+        def work(number: int) -> str:
+            together.wait(30)
+            if number % 4 == 3:
+                shell.put(f"{number}".encode(), f"{tmp_path}/put-{number}", timeout_s=60)
+                return (tmp_path / f"put-{number}").read_text()
+            return shell.run(["sh", "-c", f"sleep 1; echo {number}"], timeout_s=60).out.strip()
+
+        with futures.ThreadPoolExecutor(threads) as pool:
+            assert list(pool.map(work, range(threads))) == [
+                str(number) for number in range(threads)
+            ]
+        assert not shell._connections._users
+        assert len(shell._connections._held) <= 1
+
+
+def test_a_server_that_starts_no_command_at_all_is_told_in_words(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, sessions_each=0) as server,
+        pytest.raises(Unreachable, match=r"lets in and starts no command .*MaxSessions"),
+    ):
+        server.shell().run(["true"])
+
+
+def test_a_session_that_fails_ends_no_other_ones_command(tmp_path: Path) -> None:
+    with serving(tmp_path, sftp="/bin/false") as server, futures.ThreadPoolExecutor() as pool:
+        shell = server.shell()
+        slow = pool.submit(shell.run, ["sh", "-c", "echo begun; sleep 3; echo done"])
+        assert eventually(lambda: shell._connections._users, 10)
+        with pytest.raises(PutError, match="takes no files: its SFTP server ends at once"):
+            shell.put(b"x", f"{tmp_path}/x", timeout_s=5)
+        with pytest.raises(Unreachable, match="did not end in time"):
+            shell.run(["sleep", "30"], timeout_s=0.2)
+        assert slow.result(20).out == "begun\ndone\n"
 
 
 @contextmanager
@@ -614,7 +660,7 @@ def test_a_file_that_is_stuck_does_not_cut_off_the_others(
     shell = own.shell()
     with futures.ThreadPoolExecutor() as pool, ExitStack() as hangs:
         other = pool.submit(shell.run, ["sh", "-c", "sleep 2; echo done"], timeout_s=20)
-        assert eventually(lambda: shell._held and own.sessions(), 5)
+        assert eventually(lambda: shell._connections._held and own.sessions(), 5)
         before = set(own.sessions())
         midway(lambda: hangs.enter_context(frozen(own, but=before)))
         with pytest.raises(Unreachable, match=r"nothing of .*/to was taken for 1 s"):
@@ -692,7 +738,7 @@ def test_a_deployment_that_is_being_stopped_sends_no_more(
 
 
 def test_a_server_without_sftp_says_so(tmp_path: Path) -> None:
-    with serving(tmp_path, sftp=False) as server, closing(server.shell()) as shell:
+    with serving(tmp_path, sftp="") as server, closing(server.shell()) as shell:
         with pytest.raises(
             PutError, match=r"kvm1 .* takes no files: its SSH server offers no SFTP"
         ):

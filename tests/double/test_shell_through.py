@@ -49,7 +49,7 @@ def inner(host: Server, guest: Server) -> Target:
 
 def users(shell: object) -> int:
     assert isinstance(shell, SshShell)
-    return sum(shell._users.values())
+    return sum(shell._connections._users.values())
 
 
 def test_a_command_runs_there_from_where_its_host_is(host: Server, guest: Server) -> None:

@@ -69,7 +69,10 @@ class Server:
     """A folder whose commands come before all others."""
     mounts: Mapping[str, Path] = field(default_factory=dict)
     """What clients see under an absolute path: a folder of the tests. Needs root."""
-    sftp: bool = True
+    sftp: str = "internal-sftp"
+    """What serves files; empty: nothing does."""
+    sessions_each: int = 10
+    """On one connection; sshd's own default, which products leave as it is."""
     keys: tuple[str, ...] = ("ed25519", "ed25519")
     """Algorithm of its own key, and of the one that it lets in."""
 
@@ -90,10 +93,10 @@ class Server:
             "UsePAM": "no",
             "PasswordAuthentication": "no",
             "PermitRootLogin": "prohibit-password",
-            "MaxSessions": 64,
+            "MaxSessions": self.sessions_each,
         }
         if self.sftp:
-            settings["Subsystem"] = "sftp internal-sftp"
+            settings["Subsystem"] = f"sftp {self.sftp}"
         if self.path:
             # HOME: the start-up files of the user could put another folder first.
             settings["SetEnv"] = (
@@ -178,15 +181,18 @@ def serving(
     *,
     path: Path | None = None,
     mounts: Mapping[str, Path] | None = None,
-    sftp: bool = True,
+    sftp: str = "internal-sftp",
     keys: tuple[str, ...] = ("ed25519", "ed25519"),
+    sessions_each: int = 10,
 ) -> Iterator[Server]:
     """Run a `Server` with its files in ``folder``; skip the test where that can't be."""
     if SSHD is None:
         pytest.skip("sshd of openssh-server is not installed")
     if mounts and os.geteuid() != 0:
         pytest.skip("only root can show sshd's clients a file system of their own")
-    server = Server(folder, path=path, mounts=mounts or {}, sftp=sftp, keys=keys)
+    server = Server(
+        folder, path=path, mounts=mounts or {}, sftp=sftp, keys=keys, sessions_each=sessions_each
+    )
     server.start()
     try:
         yield server

@@ -1,0 +1,114 @@
+"""The SSH connections of one place that threads share, so many sessions on each, and how one is cut off.
+
+A connection that failed somebody takes nothing new, and lives until the last who use it have left it:
+what is wrong with one command says little of another one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, TypeVar
+
+from components.refused import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import paramiko
+
+T = TypeVar("T")
+SESSIONS = 8
+"""How many sessions share one connection. OpenSSH's server takes ten (sshd_config(5), MaxSessions), and
+counts one until its command has really ended."""
+LAST_S = 2.0
+"""How long a goodbye may take before its connection is cut, seconds."""
+
+
+class Connections:
+    """Those of one place, for all threads."""
+
+    def __init__(self) -> None:
+        self._held: list[paramiko.Transport] = []
+        self._users: Counter[paramiko.Transport] = Counter()
+        self._lock = threading.Lock()
+
+    def take(
+        self, fresh: Callable[[], tuple[paramiko.Transport, T]]
+    ) -> tuple[paramiko.Transport, tuple[T] | None]:
+        """Return one that has room, which is to be left again; with what ``fresh`` began on it, if it is new.
+
+        Others wait meanwhile, as it would be theirs, too.
+
+        Raises:
+            Exception: what ``fresh`` raises, where a new one is wanted.
+        """
+        with self._lock:
+            self._held = [each for each in self._held if each.is_active()]
+            for kept in self._held:
+                if self._users[kept] < SESSIONS:
+                    self._users[kept] += 1
+                    return kept, None
+            made, begun = fresh()
+            self._held.append(made)
+            self._users[made] += 1
+            return made, (begun,)
+
+    def leave(self, link: paramiko.Transport) -> None:
+        """End a use of ``link``: one is kept for the next, and no more."""
+        with self._lock:
+            self._users[link] -= 1
+            if self._users[link]:
+                return
+            del self._users[link]
+            if len(self._held) > 1 and link in self._held:
+                self._held.remove(link)
+            if link not in self._held:
+                link.close()
+
+    def give_up(self, link: paramiko.Transport) -> None:
+        """Have nothing new on ``link``."""
+        with self._lock:
+            if link in self._held:
+                self._held.remove(link)
+
+    def close(self) -> None:
+        """Give all of them up."""
+        with self._lock:
+            held, self._held = self._held, []
+            for link in held:
+                if not self._users[link]:
+                    link.close()
+
+
+@contextlib.contextmanager
+def cut_after(
+    link: paramiko.Transport, channel: paramiko.Channel, seconds: float, what: str
+) -> Iterator[None]:
+    """Close ``channel`` after ``seconds``: paramiko waits for ever for the answer to a request.
+
+    Where even the goodbye finds no way, ``link`` goes, and so does what others do on it.
+    """
+    import paramiko  # noqa: PLC0415
+
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+            channel.close()
+
+    guards = threading.Timer(seconds, cut), threading.Timer(seconds + LAST_S, link.close)
+    for guard in guards:
+        guard.daemon = True
+        guard.start()
+    try:
+        yield
+    except (paramiko.SSHException, EOFError, OSError, Refused):
+        if late.is_set():
+            raise TimeoutError(f"{what} did not end in time") from None
+        raise
+    finally:
+        for guard in guards:
+            guard.cancel()
