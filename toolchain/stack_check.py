@@ -18,6 +18,7 @@ from typing_extensions import override
 from components import settings
 from components.stackfile.places import golden_images
 from components.stackfile.plan import plan
+from components.stackfile.problems import listed, nearest, shortened
 from toolchain.bootstrap import paths, ui
 from toolchain.doctor import kvm
 from toolchain.engine import stack_file
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LAB, SECRET = "nestlab:lab", "nestlab:hostPassword"
 TAG = "tag:yaml.org,2002:"
+SHOWN = 160
+"""Longest text of a reader of YAML that is quoted, characters."""
 INSTALLED = "/usr/"
 """Where files are that the set-up's packages bring, perhaps only after this."""
 PLAIN = {
@@ -45,10 +48,29 @@ PLAIN = {
 text there, and a number to the base of 60 in YAML 1.1; so are ``yes`` and ``on`` texts."""
 
 
+class _Twice(yaml.MarkedYAMLError):
+    """A mapping has one key twice."""
+
+
 class _Reader(yaml.SafeLoader):
-    """Reads plain words as the engine does."""
+    """Reads plain words as the engine does, and refuses what it refuses."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - as in the base class
+
+    @override
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in lines:
+                first = f"line {lines[key.value]} has it already"
+                raise _Twice(
+                    problem=f"{key.value!r} given, but {first}", problem_mark=key.start_mark
+                )
+            lines[key.value] = key.start_mark.line + 1
+        return node
 
     @override
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
@@ -86,8 +108,31 @@ def document(told: bytes, file: str) -> Any:
     """
     try:
         return yaml.load(told, _Reader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as broken:
+        raise ui.Problem(_broken(broken, file)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as broken:
         raise ui.Problem(f"{file} can't be read: {' '.join(str(broken).split())}") from None
+
+
+def _broken(error: yaml.MarkedYAMLError, file: str) -> str:
+    """Return where a text is no YAML, or says something twice, and what to do."""
+    mark, why = error.problem_mark or error.context_mark, shortened(error.problem or "", SHOWN)
+    at = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+    if isinstance(error, _Twice):
+        return f"{at}: {why}: rename one, or remove it"
+    if r"'\t'" in why:
+        return f"{at}: a tab given, but YAML is indented with blanks: write blanks"
+    begun = ""
+    if (
+        error.context
+        and error.context_mark
+        and error.context_mark.line < (mark.line if mark else 0)
+    ):
+        begun = f", {error.context} of line {error.context_mark.line + 1}"
+    return (
+        f"{at}: this can't be read as YAML{begun}: {why}. See the indentation, colons and brackets "
+        "here and in the line before."
+    )
 
 
 def scalar(text: str) -> Any:
@@ -158,7 +203,12 @@ def _spec(stack: str) -> LabSpec | None:
     config = read(stack_file.content(file), f"stacks/{file.name}")
     lab = config.get(LAB)
     if lab is None:
-        raise ui.Problem(f"{LAB} is not in the stack file, and is the lab: write it there")
+        known = [shortened(str(key), SHOWN) for key in config]
+        near = nearest(LAB, known)
+        raise ui.Problem(
+            f"{LAB} is not in the stack file stacks/{file.name}, and is the lab; `config` has "
+            f"{listed(known, 'nothing')}: {f'did you mean it by {near!r}?' if near else 'write it there'}"
+        )
     if has_secrets(lab):
         return None
     try:

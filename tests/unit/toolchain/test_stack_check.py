@@ -140,10 +140,56 @@ def test_what_is_no_stack_file_is_told_as_that(told: bytes, says: str) -> None:
         read(told, "stacks/Pulumi.x.yaml")
 
 
-def test_a_stack_without_a_lab_is_told_as_that(stack: Path) -> None:
-    stack.write_text("config: {}\n")
-    with pytest.raises(ui.Problem, match="nestlab:lab is not in the stack file"):
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ("config: {}\n", "`config` has nothing: write it there"),
+        (
+            GOOD.replace("nestlab:lab", "nestlab:lb"),
+            "`config` has nestlab:lb: did you mean it by 'nestlab:lb'?",
+        ),
+    ],
+)
+def test_a_stack_without_a_lab_is_told_as_that(stack: Path, told: str, says: str) -> None:
+    stack.write_text(told)
+    with pytest.raises(ui.Problem) as refused:
         stack_check.checked("local")
+    assert "nestlab:lab is not in the stack file stacks/Pulumi.local.yaml" in str(refused.value)
+    assert str(refused.value).endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (
+            "config:\n  a: 1\n  b: 2\n  a: 3\n",
+            "f:4:3: 'a' given, but line 2 has it already: rename",
+        ),
+        ("config: {a: {b: 1, b: 2}}\n", "f:1:20: 'b' given, but line 1 has it already"),
+        ("config: {1: a, '1': b}\n", "f:1:16: '1' given, but line 1 has it already"),
+        ("config:\n\ta: 1\n", "f:2:1: a tab given, but YAML is indented with blanks"),
+        ("config:\n  a: 1\n   b: 2\n", "f:3:5: this can't be read as YAML: mapping values"),
+        ("a:\n  - 1\n b: 2\n", "f:3:2: this can't be read as YAML, while parsing .* of line 1: "),
+    ],
+)
+def test_what_the_engine_would_not_read_is_told_with_its_line(told: str, says: str) -> None:
+    with pytest.raises(ui.Problem, match=says):
+        read(told.encode(), "f")
+
+
+def test_a_machine_that_was_copied_and_not_renamed_is_told_before_the_set_up(
+    stack: Path, reached: list[str]
+) -> None:
+    stack.write_text(f"{GOOD}      kvm1: {{kind: kvm, memory_mib: 8192, network: lab}}\n")
+    with pytest.raises(ui.Problem, match=r"Pulumi\.local\.yaml:8:7: 'kvm1' given, but line 7 has"):
+        up()
+    assert not reached
+
+
+def test_merged_keys_are_not_given_twice() -> None:
+    """A merge's own key comes first; a merged mapping is no second one."""
+    told = b"config: {b: &b {x: 1}, a: &a {<<: *b, x: 2}, c: {<<: [*a, *b]}}"
+    assert read(told, "f") == {"b": {"x": 1}, "a": {"x": 2}, "c": {"x": 2}}
 
 
 @pytest.mark.parametrize(
