@@ -197,18 +197,31 @@ def machines(stack: str) -> list[tuple[MachinePlan, str]]:
     ]
 
 
+def lab_of(told: bytes, file: str) -> Any:
+    """Return what a stack file says of its lab, as it stands there.
+
+    Raises:
+        Problem: it says nothing, is no YAML, or no stack file.
+    """
+    return _lab(read(told, file), file)
+
+
+def _lab(config: Mapping[str, Any], file: str) -> Any:
+    if config.get(LAB) is not None:
+        return config[LAB]
+    known = [shortened(str(key), SHOWN) for key in config]
+    near = nearest(LAB, known)
+    raise ui.Problem(
+        f"{LAB} is not in the stack file {file}, and is the lab; `config` has "
+        f"{listed(known, 'nothing')}: {f'did you mean it by {near!r}?' if near else 'write it there'}"
+    )
+
+
 def _spec(stack: str) -> LabSpec | None:
     """Return what the file of ``stack`` says, checked; None where only the engine can read it."""
     file = stack_file.of(stack)
     config = read(stack_file.content(file), f"stacks/{file.name}")
-    lab = config.get(LAB)
-    if lab is None:
-        known = [shortened(str(key), SHOWN) for key in config]
-        near = nearest(LAB, known)
-        raise ui.Problem(
-            f"{LAB} is not in the stack file stacks/{file.name}, and is the lab; `config` has "
-            f"{listed(known, 'nothing')}: {f'did you mean it by {near!r}?' if near else 'write it there'}"
-        )
+    lab = _lab(config, f"stacks/{file.name}")
     if has_secrets(lab):
         return None
     try:

@@ -271,6 +271,15 @@ def process_one(reaping: Reaping) -> Check:
     return Check(name, State.WARN, found, advice)
 
 
+def stack_file(stack: str, needs: Needs) -> Check:
+    """Can the stack file be deployed, as far as it says so itself."""
+    if needs.refused:
+        return Check("stack", State.FAIL, f"{stack} can't be deployed", needs.refused)
+    if needs.why:
+        return Check("stack", State.NA, f"{stack} was not read: {needs.why}")
+    return Check("stack", State.OK, stack)
+
+
 def memory(stack: str, needs: Needs) -> Check:
     """Is there memory for the stack's first layer."""
     name, total, free = "memory", capacity.memory_mib(), capacity.available_mib()

@@ -71,6 +71,7 @@ def examine(system: System, *, stack: str, quick: bool, running: ui.Step) -> Fin
     needs = stack_needs.ask(system, stack)
     namespace = known.namespace if known else ""
     rows += [
+        checks.stack_file(stack, needs),
         checks.memory(stack, needs),
         checks.disk(stack, needs, Path(needs.pool_path) if needs.pool_path else DISKS),
         checks.cores(stack, needs),

@@ -70,7 +70,8 @@ def _row(check: Check, width: int, colour: bool) -> list[str]:
     found = _wrap(check.found, width - MARGIN)
     lines = [f"  {state}  {check.name:<12} {found[0]}"]
     lines += [" " * MARGIN + line for line in found[1:]]
-    lines += [" " * MARGIN + line for line in _wrap(check.advice, width - MARGIN) if line]
+    for advice in check.advice.splitlines():
+        lines += [" " * MARGIN + line for line in _wrap(advice, width - MARGIN)]
     for command in check.commands:
         lines += [" " * (MARGIN - len(COMMAND)) + line for line in _command(command, width)]
     return lines

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolchain.bootstrap import paths, ui
-from toolchain.engine.stack_file import regular
+from toolchain.engine.stack_file import regular, stacks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +31,8 @@ class Needs:
     """What the stack's first layer takes, or ``why`` that is not known."""
 
     why: str = ""
+    refused: str = ""
+    """What is wrong with the stack file, in the words of a preview; empty also where it could not be read here."""
     lab: str = ""
     uri: str = ""
     """The outer host, its libvirt's URI or a cluster; sizes of this machine say nothing of another one."""
@@ -53,7 +55,8 @@ def ask(system: System, stack: str) -> Needs:
     """Return what ``stack`` needs; never raises, ``why`` tells what was in the way."""
     file = stack_file(stack)
     if not file.is_file():
-        return Needs(why=f"there is no {_short(file)}")
+        known = ", ".join(stacks())
+        return _refused(f"There is no {_short(file)}. Known stacks: {known or 'none'}.")
     if not PYTHON.exists():
         return Needs(why=f"{_short(PYTHON)} is not there yet: run `python3 -m toolchain toolchain`")
     # Not the file itself: its folder would come first on the path, before the standard library.
@@ -84,24 +87,22 @@ def main(argv: list[str]) -> int:
 def read(file: Path) -> Needs:
     """Read a stack's configuration; only where PyYAML and pydantic are."""
     try:
-        yaml = importlib.import_module("yaml")
-        model = importlib.import_module("components.stackfile.lab").LabSpec
         plans = importlib.import_module("components.stackfile.plan")
+        examine = importlib.import_module("components.stackfile.loader").examine
+        problems_of = importlib.import_module("components.stackfile.problems").SpecError
+        check = importlib.import_module("toolchain.stack_check")
         totals, planned = plans.totals, plans.plan
     except ImportError as lacking:
         return Needs(why=f"the stack's model can't be loaded: {lacking}")
     try:
-        config = yaml.safe_load(regular(file))
-        data = config["config"][KEY]
-    except (OSError, ValueError, RecursionError, ui.Problem, yaml.YAMLError) as refused:
-        return Needs(why=f"{_short(file)} can't be read: {str(refused).splitlines()[0]}")
-    except (TypeError, KeyError):
-        return Needs(why=f"{_short(file)} has no {KEY} under config")
-    try:
-        lab = model.model_validate(data)
-    except ValueError as refused:  # pydantic's ValidationError is one
-        first = str(refused).splitlines()[0]
-        return Needs(why=f"{_short(file)} is refused ({first}); `pulumi preview` says why")
+        data = check.lab_of(regular(file), _short(file))
+    except (OSError, ui.Problem) as refused:
+        return _refused(str(refused))
+    if check.has_secrets(data):
+        return Needs(why="the lab holds secrets, which only the engine reads")
+    lab, problems = examine(data, root=paths.ROOT, exists=lambda _: True)
+    if problems or lab is None:
+        return _refused(str(problems_of(problems)))
     size = totals(lab)
     return Needs(
         lab=lab.name,
@@ -117,6 +118,10 @@ def read(file: Path) -> Needs:
         },
         uplinks=_uplinks(planned(lab)),
     )
+
+
+def _refused(words: str) -> Needs:
+    return Needs(why="see stack", refused=words)
 
 
 def _uplinks(plan: Any) -> dict[str, dict[str, Any]]:

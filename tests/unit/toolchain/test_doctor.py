@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from components.kinds.libvirt.uplink.steps import Wanted
 from tests.unit.toolchain.doctor_fakes import BOOTED, FakeSystem, Machine, qemu
 from toolchain.bootstrap import paths
 from toolchain.bootstrap.ui import Problem
-from toolchain.doctor import bootproof, stack_needs, trial
+from toolchain.doctor import bootproof, checks, stack_needs, trial
 from toolchain.doctor import command as doctor
+from toolchain.doctor.report import State
 from toolchain.machine import daemons, packages
 from toolchain.machine.system import Result
 
@@ -38,6 +40,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(tmp_path, monkeypatch)
     made.make_device()
     made.nested("kvm_intel", "Y")
+    made.file("stacks/Pulumi.local.yaml", STACK)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(packages, "missing", lambda _system: [])
     monkeypatch.setattr(trial, "reaping", lambda _system: trial.Reaping(0.01, "process 1 (init)"))
@@ -147,9 +150,11 @@ def test_a_stack_that_is_not_there_is_told(
 ) -> None:
     del system
     monkeypatch.setattr(paths, "ROOT", machine.root)
-    doctor.main(["--stack", "nowhere"])
+    assert doctor.main(["--stack", "nowhere"]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "not checked: there is no stacks/Pulumi.nowhere.yaml" in said
+    told = "There is no stacks/Pulumi.nowhere.yaml. Known stacks: local."
+    assert f"fail stack nowhere can't be deployed {told}" in said
+    assert said.count("not checked: see stack") == 5
 
 
 def test_a_stack_too_large_for_the_machine_ends_with_one(
@@ -209,16 +214,31 @@ def test_needs_come_from_the_stacks_own_model(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "told"),
     [
         ("a: [", "can't be read"),
-        ("config: {}", "has no nestlab:lab under config"),
-        ("", "has no nestlab:lab under config"),
-        (STACK.replace("kind: kvm", "kind: kvn"), "is refused"),
+        ("config: {}", "nestlab:lab is not in the stack file"),
+        ("", "holds no mapping `config`"),
+        (STACK.replace("kind: kvm", "kind: kvn"), r"lab\.hypervisors\.one\.kind: .*'kvm'"),
+        (STACK.replace("cores: 2", "cores: 1"), r"lab\.hypervisors\.one\.cores: 1 core given"),
+        (f"{STACK}      one: {{}}\n", "'one' given, but line 7 has it already"),
     ],
 )
-def test_a_stack_that_can_not_be_read_says_why(machine: Machine, text: str, why: str) -> None:
-    assert why in stack_needs.read(machine.file("Pulumi.tiny.yaml", text)).why
+def test_a_stack_that_is_refused_is_told_once_in_the_words_of_a_preview(
+    machine: Machine, text: str, told: str
+) -> None:
+    needs = stack_needs.read(machine.file("Pulumi.tiny.yaml", text))
+    row = checks.stack_file("tiny", needs)
+    assert (row.state, needs.why) == (State.FAIL, "see stack")
+    assert re.search(told, row.advice)
+    assert "validation error" not in row.advice
+
+
+def test_a_stack_that_only_the_engine_reads_is_not_refused(machine: Machine) -> None:
+    text = STACK.replace("name: tiny", "name: {secure: v1:abc}")
+    needs = stack_needs.read(machine.file("Pulumi.tiny.yaml", text))
+    assert checks.stack_file("tiny", needs).state is State.NA
+    assert "only the engine reads" in needs.why
 
 
 def test_a_model_that_is_not_there_yet_says_so(
