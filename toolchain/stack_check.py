@@ -209,6 +209,10 @@ def lab_of(told: bytes, file: str) -> Any:
 def _lab(config: Mapping[str, Any], file: str) -> Any:
     if config.get(LAB) is not None:
         return config[LAB]
+    if LAB in config:
+        raise ui.Problem(
+            f"{LAB} has nothing below it in {file}: write the lab's fields there, indented"
+        )
     known = [shortened(str(key), SHOWN) for key in config]
     near = nearest(LAB, known)
     raise ui.Problem(

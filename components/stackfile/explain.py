@@ -26,6 +26,22 @@ MOST_EXPLAINED = 100
 """Errors put into words: each takes a walk through the schema, and fewer are told."""
 SHOWN = 60
 """Longest text quoted in a message, characters."""
+OTHERS_WORDS = {
+    "ram": "memory_mib",
+    "cpu": "cores",
+    "cpus": "cores",
+    "vcpu": "cores",
+    "vcpus": "cores",
+    "ip": "address",
+    "net": "network",
+}
+"""What virt-install, libvirt and other products call a field, which is too far from ours to be found by letters."""
+SIZES = {
+    "_mib": {"m": 1, "g": 1024, "t": 1024**2},
+    "_gib": {"g": 1, "t": 1024},
+    "_s": {"s": 1, "m": 60, "h": 3600},
+}
+"""By a field's unit, how much of it is one of another, which is told by its first letter."""
 UNITS = {"_mib": "MiB", "_gib": "GiB", "_s": "s"}
 OUTER = ("host",)
 """Path of the outer host, one of whose kinds is meant where none is said."""
@@ -56,7 +72,12 @@ def written(loc: Iterable[int | str]) -> list[int | str]:
 def meant(error: ErrorDetails, model: type[BaseModel]) -> str | None:
     """Return the field that was probably meant by the unknown one that ``error`` is about."""
     *path, field = error["loc"]
-    return nearest(str(field), _Shapes(model.model_json_schema()).fields(path))
+    return _meant(str(field), _Shapes(model.model_json_schema()).fields(path))
+
+
+def _meant(field: str, known: list[str]) -> str | None:
+    word = OTHERS_WORDS.get(field.casefold())
+    return word if word in known else nearest(field, known)
 
 
 def _printable(item: int | str) -> str:
@@ -172,7 +193,7 @@ def _problems(error: ErrorDetails, shapes: _Shapes) -> list[Problem]:
                 "",
                 "unknown field given",
                 rule,
-                choose(field, known) if nearest(field, known) else "remove it",
+                f"did you mean {near!r}?" if (near := _meant(field, known)) else "remove it",
             )
         case "union_tag_not_found" | "union_tag_invalid":
             found = _kind(error, outer=path == OUTER)
@@ -185,6 +206,8 @@ def _problems(error: ErrorDetails, shapes: _Shapes) -> list[Problem]:
         case "less_than_equal":
             most = f"{context['le']}{unit(field)}"
             found = problem(f"at most {most} is possible{needed}", f"write {context['le']} or less")
+        case "too_short" if value:
+            return []  # of its entries some were refused, which is told of each
         case "too_short":
             rule = f"it has at least one entry{needed}"
             found = Problem(
@@ -194,7 +217,7 @@ def _problems(error: ErrorDetails, shapes: _Shapes) -> list[Problem]:
                 "add one or remove the field",
             )
         case _:
-            found = _wrong_type(error, given, needed)
+            found = _wrong_type(error, field, given, needed)
     return [found]
 
 
@@ -230,16 +253,32 @@ def _kind_for(given: Mapping[Any, Any], known: list[str], *, outer: bool) -> str
     return f"add kind: with the one you mean, {', '.join(fits[:-1])} or {fits[-1]}"
 
 
-def _wrong_type(error: ErrorDetails, given: str, needed: str) -> Problem:
+def _whole(value: Any, field: str) -> str:
+    """Return the advice to write ``value`` as the whole number that it was perhaps meant to be."""
+    if isinstance(value, str) and value.strip().isdigit():
+        return "remove the quotes"
+    if isinstance(value, str) and (size := _in_unit(value, field)) is not None:
+        return f"write {size}, without a unit"
+    if isinstance(value, float) and value.is_integer():
+        return f"write {int(value)}"
+    return "write a whole number"
+
+
+def _in_unit(text: str, field: str) -> int | None:
+    """Return how much ``text``, a number with a unit, is in the unit of ``field``; None: that is not whole."""
+    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]{1,7})\s*", text)
+    sizes = next((each for end, each in SIZES.items() if field.endswith(end)), {})
+    if not found or (factor := sizes.get(found[2][0].lower())) is None:
+        return None
+    size = float(found[1]) * factor
+    return int(size) if size.is_integer() else None
+
+
+def _wrong_type(error: ErrorDetails, field: str, given: str, needed: str) -> Problem:
     value = error["input"]
     kind = error["type"]
     if kind.startswith("int"):
-        remedy = "write a whole number without quotes"
-        if isinstance(value, str) and value.strip().isdigit():
-            remedy = "remove the quotes"
-        elif isinstance(value, float) and value.is_integer():
-            remedy = f"write {int(value)}"
-        return Problem("", given, f"a whole number is needed{needed}", remedy)
+        return Problem("", given, f"a whole number is needed{needed}", _whole(value, field))
     if kind.startswith("bool"):
         remedy = "write true or false without quotes"
         return Problem("", given, f"true or false is needed{needed}", remedy)

@@ -39,7 +39,7 @@ VNC_FIRST_PORT = 5900
 
 
 def _form(value: Any) -> str:
-    return "<name>" if isinstance(value, str) else "<list>"
+    return "<list>" if isinstance(value, list | tuple | dict) else "<name>"
 
 
 Nics = Annotated[

@@ -117,9 +117,10 @@ def refuse(*problems: Problem) -> NoReturn:
 
 def nearest(word: str, known: Collection[str]) -> str | None:
     """Return the one of ``known`` that was probably meant, or None."""
-    near = list(islice(known, MOST_COMPARED))
-    close = difflib.get_close_matches(word[:LONGEST_COMPARED], near, n=1, cutoff=0.65)
-    return close[0] if close else None
+    near = {each.casefold(): each for each in islice(known, MOST_COMPARED)}
+    asked = word[:LONGEST_COMPARED].casefold()
+    close = difflib.get_close_matches(asked, near, n=1, cutoff=0.65)
+    return near[close[0]] if close else None
 
 
 def choose(word: str, known: Collection[str]) -> str:

@@ -192,7 +192,7 @@ def _address(value: object) -> IPv4Address:
         refuse(
             Problem(
                 "",
-                f"{value!r} given" if isinstance(value, str | int) else "no text given",
+                f"{value!r} given" if isinstance(value, str | int | float) else "no text given",
                 "an IPv4 address is four numbers from 0 to 255 joined by dots",
                 "write it like 10.77.0.20",
             )
@@ -206,23 +206,24 @@ def _address(value: object) -> IPv4Address:
 def _subnet(value: object) -> IPv4Network:
     example = "write it like 10.77.0.0/24"
     if isinstance(value, IPv4Network):
-        network = value
+        network, given = value, f"{str(value)!r} given"
     else:
-        given = f"{value!r} given" if isinstance(value, str | int) else "no text given"
+        given = f"{value!r} given" if isinstance(value, str | int | float) else "no text given"
         try:
             network = IPv4Network(value if isinstance(value, str) else "", strict=False)
         except ValueError:
             refuse(Problem("", given, "a subnet is an IPv4 address and a prefix length", example))
         if "/" not in str(value):
             refuse(Problem("", given, "a subnet needs its prefix length", example))
-        if network.network_address != IPv4Address(str(value).partition("/")[0]):
+        inside = network.network_address != IPv4Address(str(value).partition("/")[0])
+        if inside and network.prefixlen in PREFIXES:
             rule = f"that address lies inside the subnet {network}"
             refuse(Problem("", given, rule, f"write {network}"))
     if network.prefixlen not in PREFIXES:
         rule = (
             f"a lab's subnets are /{PREFIXES[0]} to /{PREFIXES[-1]}, room for 13 machines or more"
         )
-        refuse(Problem("", f"{str(network)!r} given", rule, example))
+        refuse(Problem("", given, rule, example))
     if reason := _unusable(network.network_address):
         rule = f"{reason} addresses can't be given to machines"
         remedy = "take a private one, such as 10.77.0.0/24"

@@ -77,7 +77,9 @@ def memory(lab: LabSpec) -> list[Problem]:
     """Guests, containers, nested hypervisors and the host itself fit into the host's memory."""
     found = []
     for place, kind, spec in _nested(lab):
-        found += _fits(place, _MEMORY, spec.memory_mib, kind.reserve_mib, kind.share_mib)
+        found += _fits(
+            place, _MEMORY, spec.memory_mib, kind.memory_mib.value, kind.reserve_mib, kind.share_mib
+        )
     return found
 
 
@@ -85,7 +87,9 @@ def disk(lab: LabSpec) -> list[Problem]:
     """The disks inside and the host's own system fit onto the host's disk."""
     found = []
     for place, kind, spec in _nested(lab):
-        found += _fits(place, _DISK, spec.disk_gib, kind.reserve_gib, kind.share_gib)
+        found += _fits(
+            place, _DISK, spec.disk_gib, kind.disk_gib.value, kind.reserve_gib, kind.share_gib
+        )
     return found
 
 
@@ -103,11 +107,16 @@ def _least(need: int, reserve: int, share: int) -> int:
     return least
 
 
-def _fits(place: Place, measure: _Measure, have: int, reserve: int, share: int) -> list[Problem]:
+def _fits(
+    place: Place, measure: _Measure, have: int, least: int, reserve: int, share: int
+) -> list[Problem]:
     field, unit = measure.field, measure.unit
     inside = list(place.machines())
+    # Below its maker's minimum it is raised to that in any case.
+    room = max(have, least)
+    free = room - own(reserve, share, room)
     kept = own(reserve, share, have)
-    if too_big := [machine for machine in inside if measure.of(machine) + kept > have]:
+    if too_big := [machine for machine in inside if measure.of(machine) > free]:
         rule = f"{place.title} has {have} {unit}, {kept} of them for itself"
         less = f"write {have - kept} or less, or " if have > kept else ""
         return [
@@ -120,7 +129,7 @@ def _fits(place: Place, measure: _Measure, have: int, reserve: int, share: int) 
             for machine in too_big
         ]
     need, parts = _sum(inside, measure)
-    if need + kept <= have:
+    if need <= free:
         return []
     least = _least(need, reserve, share)
     rule = f"it needs {least} {unit}: {least - need} for itself and {need} inside ({parts})"
