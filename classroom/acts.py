@@ -50,8 +50,10 @@ def called(given: str, name: str | None = None) -> tuple[str, Path | None]:
         kept = Path(register.read(given).roster)
         return given, kept if kept.exists() else None
     if not file.exists():
-        classes = f" Classes are {listed(known)}: {choose(given, known)}." if known else ""
-        raise ui.Problem(f"{given} is no roster, and no class that was planned here.{classes}")
+        classes = f"Classes are {listed(known)}: {choose(given, known)}"
+        if not known:
+            classes = "Give the path of a CSV or YAML file, which docs/class.md describes."
+        raise ui.Problem(f"{given} is no roster, and no class that was planned here. {classes}")
     return roster.read(file, name or _same(file)).name, file
 
 
@@ -178,7 +180,9 @@ def refuse_unknown(asked: Iterable[str], known: Collection[str]) -> None:
     """
     for each in asked:
         if each not in known:
-            raise ui.Problem(f"the class has no student {each!r}: {choose(each, known)}.")
+            raise ui.Problem(
+                f"the class has no student {each!r}; it has {listed(known, 'nobody')}: {choose(each, known)}"
+            )
 
 
 def reset(

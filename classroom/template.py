@@ -72,8 +72,7 @@ class Template:
         except FileNotFoundError:
             known = [each for each in stack_file.stacks() if not is_ours(each)]
             raise ui.Problem(
-                f"there is no stacks/{file.name} to be the template: {choose(stack, known)}. Known stacks: "
-                f"{listed(known)}."
+                f"there is no stacks/{file.name} to be the template; stacks are {listed(known)}: {choose(stack, known)}"
             ) from None
         told = stack_check.document(content, f"stacks/{file.name}")
         lab = stack_check.read(content, f"stacks/{file.name}").get(stack_check.LAB)

@@ -107,7 +107,8 @@ class _Running:
     def next(self) -> None:
         """Start the next command; its words and all that it prints go to the log."""
         words = self.left.pop(0)
-        self.phase, self.error, self.judged = STEPS.get(words[0], words[0]), [], ""
+        self.phase, self.last = STEPS.get(words[0], words[0]), ""
+        self.error, self.judged = [], ""
         with _log(self.task.log) as handle:
             os.write(handle, f"{MARK}{' '.join(words)}\n".encode())
             self.process = subprocess.Popen(

@@ -46,7 +46,11 @@ def planning(verb: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--anyway", is_flag=True, help="Although the host has too little."),
         click.option(
-            "-s", "--stack", "source", metavar="NAME", help="The template, one of stacks/."
+            "-s",
+            "--stack",
+            "source",
+            metavar="NAME",
+            help="The template, one of stacks/; default: the roster's, or the plan's, or `local`.",
         ),
         NAME,
         CLASS,

@@ -93,10 +93,12 @@ def test_who_is_meant(roster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["class"]) == 2
     assert "one lab for each student" in capsys.readouterr().out.lower()
     assert app.main(["class", "status", "net1"]) == 1
-    assert "no roster, and no class" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no roster, and no class" in told
+    assert "Give the path of a CSV or YAML file" in told
     assert app.main(["class", "plan", str(roster), "-s", "course"]) == 0
     assert app.main(["class", "up", "net1", "eve"]) == 1
-    assert "the class has no student 'eve'" in capsys.readouterr().err
+    assert "the class has no student 'eve'; it has ana and bob: choose" in capsys.readouterr().err
     assert app.main(["class", "status", "net2"]) == 1
     assert "did you mean 'net1'?" in capsys.readouterr().err
 

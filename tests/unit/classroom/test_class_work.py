@@ -124,6 +124,18 @@ def test_one_that_fails_stops_no_other(folder: Path, capsys: pytest.CaptureFixtu
     assert "because" in log
 
 
+def test_what_one_command_said_last_is_not_told_of_the_next(folder: Path) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Last(Heard):
+        @override
+        def seen(self, student: str, phase: str, seconds: float, last: str) -> None:
+            told.append((phase, last))
+
+    Crew(1, Last()).run([task(folder, "ana", again=True)])
+    assert ("checking", "") in told[1:], "the second command has said nothing when it begins"
+
+
 def test_logs_are_their_owner_s_and_of_the_last_command_alone(folder: Path) -> None:
     (folder / "ana").write_text("old")
     (folder / "ana").chmod(0o666)
