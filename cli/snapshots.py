@@ -24,7 +24,7 @@ from components.gates.marks import SECRET, SIGNATURE
 from components.reach.shell import LocalShell
 from components.refused import Refused
 from toolchain import lab
-from toolchain.bootstrap import paths, ui
+from toolchain.bootstrap import ui
 from toolchain.engine import foreign, state, strays
 from toolchain.engine.environment import BACKEND, environment
 
@@ -82,8 +82,8 @@ def of(stack: str) -> Lab:
     Raises:
         Problem: there is none, it can't be read, or its last command did not end.
     """
-    if not (paths.BIN / "pulumi").exists() or not lab.exists(stack):
-        raise ui.Problem(f"the stack {stack} is not up. {ui.make('up', stack)} brings it up.")
+    if why := lab.absent(stack):
+        raise ui.Problem(why)
     latest = _deployment(stack)
     resources = [one for one in latest.get("resources") or [] if not one.get("delete")]
     if latest.get("pending_operations"):

@@ -129,13 +129,29 @@ def prepare(
     done("doctor")
 
 
+def without_file(stack: str) -> str:
+    """Return that ``stack`` has no file, and which have; nothing where it has one."""
+    file = stack_file.of(stack)
+    if file.exists():
+        return ""
+    return f"there is no stacks/{file.name}. Known stacks: {', '.join(stack_file.stacks())}."
+
+
+def absent(stack: str) -> str:
+    """Return what to say of a stack that is not up, and perhaps is none; nothing where it has a state."""
+    if (paths.BIN / "pulumi").exists() and exists(stack):
+        return ""
+    return (
+        without_file(stack) or f"the stack {stack} is not up. {ui.make('up', stack)} brings it up."
+    )
+
+
 def _told(stack: str) -> bytes:
     settings = stack_file.of(stack)
     try:
         return stack_file.content(settings)
     except FileNotFoundError:
-        known = ", ".join(stack_file.stacks())
-        raise ui.Problem(f"there is no stacks/{settings.name}. Known stacks: {known}.") from None
+        raise ui.Problem(without_file(stack)) from None
 
 
 def _clones(told: bytes) -> list[str]:
@@ -263,7 +279,8 @@ def down(stack: str, *, aside: bool = False) -> bool:
     ``aside``: what the engine prints goes to standard error.
     """
     if not (paths.BIN / "pulumi").exists() or not exists(stack):
-        ui.say(f"the stack {stack} is not up")
+        none = without_file(stack)
+        ui.say(f"the stack {stack} is not up{f': {none}' if none else ''}")
         return True
     if paths.NETNS.exists():
         host.main([])  # after a restart of the machine libvirt has to be there to be asked
@@ -360,8 +377,8 @@ def found(stack: str, *, secrets: bool = False) -> dict[str, Any]:
         Problem: it is not up.
     """
     before.refuse_pipes(environment())
-    if not (paths.BIN / "pulumi").exists() or not exists(stack):
-        raise ui.Problem(f"the stack {stack} is not up. {ui.make('up', stack)} brings it up.")
+    if why := absent(stack):
+        raise ui.Problem(why)
     told = None if secrets else _in_state(stack)
     if told is None:
         asked = ("stack", "output", "--json", "--stack", stack)

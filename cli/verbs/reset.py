@@ -40,8 +40,10 @@ def _ask(stack: str) -> None:
     """Go on only when somebody says so.
 
     Raises:
-        Problem: nobody is there to be asked, or the answer is no.
+        Problem: there is no lab, nobody is there to be asked, or the answer is no.
     """
+    if why := lab.absent(stack):
+        raise ui.Problem(why)
     if not sys.stdin.isatty():
         word = ui.make("reset", stack, "LOSE=1")
         raise ui.Problem(f"nothing was changed: what was done in the lab is lost. {word} does it.")

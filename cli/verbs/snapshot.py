@@ -49,6 +49,8 @@ def shown(stack: str, *, as_json: bool) -> int:
             why = snapshots.unusable(snapshots.of(stack), record)
         except ui.Problem as wrong:
             why = str(wrong)
+    elif none := lab.absent(stack) and lab.without_file(stack):
+        raise ui.Problem(none)
     if as_json:
         found = {"name": taken.name, "taken": taken.at, "bytes": taken.bytes} if taken else None
         print(json.dumps({"stack": stack, "snapshot": found, "usable": not why, "why": why}))
@@ -64,6 +66,8 @@ def shown(stack: str, *, as_json: bool) -> int:
 def drop(stack: str) -> int:
     """Remove the lab's snapshot; the lab itself stays as it is."""
     with lab.alone(stack):
+        if none := lab.absent(stack) and lab.without_file(stack):
+            raise ui.Problem(none)
         try:
             there = snapshots.drop(stack)
         except Refused as wrong:

@@ -212,6 +212,7 @@ def test_programs_get_the_sheet_without_secrets_unless_they_ask(
 def test_a_lab_that_is_not_up_is_told_with_the_command_that_brings_it_up(
     command: list[str], checkout: Path
 ) -> None:
+    (checkout / "stacks" / "Pulumi.local.yaml").touch()
     (paths.STATE / ".pulumi" / "stacks" / "nestlab" / "local.json").unlink()
     with pytest.raises(ui.Problem, match=r"the stack local is not up\. `make up`"):
         run(command)
@@ -342,6 +343,7 @@ def test_every_command_that_is_printed_is_about_the_stack_that_was_asked_for(
 ) -> None:
     """Without its STACK= each of them would be about the lab `local`."""
     del asked
+    (checkout / "stacks" / "Pulumi.xen.yaml").touch()
     with pytest.raises(ui.Problem, match=r"xen is not up\. `make up STACK=xen` brings it up"):
         run(["show", "--stack", "xen"])
     (paths.STATE / ".pulumi" / "stacks" / "nestlab" / "xen.json").touch()
@@ -522,8 +524,9 @@ def test_an_unknown_stack_is_told_with_the_known_ones(checkout: Path) -> None:
     for name in ("local", "class"):
         (checkout / "stacks" / f"Pulumi.{name}.yaml").touch()
     expected = r"there is no stacks/Pulumi.lokal.yaml. Known stacks: class, local."
-    with pytest.raises(ui.Problem, match=expected):
-        run(["up", "--stack", "lokal"])
+    for verb in ("up", "show", "enter", "reset", "snapshot take", "snapshot list", "snapshot drop"):
+        with pytest.raises(ui.Problem, match=expected):
+            run([*verb.split(), "--stack", "lokal"])
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "", "a;b", "x" * 101])
@@ -535,9 +538,17 @@ def test_what_is_no_stacks_name_is_refused_before_anything_is_done(name: str) ->
 def test_taking_away_what_is_not_there_is_no_failure(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    del checkout
+    (checkout / "stacks" / "Pulumi.other.yaml").touch()
     assert lab.down("other")
     assert capsys.readouterr().err == "the stack other is not up\n"
+    assert lab.down("otter"), "whose file went with the lab"
+    assert "no stacks/Pulumi.otter.yaml. Known stacks: other." in capsys.readouterr().err
+
+
+def test_a_reset_asks_about_nothing_where_there_is_no_lab(checkout: Path) -> None:
+    (checkout / "stacks" / "Pulumi.other.yaml").touch()
+    with pytest.raises(ui.Problem, match="the stack other is not up"):
+        run(["reset", "--stack", "other"])
 
 
 def test_a_guest_without_a_known_login_is_shown_by_its_screen(
@@ -632,7 +643,7 @@ def test_whatever_lies_in_a_stack_files_place_is_refused_in_words(
     }
     with pytest.raises(ui.Problem, match=said[what]):
         run(["up", "--stack", "odd"])
-    assert "odd" in stack_needs.read(file).why
+    assert "odd" in stack_needs.read(file).refused
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
