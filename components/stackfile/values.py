@@ -118,7 +118,7 @@ def text_schema(description: str, pattern: str) -> WithJsonSchema:
 def _bridge(value: str) -> str:
     return matches(
         BRIDGE,
-        "a bridge of the host has at most 15 letters, digits, dots, hyphens or underscores",
+        "a device of the host has a name of at most 15 letters, digits, dots, hyphens or underscores",
         "give the name that `ip link` shows",
     )(value)
 

@@ -434,7 +434,7 @@ def test_a_bridge_of_somebody_elses_has_to_be_there(
         bridge="br0",
     )
     gate = networks.NetworkGateProvider()
-    assert "no bridge br0, but none" in next(iter(gate.problems(joins)))[1]
+    assert "no bridge br0 and no other: make it" in next(iter(gate.problems(joins)))[1]
     site.host.must("ip link add br0 type bridge; ip link set br0 up")
     assert list(gate.problems(joins)) == []
 

@@ -122,6 +122,9 @@ def test_a_bridge_that_is_not_there_is_told_before_anything_is_made() -> None:
     )
     assert checks.no_bridge(found, "br1") == ""
     assert "no bridge br0, but br1 and br2: make it" in checks.no_bridge(found, "br0")
+    bare = host(links=[link("lo", link_type="loopback")])
+    assert "no bridge br0 and no other: make it" in checks.no_bridge(bare, "br0")
+    assert said(bare, LAN) == "there is no NIC eno1: there is none that a lab could be on"
     assert "eno1 is no bridge of the kernel's (a NIC)" in checks.no_bridge(found, "eno1")
     assert "(openvswitch)" in checks.no_bridge(found, "ovs")
     assert "`ip link set br2 up`" in checks.no_bridge(found, "br2")

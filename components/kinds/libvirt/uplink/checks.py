@@ -38,7 +38,8 @@ def problems(facts: Facts, wanted: Wanted) -> Iterator[str]:
     nic = facts.links.get(wanted.nic)
     if nic is None:
         known = [_called(facts, each) for each in facts.links.values() if each.link_type == "ether"]
-        yield f"there is no NIC {wanted.nic}: take one of {listed(known, none='none')}"
+        take = f"take one of {listed(known)}" if known else "there is none that a lab could be on"
+        yield f"there is no NIC {wanted.nic}: {take}"
         return
     if not nic.up:
         yield f"{nic.ifname} is switched off: `ip link set {nic.ifname} up`"
@@ -68,8 +69,8 @@ def no_bridge(facts: Facts, name: str) -> str:
             each.ifname for each in facts.links.values() if each.linkinfo.info_kind == "bridge"
         ]
         return (
-            f"there is no bridge {name}, but {listed(known, none='none')}: make it, or have it made on a NIC "
-            "(uplink: {nic: NIC} instead of bridge)"
+            f"there is no bridge {name}{f', but {listed(known)}' if known else ' and no other'}: make it, or "
+            "have it made on a NIC (uplink: {nic: NIC} instead of bridge)"
         )
     if (kind := there.linkinfo.info_kind) != "bridge":
         return (
