@@ -162,6 +162,20 @@ class Contents:
         return pulumi.ResourceOptions.merge(pulumi.ResourceOptions(parent=self.owner), opts)
 
 
+def holder(on: object, at: str) -> Contents:
+    """Return what ``on`` holds, which the component at the path ``at`` is to be made on.
+
+    Raises:
+        RefusedLab: it holds nothing.
+    """
+    found = getattr(on, "holds", None)
+    if isinstance(found, Contents):
+        return found
+    given = "nothing given" if on is None else f"a {type(on).__name__} given"
+    rule = "a component is made on a Lab, or on a NestedHypervisorLab in one"
+    raise RefusedLab([Problem(f"{at}.on", given, rule, "write on= with one of them, and no name")])
+
+
 def plain(args: Args, at: str, outputs: dict[str, pulumi.Output[Any]]) -> dict[str, Any]:
     """Return ``args`` as a stack file would have them at the path ``at``; ``outputs`` gets what is known later.
 
@@ -204,14 +218,21 @@ def _plain(
         }
     if isinstance(value, list | tuple):
         return [_plain(each, f"{at}.{n}", wrong, outputs, kind) for n, each in enumerate(value)]
-    if not (isinstance(value, pulumi.Output) or inspect.isawaitable(value)):
+    if not (isinstance(value, pulumi.Output | pulumi.Resource) or inspect.isawaitable(value)):
         return value
-    mark = later.marked_at(at, kind)
+    mark = None if isinstance(value, pulumi.Resource) else later.marked_at(at, kind)
     if mark is None:
-        wrong.append(later.refused(at))
+        wrong.append(_named(value, at) if isinstance(value, pulumi.Resource) else later.refused(at))
         return value
     outputs[at] = pulumi.Output.from_input(value).apply(lambda known: _checked(mark, known, at))
     return mark.later.stands_in
+
+
+def _named(piece: pulumi.Resource, at: str) -> Problem:
+    rule = "what stands in a lab is named, also before it is made"
+    key = getattr(piece, "key", None)
+    remedy = f"write {key!r}" if isinstance(key, str) else "write its name"
+    return Problem(at, f"a {type(piece).__name__} given", rule, remedy)
 
 
 def _checked(mark: later.Mark, known: Any, at: str) -> Any:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import pulumi
 
+from components.contents import holder
 from components.sheet import Entry
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Piece(pulumi.ComponentResource, Generic[MadeT]):
         Raises:
             SpecError: it can't be in the lab, as far as that is known.
         """
-        place = on.holds
+        place = holder(on, f"{self.group}.{name}")
         self.said = place.say(self.group, name, args, self)
         self.key, self.logical, self.draft = name, place.logical(name), place.draft
         super().__init__(self.urn_type, self.logical, {}, place.options(opts))

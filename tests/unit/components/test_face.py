@@ -184,6 +184,31 @@ def test_what_comes_late_is_told_what_to_do() -> None:
         run(program)
 
 
+@pytest.mark.parametrize(
+    ("on", "given"), [(None, "nothing"), ("lab", "a str"), ({}, "a dict"), (LabArgs(), "a dict")]
+)
+def test_a_component_is_made_on_what_holds_others(on: Any, given: str) -> None:
+    def program() -> None:
+        with pytest.raises(SpecError, match=rf"^networks\.lan\.on: {given} given, but .*a Lab"):
+            BridgedNetwork("lan", LAN, on=on)
+
+    run(program)
+
+
+def test_a_network_is_no_place_and_is_named() -> None:
+    def program() -> None:
+        lab = Lab("lab", LabArgs(media=MEDIA))
+        net: Any = BridgedNetwork("lan", LAN, on=lab)
+        with pytest.raises(SpecError, match=r"guests\.web\.on: a BridgedNetwork given"):
+            GuestFromIso("web", GUEST, on=net)
+        with pytest.raises(SpecError, match=r"network: a BridgedNetwork given, .*: write 'lan'"):
+            GuestFromIso("web", {**GUEST, "network": net}, on=lab)
+        with pytest.raises(SpecError, match=r"network: a Lab given, .*: write its name"):
+            GuestFromIso("web", {**GUEST, "network": lab}, on=lab)
+
+    run(program)
+
+
 def test_a_name_is_given_once() -> None:
     def program() -> None:
         lab = Lab("lab")
