@@ -52,6 +52,21 @@ def test_a_stack_file_of_the_repository_fits_the_schema_and_names_it(stack: Path
     assert stack.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
 
 
+@pytest.mark.parametrize("stack", STACKS, ids=lambda file: file.stem)
+def test_git_leaves_out_the_media_that_a_stack_names(stack: Path) -> None:
+    """They are somebody else's, and large: `git add` must not take them."""
+    media = yaml.safe_load(stack.read_text())["config"][KEY].get("media", {})
+    wanted = [each["path"] for each in media.values() if not Path(each["path"]).is_absolute()]
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", *wanted, "stacks/none"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == wanted
+
+
 @pytest.mark.parametrize(
     "lab",
     [
