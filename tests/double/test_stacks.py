@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -21,8 +23,12 @@ from components.stackfile import load, plan
 from tests.double.conftest import Project
 from tests.support import images
 from tests.support.checkout import Checkout
+from tests.support.netns import namespace, reason
 from toolchain.bootstrap import paths
 from toolchain.engine import environment
+
+if TYPE_CHECKING:
+    from tests.support.netns import Namespace
 
 pytestmark = pytest.mark.double
 
@@ -67,12 +73,33 @@ def name_of(stack: Path) -> str:
     return stack.name.removeprefix("Pulumi.").removesuffix(".yaml")
 
 
+ENGINE = """\
+#!/bin/sh
+# The engine goes into the namespace that libvirt lives in: to it that is this one.
+exec @NSENTER@ unshare -m sh -ec 'for known in /run/netns/*; do
+  [ ! -e "$known" ] || mount --bind /proc/self/ns/net "$known"; done; exec @ENGINE@ "$@"' engine "$@"
+"""
+
+
+def _in(host: Namespace, project: Project, folder: Path) -> Project:
+    """Return ``project`` with an engine that runs on ``host``."""
+    engine = shutil.which("pulumi", path=project.variables["PATH"])
+    script = ENGINE.replace("@NSENTER@", shlex.join(host.inside)).replace("@ENGINE@", str(engine))
+    (folder / "pulumi").write_text(script)
+    (folder / "pulumi").chmod(0o755)
+    path = {"PATH": f"{folder}:{project.variables['PATH']}"}
+    return replace(project, variables=project.variables | path)
+
+
 @pytest.mark.parametrize("stack", STACKS, ids=name_of)
-def test_a_stack_is_previewed_whole_and_keeps_the_rules(checkout: Path, stack: Path) -> None:
+def test_a_stack_is_previewed_whole_and_keeps_the_rules(
+    checkout: Path, stack: Path, tmp_path: Path
+) -> None:
     own = {
         "PULUMI_BACKEND_URL": f"file://{checkout}/.nestlab/state",
         "PULUMI_CONFIG_PASSPHRASE": "scratch",
         "NESTLAB_ALLOW": os.environ["NESTLAB_ALLOW"],
+        "PATH": os.environ["PATH"],  # by which a host's NICs are looked at
     }
     project = Project(checkout, environment.environment(own))
     settings = checkout / "stacks" / stack.name
@@ -84,11 +111,24 @@ def test_a_stack_is_previewed_whole_and_keeps_the_rules(checkout: Path, stack: P
         *("config", "set", "--secret", "nestlab:hostPassword", "not-asked-for"),
         *("--stack", name_of(stack)),
     )
-    told = project.pulumi("preview", "--json", *PACK, "--stack", name_of(stack))
+    data: dict[str, Any] = yaml.safe_load(stack.read_text())["config"]["nestlab:lab"]
+    nics = [net["uplink"]["nic"] for net in data["networks"].values() if "uplink" in net]
+    preview = ("preview", "--json", *PACK, "--stack", name_of(stack))
+    if nics:
+        told = project.pulumi(*preview, fails=True)
+        assert f"there is no NIC {nics[0]}" in told, "told before anything is made"
+        assert "Traceback" not in told
+        if reason():
+            pytest.skip(reason())
+        with namespace("host") as host:
+            host.must(*(f"ip link add {nic} type veth peer name outer{nic}" for nic in nics))
+            host.must(*(f"ip link set {nic} up" for nic in nics))
+            told = _in(host, project, tmp_path).pulumi(*preview)
+    else:
+        told = project.pulumi(*preview)
     steps = json.loads(told[told.index("{\n") :])["steps"]
     urns = {step["urn"] for step in steps}
     assert {step["op"] for step in steps} == {"create"}
-    data: dict[str, Any] = yaml.safe_load(stack.read_text())["config"]["nestlab:lab"]
     lab = plan(load(data, root=checkout, exists=lambda _: True))
     for machine in lab.machines():
         logical = "-".join(machine.path)
