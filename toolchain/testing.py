@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     _install(System())
     marks = [] if wanted.soak else ["-m", "not soak"]
     for tier in wanted.tiers or TIERS:
-        _prepare(tier)
+        _prepare(tier, soak=wanted.soak)
         for words in RUNS[tier]:
             if status := _pytest(*words, *marks, soak=wanted.soak):
                 ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
@@ -67,7 +67,7 @@ def _install(system: System) -> None:
         ui.warn(f"tests that need {', '.join(lacking)} are skipped")
 
 
-def _prepare(tier: str) -> None:
+def _prepare(tier: str, *, soak: bool) -> None:
     system = System()
     if tier == "unit":
         return
@@ -76,7 +76,7 @@ def _prepare(tier: str) -> None:
         image.main([])
         if tier == "host":
             image.main(["xen"])
-            _ready()
+            _ready(soak=soak)
         verdict.ensure(system)
     except ui.Problem as problem:
         if tier == "host":
@@ -85,10 +85,11 @@ def _prepare(tier: str) -> None:
         ui.warn(str(problem))
 
 
-def _ready() -> None:
+def _ready(*, soak: bool) -> None:
     """Have made what tests unpack from packages: in the namespace no mirror is reached."""
+    told = environment() | ({SOAK: "1"} if soak else {})
     command = [str(paths.VENV / "bin" / "python3"), "-m", "tests.support.ready"]
-    subprocess.run(command, cwd=paths.ROOT, env=environment(), check=True)
+    subprocess.run(command, cwd=paths.ROOT, env=told, check=True)
 
 
 def _pytest(*words: str, soak: bool) -> int:
