@@ -149,6 +149,7 @@ def test_a_strangers_stack_file_reaches_nothing(checkout: Path, tmp_path: Path) 
     word = "a-passphrase-of-somebody"
     own = {
         "HOME": str(tmp_path / "home"),
+        "PATH": os.environ["PATH"],
         "PULUMI_BACKEND_URL": f"file://{checkout}/.nestlab/state",
         "PULUMI_CONFIG_PASSPHRASE": word,
     }
