@@ -171,6 +171,27 @@ def test_layer_2_ends_at_the_bridge(site: Site) -> None:
     assert told == "", "a frame of ana's came to bob"
 
 
+def test_the_host_answers_arp_for_its_address_there_alone(site: Site) -> None:
+    def answered() -> list[str]:
+        """Which of the host's addresses ana gets a MAC for, on her own link."""
+        found = []
+        for address in HOST:
+            site.ana.must(f"ip neigh flush dev ana; ip route replace {address} dev ana")
+            site.ana.run([sys.executable, "-c", CONNECT, address, "22"])
+            told = site.ana.must(f"ip neigh show {address} dev ana")
+            if "lladdr" in told:
+                found.append(address)
+        return found
+
+    assert answered() == list(HOST), "what has to be closed is open"
+    made = GATE.mend(None, site.wanted())
+    assert answered() == ["10.90.1.1"]
+    site.host.must("echo 0 >/proc/sys/net/ipv4/conf/nl0000000001/arp_ignore")
+    assert not GATE.look(made).ok
+    GATE.retire(GATE.mend(made, site.wanted()))
+    assert site.host.must("cat /proc/sys/net/ipv4/conf/nl0000000001/arp_ignore").strip() == "0"
+
+
 def test_rules_that_a_firewall_flushed_are_seen_and_written_again(site: Site) -> None:
     made = GATE.mend(None, site.wanted())
     for harm in ("iptables -F INPUT", f"iptables -F nestlab-{made.bridge}", "ip6tables -F INPUT"):

@@ -46,7 +46,10 @@ $a -d $g -p udp -m udp --dport 67 -j RETURN
 $a -d $g -p udp -m udp --dport 53 -j RETURN
 $a -d $g -p tcp -m tcp --dport 53 -j RETURN
 $a -d $g -p icmp -m icmp --icmp-type 8 -j RETURN" || exit 1
-[ ! -e /proc/net/if_inet6 ] || close ip6tables icmp6-port-unreachable ""
+[ ! -e /proc/net/if_inet6 ] || close ip6tables icmp6-port-unreachable "" || exit 1
+# Else the host answers ARP there for each address that it has, other labs' gateways too.
+a=/proc/sys/net/ipv4/conf/$b/arp_ignore
+[ ! -e "$a" ] || echo 1 >"$a"
 """
 ASK = r"""
 for t in iptables ip6tables; do
@@ -54,6 +57,7 @@ for t in iptables ip6tables; do
   printf '%s\n' "$x" | grep -e "-j nestlab-$1\$"
   $t -w 5 -S "nestlab-$1" 2>/dev/null
 done
+echo "arp_ignore $(cat "/proc/sys/net/ipv4/conf/$1/arp_ignore" 2>/dev/null)"
 exit 0
 """
 OPEN = r"""
@@ -62,6 +66,8 @@ for t in iptables ip6tables; do
   $t -w 5 -S INPUT 2>/dev/null | grep -e "-j nestlab-$1\$" | sed 's/^-A/-D/' | xargs -r -L 1 "$t" -w 5
   $t -w 5 -F "nestlab-$1" 2>/dev/null && $t -w 5 -X "nestlab-$1"
 done
+a=/proc/sys/net/ipv4/conf/$1/arp_ignore
+[ ! -e "$a" ] || echo 0 >"$a"
 exit 0
 """
 OURS = r"""
@@ -82,7 +88,7 @@ class Closed(Named):
     user: str
     """The lab's identity."""
     rules: Made[str] = None
-    """What iptables printed of them once they were written."""
+    """What iptables printed of them once they were written, and whose addresses the host answers ARP for."""
 
 
 class ClosedGateProvider(Gate[Closed]):
