@@ -127,6 +127,8 @@ class Awaited:
     """Secret; nowhere for a guest that nobody enters."""
     key_folder: str = ""
     """Where files with its keys go that other programs read."""
+    stuck_s: float = 0.0
+    """After how long it is reset once that has been up before, runs and does not answer; 0: never."""
 
 
 RUNS = Awaited(probe=Probe(kind="none"))

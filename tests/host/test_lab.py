@@ -244,6 +244,15 @@ def test_connections_cut_in_the_middle_are_told_and_the_next_up_mends(checkout: 
     checkout.up()
 
 
+@pytest.mark.soak
+def test_a_nested_host_that_runs_and_answers_nobody_is_reset_by_up(checkout: Checkout) -> None:
+    checkout.inside("sh", "-c", "(sleep 1; ip link set eth0 down) >/dev/null 2>&1 &")
+    said = checkout.up()
+    assert "it was reset" in said
+    assert "1 packets received" in packet(checkout)
+    nothing_to_do(checkout)
+
+
 def test_a_clock_that_jumps_an_hour_changes_nothing(checkout: Checkout) -> None:
     """Leases end, certificates and timers age: of the nested host, and of this machine's commands."""
     jumped = checkout.inside("sh", "-c", "date -s @$(($(date +%s) + 3660)) && date +%s").said

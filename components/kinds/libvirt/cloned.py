@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from components.stackfile import HypervisorSpec, MachinePlan
 
 LIBVIRT = "qemu:///system"
+STUCK_S = 120.0
+"""It boots by itself in a fraction of this, seconds; emulated, on a busy machine, in half of it."""
 
 
 def opened(
@@ -63,6 +65,7 @@ def opened(
             probe=replace(probe, forward=list(login.route.forward)),
             reach=login.reach,
             key_folder=login.folder,
+            stuck_s=STUCK_S,
         ),
         parent,
         instance=fingerprint(machine_facts(spec, plan)),

@@ -454,6 +454,7 @@ class LibvirtPlace:
                 console_log=CONSOLE_LOG.format(domain=plan.called),
                 deadline_s=plan.ready.deadline_s,
                 reset_s=plan.ready.reset_s or 0,
+                stuck_s=up.stuck_s,
             ),
             self.bound(parent, depends_on=[domain]),
         )

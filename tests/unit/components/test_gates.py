@@ -776,6 +776,25 @@ def test_a_guest_whose_host_stays_silent_fails_in_words_about_that_host(place: F
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "stood", "resets"),
+    [("running", True, 1), ("running", False, 0), ("shut off", True, 0)],
+)
+def test_a_host_that_was_up_runs_and_is_silent_is_reset_once(
+    before: str, stood: bool, resets: int, place: FakeLibvirt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.domain("web", before)
+    place.network("lab")
+    if stood:
+        Virsh(place, URI).note_stood("web")
+    clock = iter(range(0, 100_000, 15))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    probe = {"kind": "libvirt.lease", "network": "lab", "mac": MAC, "address": "10.77.0.5"}
+    with pytest.raises(NotReady):
+        MachineGateProvider().create(of_machine(probe=probe, stuck_s=120.0, deadline_s=2000.0))
+    assert sum(words.startswith("reset ") for words in place.commands()) == resets
+
+
 def test_a_guest_is_not_reset_unless_the_stack_says_so(place: FakeLibvirt) -> None:
     place.domain("web")
     place.network("lab")

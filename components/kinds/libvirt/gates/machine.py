@@ -41,7 +41,9 @@ class Domain(Machine):
     domain: str
     console_log: str = ""
     reset_s: Unasked[float] = 0.0
-    """After how long it is reset while it is not up; 0: never."""
+    """After how long it is reset while it is not up, again and again; 0: never."""
+    stuck_s: Unasked[float] = 0.0
+    """After how long it is reset once if it has been up before, runs and does not answer; 0: never."""
     definition: Secret[Made[str]] = None
     """Its XML, from which it is defined again when somebody removes it."""
     console: Made[str] = None
@@ -73,13 +75,14 @@ class MachineGateProvider(Gate[Domain]):
         defined(virsh, "domain", domain, there, (olds and olds.definition) or "")
         if facts is None:
             say(f"{news.name}: defined again; its disk is the one it had")
+        stuck = facts is not None and facts.state == "running" and facts.has_stood
         if facts is None or facts.state != "running":
             facts = _running(news, virsh, facts.state if facts else None)
         write_keys(news.key_folder, news.reach)
         try:
             seen = wait_for(
                 news.name,
-                _Patience(news, virsh).look,
+                _Patience(news, virsh, stuck=stuck).look,
                 deadline_s=news.deadline_s,
             )
         except NotReady as late:
@@ -118,21 +121,23 @@ def _patiently(props: Domain, virsh: Virsh) -> Seen:
 class _Patience:
     """Looks at a machine while it boots, and resets one that takes longer than it ever should."""
 
-    def __init__(self, props: Domain, virsh: Virsh) -> None:
+    def __init__(self, props: Domain, virsh: Virsh, *, stuck: bool) -> None:
         self._props, self._virsh = props, virsh
         self._every = props.reset_s
+        self._once = props.stuck_s if stuck and not self._every else 0.0
         self._since = time.monotonic()
 
     def look(self) -> Seen:
         seen = _patiently(self._props, self._virsh)
-        if self._every and not seen.ok and time.monotonic() - self._since > self._every:
+        after = self._every or self._once
+        if after and not seen.ok and time.monotonic() - self._since > after:
             try:
                 self._virsh.run("reset", self._props.domain)
             except (Unreachable, VirshError) as silent:
                 # Its place may start again by itself, and then it is for the guest to come up there.
                 return Seen(ok=False, text=str(silent))
-            say(f"{self._props.name}: not up after {self._every:.0f} s, {seen.text}; it was reset")
-            self._since = time.monotonic()
+            say(f"{self._props.name}: not up after {after:.0f} s, {seen.text}; it was reset")
+            self._since, self._once = time.monotonic(), 0.0
         return seen
 
 
