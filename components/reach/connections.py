@@ -33,27 +33,42 @@ class Connections:
         self._held: list[paramiko.Transport] = []
         self._users: Counter[paramiko.Transport] = Counter()
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        """Of whoever opens one; nobody who leaves waits for that."""
 
     def take(
-        self, fresh: Callable[[], tuple[paramiko.Transport, T]]
+        self, patience: float, fresh: Callable[[], tuple[paramiko.Transport, T]]
     ) -> tuple[paramiko.Transport, tuple[T] | None]:
         """Return one that has room, which is to be left again; with what ``fresh`` began on it, if it is new.
 
-        Others wait meanwhile, as it would be theirs, too.
+        Others wait for a new one ``patience`` seconds at most, as it would be theirs, too.
 
         Raises:
+            TimeoutError: the one whom this one waits for got no answer.
             Exception: what ``fresh`` raises, where a new one is wanted.
         """
+        if kept := self._roomy():
+            return kept, None
+        if not self._opening.acquire(timeout=patience):
+            raise TimeoutError
+        try:
+            if kept := self._roomy():
+                return kept, None
+            made, begun = fresh()
+            with self._lock:
+                self._held.append(made)
+                self._users[made] += 1
+            return made, (begun,)
+        finally:
+            self._opening.release()
+
+    def _roomy(self) -> paramiko.Transport | None:
         with self._lock:
             self._held = [each for each in self._held if each.is_active()]
-            for kept in self._held:
-                if self._users[kept] < SESSIONS:
-                    self._users[kept] += 1
-                    return kept, None
-            made, begun = fresh()
-            self._held.append(made)
-            self._users[made] += 1
-            return made, (begun,)
+            link = next((each for each in self._held if self._users[each] < SESSIONS), None)
+            if link:
+                self._users[link] += 1
+            return link
 
     def leave(self, link: paramiko.Transport) -> None:
         """End a use of ``link``: one is kept for the next, and no more."""

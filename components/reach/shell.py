@@ -293,7 +293,7 @@ class SshShell:
         while True:
             link = None
             try:
-                link, first = self._connections.take(fresh)
+                link, first = self._connections.take(patience, fresh)
                 return link, first[0] if first else start(link, patience)
             except (paramiko.SSHException, EOFError, OSError) as broken:
                 failed = self._broken(link, broken)
@@ -301,6 +301,10 @@ class SshShell:
                     self._connections.leave(link)
                 if not link or time.monotonic() > until:
                     raise failed from None
+            except BaseException:
+                if link:
+                    self._connections.leave(link)
+                raise
 
     def _broken(self, link: paramiko.Transport | None, why: Exception) -> Unreachable:
         """Give up ``link``, and no other that has taken its place; return what to raise.

@@ -271,7 +271,7 @@ def test_a_connection_that_broke_does_not_take_its_successor_along(own: Server) 
 
 
 def taken(shell: SshShell) -> paramiko.Transport:
-    return shell._connections.take(lambda: (shell._connect(5), None))[0]
+    return shell._connections.take(5, lambda: (shell._connect(5), None))[0]
 
 
 @pytest.mark.parametrize(("each", "threads"), [(10, 24), (3, 8), (1, 4)])
@@ -295,6 +295,21 @@ def test_more_threads_than_a_server_takes_sessions_are_all_served(
             ]
         assert not shell._connections._users
         assert len(shell._connections._held) <= 1
+
+
+def test_who_waits_for_another_ones_connection_has_a_time_of_its_own_and_holds_up_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute, futures.ThreadPoolExecutor() as pool:
+        private, public = key_pair()
+        shell = SshShell("127.0.0.1", mute.getsockname()[1], USER, private, public, "kvm1")
+        first = pool.submit(shell.run, ["true"], timeout_s=20)
+        assert eventually(shell._connections._opening.locked, 5)
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="no answer"):
+            shell.run(["true"], timeout_s=1)
+        shell.close()
+        assert took(began) < 15, "it waited for the first one's time"
+        mute.close()
+        assert first.exception(30)
 
 
 def test_a_server_that_starts_no_command_at_all_is_told_in_words(tmp_path: Path) -> None:
