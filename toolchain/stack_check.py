@@ -32,6 +32,8 @@ LAB, SECRET = "nestlab:lab", "nestlab:hostPassword"
 TAG = "tag:yaml.org,2002:"
 SHOWN = 160
 """Longest text of a reader of YAML that is quoted, characters."""
+MOST_VALUES = 1 << 19
+"""Of a YAML text: more than a file of a MiB has, where none is an alias."""
 INSTALLED = "/usr/"
 """Where files are that the set-up's packages bring, perhaps only after this."""
 PLAIN = {
@@ -48,6 +50,22 @@ PLAIN = {
 text there, and a number to the base of 60 in YAML 1.1; so are ``yes`` and ``on`` texts."""
 
 
+def _stands_for(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values there are below ``node``, aliases counted as what they stand for.
+
+    ``known``: those that were counted; one that is part of itself has no number, and counts as too many.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES
+        pairs = (
+            node.value if isinstance(node, yaml.MappingNode) else [(each,) for each in node.value]
+        )
+        known[id(node)] = 1 + sum(_stands_for(each, known) for pair in pairs for each in pair)
+    return known[id(node)]
+
+
 class _Twice(yaml.MarkedYAMLError):
     """A mapping has one key twice."""
 
@@ -56,6 +74,16 @@ class _Reader(yaml.SafeLoader):
     """Reads plain words as the engine does, and refuses what it refuses."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - as in the base class
+
+    @override
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _stands_for(node, {}) > MOST_VALUES:
+            # Whoever walks through it afterwards would not come to an end; nor does a merge of its mappings.
+            raise yaml.YAMLError(
+                f"it stands for more than {MOST_VALUES} values: write fewer, and no aliases of aliases"
+            )
+        return node
 
     @override
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:

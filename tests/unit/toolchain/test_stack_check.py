@@ -254,3 +254,18 @@ def test_a_folder_for_disks_that_qemu_cant_get_into_is_refused_before_the_set_up
     closed.chmod(0o711)
     with pytest.raises(ui.Problem, match="the set-up began"):
         up()
+
+
+@pytest.mark.parametrize("alias", ["[%s]", "{<<: [%s]}"])
+def test_aliases_that_stand_for_more_than_a_machine_holds_are_refused_unread(alias: str) -> None:
+    lines = ["v0: &v0 {name: a}"]
+    lines += [f"v{n + 1}: &v{n + 1} {alias % ','.join([f'*v{n}'] * 9)}" for n in range(30)]
+    for text in ("\n".join(lines), "config: {nestlab:lab: &a {x: *a}}"):
+        with pytest.raises(ui.Problem, match=r"x.yaml .*more than \d+ values"):
+            stack_check.read(text.encode(), "x.yaml")
+
+
+def test_an_alias_that_stands_for_little_is_read() -> None:
+    text = b"config: {a: &a {k: 1}, b: {<<: *a, l: 2}, c: [*a, *a]}"
+    told = {"a": {"k": 1}, "b": {"k": 1, "l": 2}, "c": [{"k": 1}, {"k": 1}]}
+    assert stack_check.read(text, "x.yaml") == told
