@@ -75,6 +75,7 @@ class Stage:
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
+    deadline_s: float = DEADLINE_S
 
     @classmethod
     def make(cls, folder: Path, providers: str) -> Stage:
@@ -104,7 +105,8 @@ class Stage:
         Raises:
             Problem: it is refused, in the words of a preview.
         """
-        self._run("stack", "init", stack)
+        # A stack may be called as an option is.
+        self._must("stack", "init", "--", stack)
         if text is not None:
             self._told(stack, text)
             self._must("up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", stack)
@@ -142,16 +144,21 @@ class Stage:
         return done.stdout
 
     def _run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(paths.BIN / "pulumi"), *words, "--non-interactive", "--color", "never"],
-            cwd=self.folder / PROJECT,
-            env=self.variables | more,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=DEADLINE_S,
-        )
+        try:
+            return subprocess.run(
+                [str(paths.BIN / "pulumi"), "--non-interactive", "--color", "never", *words],
+                cwd=self.folder / PROJECT,
+                env=self.variables | more,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=self.deadline_s,
+            )
+        except subprocess.TimeoutExpired:
+            raise ui.Problem(
+                f"the engine took more than {self.deadline_s} s for it: make the lab smaller"
+            ) from None
 
 
 def _complained(done: subprocess.CompletedProcess[str]) -> str:

@@ -34,6 +34,7 @@ from components.reach.driver import driver_of
 from components.reach.waiting import Seen
 from toolchain.bootstrap import pins
 from toolchain.engine import dynhost, plugins
+from toolchain.engine.plans import NOTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +154,9 @@ class Plugin(ResourceProviderServicer):
 
     def Diff(self, request: Any, context: Any) -> Any:
         old, new = map(json_format.MessageToDict, (request.old_inputs, request.news))
-        differ = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        # What stands was not put up by the plugin itself, and lacks its notes where a host would have told more.
+        said, wanted = _unnoted(old), _unnoted(new)
+        differ = [key for key in sorted({*said, *wanted}) if said.get(key) != wanted.get(key)]
         if not differ:
             # What a host would have told of it is missing in what stands, and is no change.
             return proto.DiffResponse(changes=proto.DiffResponse.DIFF_NONE)
@@ -211,6 +214,13 @@ def _passed(call: Any, request: Any, context: Any) -> Any:
         return call(request)
     except grpc.RpcError as failed:
         return context.abort(failed.code(), failed.details())
+
+
+def _unnoted(value: Any) -> Any:
+    """Return ``value`` without what a plugin notes of its own in inputs."""
+    if isinstance(value, dict):
+        return {key: _unnoted(each) for key, each in value.items() if key != NOTED}
+    return [_unnoted(each) for each in value] if isinstance(value, list) else value
 
 
 def _known(value: Any) -> Any:

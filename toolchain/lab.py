@@ -13,23 +13,25 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from components.gates.marks import ASSET, SIGNATURE
 from toolchain import ssh
 from toolchain.bootstrap import cache, paths, ui
 from toolchain.doctor import verdict
-from toolchain.engine import before, build, changes, child, foreign, stack_file, state
+from toolchain.engine import before, build, changes, child, foreign, plans, stack_file, state
 from toolchain.engine.environment import BACKEND, EVENTS, environment
 from toolchain.image import image
 from toolchain.machine import host
 from toolchain.machine.system import System
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     HalfUp = Callable[[str, str | None], list[dict[str, Any]]]
     """Returns the sheet of a stack as far as there is one, with the way into a machine of it."""
@@ -70,14 +72,17 @@ def up(
     aside: bool = False,
     policies: bool = True,
     select: bool = True,
+    plan: Path | None = None,
+    keep: Path | None = None,
 ) -> Up:
     """Set the machine up as far as it is not, and bring the lab up.
 
     ``lose``: also what loses disks. ``aside``: what the engine prints goes to standard error.
-    ``policies``: the policy pack judges it. ``select``: a new stack is what plain `pulumi` is about then.
+    ``policies``: the policy pack judges it. ``select``: a new stack is what plain `pulumi` is about then. ``plan``: does no more than the plan in that file.
+    ``keep``: changes nothing of the lab, and keeps the plan of what would be done in that file.
 
     Raises:
-        Problem: a set-up step failed, there is no such stack, or it is refused.
+        Problem: a set-up step failed, there is no such stack, it is refused, or the plan is not for it.
     """
     seconds: dict[str, float] = {}
     began = time.monotonic()
@@ -90,6 +95,7 @@ def up(
     marker = _Marker(stack, policies=policies)
     if not policies:
         ui.warn(f"the policy pack is off: nothing judges the lab ({POLICIES}/, docs/policies.md)")
+    approved = plans.read(plan, stack, marker.now) if plan else None
     # Before minutes are spent on it. What was deployed as it stands is checked by the preview.
     variants = _clones(told) if marker.holds else _checked(stack)
     done("stack file")
@@ -99,7 +105,10 @@ def up(
         # Selected too: plain `pulumi up` in a shell with env.sh is then about this lab.
         capture("stack", "init", stack, *([] if select else ["--no-select"]))
     done("stack")
-    made = _deploy(stack, marker, lose=lose, fresh=fresh, aside=aside)
+    if keep:
+        _keep(stack, marker, keep)
+        return Up(ok=True, changed=False, seconds=seconds)
+    made = _deploy(stack, marker, lose=lose, fresh=fresh, aside=aside, approved=approved)
     done("deployment")
     if made is None:
         mend(stack)
@@ -188,17 +197,30 @@ class _Marker:
         return self.file.is_file() and self.file.read_text() == self.now
 
 
-def _deploy(stack: str, marker: _Marker, *, lose: bool, fresh: bool, aside: bool) -> bool | None:
+def _deploy(
+    stack: str,
+    marker: _Marker,
+    *,
+    lose: bool,
+    fresh: bool,
+    aside: bool,
+    approved: dict[str, Any] | None = None,
+) -> bool | None:
     """Bring the lab to what its stack says; ask before anything of it is lost (``fresh``: there is none).
 
-    Returns whether anything was done; None: it failed.
+    ``approved``: an engine's plan, which is all that may be done. Returns whether anything was done; None: it failed.
 
     Raises:
-        Problem: something would be lost, and nobody said that it may be.
+        Problem: something would be lost, and nobody said that it may be; or more would be done than is planned.
     """
-    if not fresh:
+    if approved is not None or not fresh:
         # What was deployed as it stands was judged then; what has drifted since is judged below.
-        preview = previewed(stack, *(() if marker.holds else marker.judges))
+        judges = () if marker.holds else marker.judges
+        if approved is None:
+            preview = previewed(stack, *judges)
+        else:
+            preview, now = _planned(stack, *judges)
+            _refuse_more(stack, plans.beyond(approved, now))
         for each in preview.warnings:
             ui.warn(each)
         if preview.losses and not lose:
@@ -206,11 +228,46 @@ def _deploy(stack: str, marker: _Marker, *, lose: bool, fresh: bool, aside: bool
         if preview.clean and marker.holds:
             return False
     marker.file.unlink(missing_ok=True)
-    words = ("up", "--yes", "--skip-preview", "--suppress-progress")
-    if run(*words, *marker.judges, stack=stack, aside=aside):
-        return None
+    words = ("up", "--yes", "--skip-preview", "--suppress-progress", *marker.judges)
+    with tempfile.TemporaryDirectory(prefix="nestlab-plan-") as folder:
+        more: dict[str, str] = {}
+        if approved is not None:
+            held_to = Path(folder) / "plan.json"
+            cache.write(held_to, json.dumps(plans.eased(approved)), 0o600)
+            words, more = (*words, "--plan", str(held_to)), plans.CONSTRAINED
+        if run(*words, stack=stack, aside=aside, more=more):
+            return None
     cache.write(marker.file, marker.now)
     return True
+
+
+def _planned(stack: str, *more: str) -> tuple[changes.Preview, dict[str, Any]]:
+    """Return what the engine would do, for us and as its own plan."""
+    with tempfile.TemporaryDirectory(prefix="nestlab-plan-") as folder:
+        file = Path(folder) / "plan.json"
+        preview = previewed(stack, *more, "--save-plan", str(file))
+        told: dict[str, Any] = json.loads(file.read_text())
+    return preview, told
+
+
+def _keep(stack: str, marker: _Marker, file: Path) -> None:
+    """Keep the plan of what `up` would do in ``file``, and say what that is."""
+    preview, plan = _planned(stack, *marker.judges)
+    plans.keep(file, plan, stack, marker.now)
+    for each in preview.warnings:
+        ui.warn(each)
+    if preview.losses:
+        ui.say(f"it would take from the lab {stack}:\n{changes.listed(preview.losses)}")
+    ui.say(f"nothing was changed; the plan is in {file}: {plans.counted(plan)}")
+    ui.say(f"`nestlab up --stack {stack} --plan {file}` does that and no more")
+
+
+def _refuse_more(stack: str, more: Sequence[str]) -> None:
+    if more:
+        raise ui.Problem(
+            f"more would be done to the lab {stack} than the plan has, as after something has drifted since;"
+            f" nothing was changed:\n{changes.listed(tuple(more))}\nKeep a new plan and look at it: --save-plan."
+        )
 
 
 def previewed(stack: str, *more: str) -> changes.Preview:
@@ -441,14 +498,16 @@ def _files() -> Path | None:
     return None if legacy else state.folder(environment()[BACKEND])
 
 
-def run(*words: str, stack: str, aside: bool = False) -> int:
+def run(
+    *words: str, stack: str, aside: bool = False, more: Mapping[str, str] = MappingProxyType({})
+) -> int:
     """Run the engine, which prints for itself; return its exit status.
 
-    ``aside``: all of that goes to standard error.
+    ``aside``: all of that goes to standard error. ``more``: variables of its environment.
     """
     command = [str(paths.BIN / "pulumi"), *words, "--stack", stack]
     return child.run(
-        command, env=environment(), cwd=paths.ROOT, stdout=sys.stderr if aside else None
+        command, env={**environment(), **more}, cwd=paths.ROOT, stdout=sys.stderr if aside else None
     )
 
 

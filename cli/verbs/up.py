@@ -26,6 +26,19 @@ from toolchain import lab
     hidden=True,
     help="Whether plain `pulumi` is about a new stack from then on.",
 )
+@click.option(
+    "--save-plan",
+    "keep",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Change nothing of the lab; keep the plan of what would be done.",
+)
+@click.option(
+    "--plan",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Do no more than the plan in FILE, which --save-plan kept.",
+)
 @options.as_json
 @click.option(
     "--timings",
@@ -33,22 +46,42 @@ from toolchain import lab
     help="File for the seconds of each phase, as JSON.",
 )
 def command(
-    stack: str, *, lose: bool, policies: bool, select: bool, as_json: bool, timings: Path | None
+    stack: str,
+    *,
+    lose: bool,
+    policies: bool,
+    select: bool,
+    plan: Path | None,
+    keep: Path | None,
+    as_json: bool,
+    timings: Path | None,
 ) -> int:
     """Bring the lab up.
 
     What is missing is installed first: Pulumi, its plugins, libvirt, images. The stack is checked as
     a whole before any of that. Nothing of yours is lost unasked; without a terminal it takes --lose.
     """
+    if keep and (plan or as_json):
+        raise click.UsageError("--save-plan goes with neither --plan nor --json.")
     with lab.alone(stack):
-        if records.read(stack).resetting:
+        if not keep and records.read(stack).resetting:
             # What it takes to go back is imported where somebody was on the way.
             from cli import snapshots  # noqa: PLC0415
 
             snapshots.carry_on(stack)
-        did = lab.up(stack, lose=lose, aside=as_json, policies=policies, select=select)
+        did = lab.up(
+            stack,
+            lose=lose,
+            aside=as_json,
+            policies=policies,
+            select=select,
+            plan=plan,
+            keep=keep,
+        )
     if timings:
         timings.write_text(json.dumps(did.seconds))
+    if keep:
+        return 0
     told = lab.outputs(stack) if did.ok else {"sheet": []}
     if as_json:
         summary = {"stack": stack, "up": did.ok, "changed": did.changed, "seconds": did.seconds}

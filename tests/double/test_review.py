@@ -20,7 +20,7 @@ from cli import app
 from components.stackfile import plan
 from review import making, markdown, report, sources, stage, stand_in
 from tests.support.github import TOKEN, GitHub
-from toolchain.bootstrap import paths
+from toolchain.bootstrap import paths, ui
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,12 @@ BRANCH = "evil/@team;$(touch${IFS}ran)<b>"
 HOSTILE = {
     "text": b"config:\n  nestlab:lab: '@everyone [x](https://evil.example) <b>-->'\n",
     "anchors": b"a: &a [1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nconfig: {nestlab:lab: {x: [*b,*b,*b]}}\n",
+    "bomb": b"a: &a [x]\n"
+    + b"".join(
+        b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(20)
+    )
+    + b"config: {nestlab:lab: {name: *u}}\n",
+    "self": b"config: {nestlab:lab: &a {name: *a}}\n",
     "python": b"config: !!python/object/apply:os.system ['touch ran']\n",
     "tab": b"\tconfig: {}\n",
     "nul": b'config:\n  nestlab:lab: "\\0"\n',
@@ -46,7 +52,7 @@ HOSTILE = {
     "clear": b"config: {nestlab:hostPassword: hunter2, nestlab:lab: {name: a}}\n",
     "deep": b"config: {nestlab:lab: " + b"[" * 5000 + b"]" * 5000 + b"}\n",
 }
-"""Ten stack files of somebody who means ill, beside a link and names that are none (tests/unit/review)."""
+"""Stack files of somebody who means ill, beside a link and names that are none (tests/unit/review)."""
 
 
 def git(root: Path, *words: str) -> None:
@@ -148,6 +154,33 @@ def test_it_says_what_the_engines_own_preview_says(
     # What has not changed is told as that: the stand-ins add nothing of their own.
     assert {each["op"] for each in again.steps} == {"same"}
     assert again.judged == []
+
+
+@pytest.mark.parametrize("stack", ["proxmox", "proxmox-cluster", "vsphere"])
+def test_what_has_not_changed_is_not_told_of_a_plugin_that_asks_its_host(
+    stack: str, tmp_path: Path
+) -> None:
+    text = (paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_bytes()
+    with stand_in.serving(stage.asked_by(text)) as providers:
+        on = stage.Stage.make(tmp_path / "stage", providers)
+        on.standing(stack, text)
+        told = on.preview(stack, text)
+    assert {each["op"] for each in told.steps} == {"same"}
+
+
+def test_a_stack_that_is_called_as_an_option_is_a_stack(tmp_path: Path) -> None:
+    with stand_in.serving({"libvirt"}) as providers:
+        for name in ("-x", "--help"):
+            on = stage.Stage.make(tmp_path / name, providers)
+            on.standing(name, lab())
+            assert {each["op"] for each in on.preview(name, lab()).steps} == {"same"}
+
+
+def test_an_engine_that_takes_too_long_is_told_of_its_stack(tmp_path: Path) -> None:
+    on = stage.Stage.make(tmp_path / "stage", "libvirt:1")
+    on.deadline_s = 0
+    with pytest.raises(ui.Problem, match="more than 0 s"):
+        on.standing("slow", None)
 
 
 def test_a_nic_of_a_host_is_not_looked_for_where_nothing_is_made(tmp_path: Path) -> None:

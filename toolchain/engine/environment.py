@@ -28,6 +28,8 @@ OPTION = "PULUMI_OPTION_"
 """What the variables begin with that the engine takes its options from."""
 EVENTS = "PULUMI_ENABLE_STREAMING_JSON_PREVIEW"
 """With it a preview in JSON is a line for each of the engine's events, and no answer."""
+EXPERIMENTAL = "PULUMI_EXPERIMENTAL"
+"""With it the engine knows `up --plan`."""
 OUTPUT = frozenset({EVENTS})
 """Variables that change what a command prints."""
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")

@@ -279,8 +279,8 @@ def test_up_sums_up_for_programs_what_it_did(
     assert (told["stack"], told["up"], told["changed"]) == ("xen", ok, True)
     assert told["sheet"] == ([{"name": "kvm1"}] if ok else [])
     assert json.loads(timings.read_text()) == told["seconds"] == {"host": 0.5}
-    given = {"lose": False, "aside": True, "policies": True, "select": True}
-    assert asked == [given], "what the engine prints is no JSON"
+    flags = {"lose": False, "aside": True, "policies": True, "select": True}
+    assert asked == [{**flags, "plan": None, "keep": None}], "what the engine prints is no JSON"
 
 
 def test_the_doctor_tells_programs_the_same_as_people(
