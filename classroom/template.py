@@ -170,10 +170,15 @@ def remove(stack: str) -> None:
 
 def _close(lab: dict[str, Any]) -> None:
     """Close the outer host's networks to it where they can be, unless the template says otherwise."""
-    if HOSTS[(lab.get("host") or {}).get("kind") or DEFAULT].offers.closes:
-        for each in (lab.get("networks") or {}).values():
-            if each.get("mode", "nat") in CLOSABLE:
-                each.setdefault("closed", True)
+    # What an override has made of it is told of the lab as a whole, whatever it is.
+    host = HOSTS.get(str(_fields(lab.get("host")).get("kind") or DEFAULT))
+    for each in map(_fields, _fields(lab.get("networks")).values()):
+        if host and host.offers.closes and each.get("mode", "nat") in CLOSABLE:
+            each.setdefault("closed", True)
+
+
+def _fields(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 Wrong = tuple[str, str]
@@ -195,7 +200,13 @@ def _put(lab: dict[str, Any], path: str, value: Any) -> tuple[str, str, str] | N
     # An entry more of a mapping is a setting, or a machine of the student's own.
     if wrong := _way_on(at, way, last, is_last=True):
         return given, *wrong
-    at[int(last) if isinstance(at, list) else last] = value
+    # Whoever reads the lab afterwards counts on the template's networks and machines.
+    key: Any = int(last) if isinstance(at, list) else last
+    held = at[key] if isinstance(at, list) or key in at else None
+    is_named = last in NAMED or (way and way[-1] in NAMED)
+    if isinstance(held, dict) and held and (is_named or not isinstance(value, dict)):
+        return given, f"the template has {listed(held)} there", "name one of these"
+    at[key] = value
     return None
 
 
@@ -217,7 +228,7 @@ def _way_on(at: Any, way: Sequence[str], each: str, *, is_last: bool = False) ->
 def _nics(lab: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield the name of each machine on the outer host, what holds its NIC's address, and the network."""
     for group in GROUPS:
-        for name, machine in (lab.get(group) or {}).items():
+        for name, machine in _fields(lab.get(group)).items():
             network = machine.get("network") if isinstance(machine, dict) else None
             if isinstance(network, str):
                 yield name, machine, network

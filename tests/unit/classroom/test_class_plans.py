@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import subprocess
 import time
 from ipaddress import IPv4Network
@@ -13,7 +15,9 @@ import yaml
 
 from classroom import bill, planning, register, roster
 from classroom.subnets import Full, Pool
+from classroom.template import Template
 from components.stackfile import SpecError, Totals
+from components.stackfile.allow import Allowed
 from tests.unit.classroom.conftest import TEMPLATE
 from toolchain import stack_check
 from toolchain.bootstrap import ui
@@ -346,3 +350,26 @@ def test_plans_of_many_take_time_by_their_number(checkout: Path) -> None:
     took(1)
     few, many = (min(took(number) for _ in range(2)) for number in (50, 200))
     assert many < 6 * few, "four times as many"
+
+
+ODD: list[Any] = [None, 5, "x", [1], {}, {"a": None}, [], True, math.inf]
+PATHS = [
+    "networks", "networks.lab", "networks.lab.subnet", "networks.new", "hypervisors", "hypervisors.kvm1",
+    "hypervisors.kvm1.network", "hypervisors.kvm1.networks.inner.subnet", "hypervisors.kvm1.containers", "guests",
+    "guests.g", "host", "host.kind", "media", "boot",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_override_that_makes_a_lab_wrong_is_told_whatever_it_is(
+    path: str, checkout: Path
+) -> None:
+    made = Template.read("course")
+    may = Allowed.read(checkout, {})
+    for value in ODD:
+        student = roster.Student("ana", "Ana", "net1.csv:2", {path: value})
+        # Refused in words, or read to its end: what it is not is an error of ours.
+        with contextlib.suppress(SpecError):
+            data = made.for_student(student, "net1-ana", {"lab": "10.112.0.0/24"}, "")
+            planning._examined(data, may)
+            made.text(data)
