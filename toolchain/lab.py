@@ -7,7 +7,6 @@ is only what people would otherwise have to know: which stack, and that it may n
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from toolchain.bootstrap import cache, paths, ui
 from toolchain.doctor import verdict
 from toolchain.engine import before, build, changes, child, foreign, plans, stack_file, state
 from toolchain.engine.environment import BACKEND, EVENTS, environment
+from toolchain.engine.marker import POLICIES, Marker
 from toolchain.image import image
 from toolchain.machine import host
 from toolchain.machine.system import System
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 CLONES = re.compile(rf"""\bkind: *['"]?({"|".join(image.VARIANTS)})\b""")
 """Names a kind whose machines are clones of a golden image of the same name, in a stack that was read whole
 before and is not read whole again."""
-POLICIES = "policies"
-"""Folder of the policy pack."""
 STACK = "pulumi:pulumi:Stack"
 """Type of the resource of a state that has the stack's outputs."""
 
@@ -92,7 +90,7 @@ def up(
         seconds[phase], began = time.monotonic() - began, time.monotonic()
 
     told = _told(stack)
-    marker = _Marker(stack, policies=policies)
+    marker = Marker(stack, policies=policies)
     if not policies:
         ui.warn(f"the policy pack is off: nothing judges the lab ({POLICIES}/, docs/policies.md)")
     approved = plans.read(plan, stack, marker.now) if plan else None
@@ -179,27 +177,9 @@ def _checked(stack: str) -> list[str]:
     return stack_check.checked(stack)
 
 
-class _Marker:
-    """What notes that a stack was deployed as it stands."""
-
-    def __init__(self, stack: str, *, policies: bool = True) -> None:
-        self.file = paths.LOCAL / "deployed" / stack
-        self.now = _fingerprint(stack, policies=policies)
-        self.policies = policies
-
-    @property
-    def judges(self) -> tuple[str, ...]:
-        """What has the engine ask the policy pack; by no path, in which a comma or quote would be the option's own."""
-        return ("--policy-pack", POLICIES) if self.policies else ()
-
-    @property
-    def holds(self) -> bool:
-        return self.file.is_file() and self.file.read_text() == self.now
-
-
 def _deploy(
     stack: str,
-    marker: _Marker,
+    marker: Marker,
     *,
     lose: bool,
     fresh: bool,
@@ -220,7 +200,7 @@ def _deploy(
             preview = previewed(stack, *judges)
         else:
             preview, now = _planned(stack, *judges)
-            _refuse_more(stack, plans.beyond(approved, now))
+            plans.refuse_more(stack, approved, now)
         for each in preview.warnings:
             ui.warn(each)
         if preview.losses and not lose:
@@ -250,7 +230,7 @@ def _planned(stack: str, *more: str) -> tuple[changes.Preview, dict[str, Any]]:
     return preview, told
 
 
-def _keep(stack: str, marker: _Marker, file: Path) -> None:
+def _keep(stack: str, marker: Marker, file: Path) -> None:
     """Keep the plan of what `up` would do in ``file``, and say what that is."""
     preview, plan = _planned(stack, *marker.judges)
     plans.keep(file, plan, stack, marker.now)
@@ -260,14 +240,6 @@ def _keep(stack: str, marker: _Marker, file: Path) -> None:
         ui.say(f"it would take from the lab {stack}:\n{changes.listed(preview.losses)}")
     ui.say(f"nothing was changed; the plan is in {file}: {plans.counted(plan)}")
     ui.say(f"`nestlab up --stack {stack} --plan {file}` does that and no more")
-
-
-def _refuse_more(stack: str, more: Sequence[str]) -> None:
-    if more:
-        raise ui.Problem(
-            f"more would be done to the lab {stack} than the plan has, as after something has drifted since;"
-            f" nothing was changed:\n{changes.listed(tuple(more))}\nKeep a new plan and look at it: --save-plan."
-        )
 
 
 def previewed(stack: str, *more: str) -> changes.Preview:
@@ -317,17 +289,6 @@ def _ask(stack: str, losses: tuple[str, ...]) -> None:
         answer = ""
     if answer.strip() != "yes":
         raise ui.Problem("nothing was changed.")
-
-
-def _fingerprint(stack: str, *, policies: bool) -> str:
-    """Return a text that changes with everything that the sheet is made from but the world's state."""
-    told = hashlib.sha256()
-    sources = [paths.ROOT / "__main__.py", *sorted((paths.ROOT / "components").rglob("*.py"))]
-    if policies:
-        sources += sorted((paths.ROOT / POLICIES).rglob("*.py"))
-    for file in (paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml", *sources):
-        told.update(f"{file.relative_to(paths.ROOT)}\0".encode() + file.read_bytes() + b"\0")
-    return told.hexdigest()
 
 
 def down(stack: str, *, aside: bool = False) -> bool:

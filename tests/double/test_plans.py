@@ -13,6 +13,7 @@ import pytest
 from review import stage, stand_in
 from toolchain import lab
 from toolchain.bootstrap import paths, ui
+from toolchain.engine import marker as marking
 from toolchain.engine import plans
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class Standing:
         assert old in text
         self.write(text.replace(old, new))
 
-    def marker(self, stack: str = "local") -> lab._Marker:
-        return lab._Marker(stack)
+    def marker(self, stack: str = "local") -> marking.Marker:
+        return marking.Marker(stack)
 
     def keep(self, stack: str = "local") -> None:
         lab._keep(stack, self.marker(stack), self.plan)
@@ -72,7 +73,8 @@ def standing(
             paths.ROOT / "policies", root / "policies", ignore=lambda *_: ["__pycache__"]
         )
         where = SimpleNamespace(ROOT=root, BIN=paths.BIN, LOCAL=tmp_path / "local")
-        monkeypatch.setattr(lab, "paths", where)
+        for module in (lab, marking):
+            monkeypatch.setattr(module, "paths", where)
         monkeypatch.setattr(lab, "environment", lambda: on.variables)
         on.standing("local", None)
         made = Standing(on, tmp_path / "plan.json")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.gates.marks import UNKNOWN
 from toolchain.bootstrap import cache, regular, ui
-from toolchain.engine import environment
+from toolchain.engine import changes, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +109,19 @@ def beyond(approved: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for each in operations
         if not ({each} | LESS.get(each, set())) & set(may.get(urn, ()))
     ]
+
+
+def refuse_more(stack: str, approved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Look that the engine's plan ``now`` does no more than ``approved``.
+
+    Raises:
+        Problem: it does, with what.
+    """
+    if more := tuple(beyond(approved, now)):
+        raise ui.Problem(
+            f"more would be done to the lab {stack} than the plan has, as after something has drifted since;"
+            f" nothing was changed:\n{changes.listed(more)}\nKeep a new plan and look at it: --save-plan."
+        )
 
 
 def eased(plan: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from toolchain import lab
 from toolchain.bootstrap import paths, ui
 from toolchain.engine import changes
+from toolchain.engine.marker import Marker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +41,9 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ..
 
 
 def deploy(*, policies: bool = True, fresh: bool = False) -> bool | None:
-    marker = lab._Marker("local", policies=policies)
-    return lab._deploy("local", marker, lose=False, fresh=fresh, aside=False)
+    return lab._deploy(
+        "local", Marker("local", policies=policies), lose=False, fresh=fresh, aside=False
+    )
 
 
 def test_the_pack_judges_what_is_made_and_what_changes(

@@ -19,6 +19,7 @@ from toolchain import stack_check
 from toolchain.bootstrap import paths, ui
 from toolchain.doctor import kvm
 from toolchain.engine import build
+from toolchain.engine.marker import Marker
 from toolchain.stack_check import read
 
 GOOD = """\
@@ -94,7 +95,7 @@ def test_what_was_deployed_as_it_stands_is_not_read_again(
     del stack
     from toolchain import lab  # noqa: PLC0415
 
-    marker = lab._Marker("local")
+    marker = Marker("local")
     marker.file.parent.mkdir(parents=True)
     marker.file.write_text(marker.now)
     monkeypatch.setattr(lab, "_checked", lambda _: pytest.fail("it was read"))
