@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.host,
+    pytest.mark.soak,
     pytest.mark.skipif(os.geteuid() != 0, reason="a neighbour in a namespace needs root"),
 ]
 PORTS = (2222, 5999, 16509)
