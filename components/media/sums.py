@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def sha256(paths: Iterable[Path], memo: Path) -> dict[Path, str]:
     if known != before:
         memo.parent.mkdir(parents=True, exist_ok=True)
         # In one step: another process may be reading it.
-        fresh = memo.with_name(f".{memo.name}.{os.getpid()}")
+        fresh = memo.with_name(f".{memo.name}.{threading.get_native_id()}")
         fresh.write_text(json.dumps(known))
         fresh.replace(memo)
     return sums

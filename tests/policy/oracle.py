@@ -71,6 +71,8 @@ class Oracle:
         self.machines: dict[str, MachinePlan] = {}
         for place in self.shipped.plan.places:
             self.machines |= {"-".join(each.path): each for each in place.machines.values()}
+        networks = [one for place in self.shipped.plan.places for one in place.networks.values()]
+        self.stated = {one.bridge for one in networks if one.mode == "bridge" and one.bridge}
         self.names = {each.name: each for each in self.shipped.resources}
         for each in self.of("Domain"):
             plan = self.machines[each.name.removesuffix("-domain")]
@@ -221,8 +223,8 @@ class Oracle:
 
     def _isolation(self) -> Iterator[str]:
         for each in self.of("Network"):
-            broken = self.styled.get(each.urn, Styled()).broken
-            if broken or self.now[each.urn].get("mode") in OUTSIDE:
+            broken, props = self.styled.get(each.urn, Styled()).broken, self.now[each.urn]
+            if broken or (props.get("mode") in OUTSIDE and props.get("bridge") not in self.stated):
                 yield "isolation"
         for each in self.of("RemoteObject", "PveNetworkGate", "VsphereNetworkGate"):
             out = _way_out(short(each), self.now[each.urn])
