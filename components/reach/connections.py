@@ -127,3 +127,15 @@ def cut_after(
     finally:
         for guard in guards:
             guard.cancel()
+
+
+def end_input(channel: paramiko.Channel) -> None:
+    """Say that there is no more input, unless the other side has said goodbye.
+
+    paramiko's own ``shutdown_write`` may send it after its thread has answered that goodbye. OpenSSH's
+    server then hangs up on the whole connection ("ieof packet referred to nonexistent channel"), and every
+    other command on it is cut. So both are said under the lock that the thread answers under.
+    """
+    with channel.lock:
+        if not channel.closed and (message := channel._send_eof()) is not None:  # type: ignore[attr-defined]  # noqa: SLF001
+            channel.get_transport()._send_user_message(message)  # type: ignore[attr-defined]  # noqa: SLF001

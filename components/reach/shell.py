@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from components.reach import upload
-from components.reach.connections import Connections, cut_after
+from components.reach.connections import Connections, cut_after, end_input
 from components.reach.stream import CONNECT_S, Stream, opened
 from components.refused import Refused
 
@@ -40,6 +40,8 @@ SSH_PORT = 22
 HANDSHAKE_S = 20.0
 """Key exchange and login on an emulated machine that is still booting, seconds."""
 COMMAND_S = 60.0
+FED = 1 << 15
+"""What is sent to a command before its outputs are looked at, bytes; SSH's packets hold no more."""
 GRACE_S = 2.0
 """How long after its time a command is cut off, where nothing else ended it, seconds."""
 KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "KRB5CCNAME")
@@ -361,8 +363,8 @@ def _insist(transport: paramiko.Transport, wanted: paramiko.PKey) -> None:
 
 def _talk(channel: paramiko.Channel, stdin: bytes, until: float, what: str) -> Result:
     """Feed ``stdin`` and collect both outputs until the command ends."""
-    threading.Thread(target=_feed, args=(channel, stdin), daemon=True).start()
     out, err = bytearray(), bytearray()
+    fed: int | None = 0
     while True:
         moved = False
         while channel.recv_ready():
@@ -379,16 +381,27 @@ def _talk(channel: paramiko.Channel, stdin: bytes, until: float, what: str) -> R
             raise EOFError(f"the connection was cut while {what} ran")
         if time.monotonic() > until:
             raise TimeoutError(f"{what} did not end in time")
+        if fed is not None:
+            before, fed = fed, _fed(channel, stdin, fed)
+            moved = moved or fed != before
         if not moved:
             time.sleep(0.005)
 
 
-def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
+def _fed(channel: paramiko.Channel, stdin: bytes, at: int) -> int | None:
+    """Send what there is room for of ``stdin`` from ``at``; return where it goes on, None: it has ended."""
     # The command may end without reading everything.
     with contextlib.suppress(OSError):
-        if stdin:
-            channel.sendall(stdin)
-        channel.shutdown_write()
+        while (
+            at < len(stdin)
+            and channel.send_ready()
+            and (sent := channel.send(stdin[at : at + FED]))
+        ):
+            at += sent
+    if at < len(stdin) and not channel.closed:
+        return at
+    end_input(channel)
+    return None
 
 
 def _public(line: str) -> tuple[str, paramiko.PKey]:
@@ -419,7 +432,9 @@ def _words(broken: BaseException) -> str:
     if type(broken).__name__ == "ChannelException":
         return "its SSH server lets in and starts no command (sshd_config's MaxSessions)"
     text = getattr(broken, "strerror", None) or str(broken) or type(broken).__name__
-    return str(text)[:1].lower() + str(text)[1:]
+    # "EOF" and the like stay.
+    first = str(text)[:1]
+    return (first if str(text)[1:2].isupper() else first.lower()) + str(text)[1:]
 
 
 _shells: dict[object, SshShell] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,21 +18,26 @@ class Stream:
 
     def __init__(self, channel: paramiko.Channel, held: contextlib.ExitStack) -> None:
         self._channel, self._held = channel, held
+        self._turn = threading.Lock()
         self.settimeout = channel.settimeout
         self.recv = channel.recv
-        self.send = channel.send
 
     @property
     def _closed(self) -> bool:
         """What paramiko asks of a socket while its thread ends."""
         return bool(self._channel.closed)
 
+    def send(self, data: bytes) -> int:
+        """Send what there is room for; see `socket.socket.send`."""
+        with self._turn:
+            return self._channel.send(data)
+
     def close(self) -> None:
-        """End it."""
+        """End it; not while somebody sends, as OpenSSH hangs up on who sends after a goodbye."""
         import paramiko  # noqa: PLC0415 - see components.reach.shell
 
         # The host may be gone, and takes no goodbye.
-        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+        with contextlib.suppress(EOFError, OSError, paramiko.SSHException), self._turn:
             self._channel.close()
         self._held.close()
 

@@ -297,6 +297,29 @@ def test_more_threads_than_a_server_takes_sessions_are_all_served(
         assert len(shell._connections._held) <= 1
 
 
+def test_the_end_of_a_commands_input_never_comes_after_its_goodbye(
+    own: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSH's server hangs up on that, and with it end all other commands on the connection."""
+    send: Callable[..., None] = vars(paramiko.Transport)["_send_user_message"]
+
+    def slowly(self: paramiko.Transport, message: paramiko.Message) -> None:
+        if message.asbytes()[:1] == bytes([96]):  # SSH_MSG_CHANNEL_EOF (RFC 4254, 9)
+            time.sleep(0.5)
+        send(self, message)
+
+    shell = own.shell()
+    assert shell.run(["true"]).ok
+    with futures.ThreadPoolExecutor() as pool:
+        slow = pool.submit(shell.run, ["sh", "-c", "sleep 4; echo done"])
+        assert eventually(lambda: shell._connections._users, 10)
+        time.sleep(0.2)
+        monkeypatch.setattr(paramiko.Transport, "_send_user_message", slowly)
+        assert [shell.run(["echo", "it"], stdin=b"x").out for _ in range(3)] == ["it\n"] * 3
+        assert slow.result(30).out == "done\n"
+    assert "nonexistent channel" not in (own.folder / "log").read_text()
+
+
 def test_who_waits_for_another_ones_connection_has_a_time_of_its_own_and_holds_up_nobody() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute, futures.ThreadPoolExecutor() as pool:
         private, public = key_pair()
