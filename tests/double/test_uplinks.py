@@ -119,7 +119,7 @@ class Site:
             network="lab-lan",
             subnet="",
             addresses=[],
-            confirm_s=3,
+            confirm_s=20,
         )
         return replace(usual, **words)  # type: ignore[arg-type]
 
