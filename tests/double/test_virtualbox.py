@@ -13,6 +13,7 @@ import pytest
 from tests.support import images, inner
 from tests.support.commands import Machine
 from tests.support.stubs.virtualbox import STORE, VirtualBox
+from tests.support.told import lives_with_a_seed, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,4 +111,48 @@ def test_a_lab_in_a_virtualbox_lives_through_everything(
 
     project.pulumi("destroy", "--yes", "--skip-preview")
     assert machine.state == before, "all but the stranger's is gone"
+    assert [file.name for file in machine.path(STORE).iterdir() if file.is_file()] == []
+
+
+def test_a_guest_is_told_who_it_is_and_answers_as_that(
+    project: Project, sshd: Serve, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "virtualbox", VirtualBox)
+    before = machine.state
+    write_media(tmp_path)
+    target = sshd(machine).target("x")
+    address = "10.79.0.20"
+
+    def program(cloud_init: dict[str, Any]) -> str:
+        web = {"image": "cloud", "network": [{"network": "alone", "address": address}]}
+        inside = lab(told=web | {"cloud_init": cloud_init})
+        for name in ("live", "web"):
+            del inside["hypervisors"]["x"]["guests"][name]
+        return inner.program("virtualbox", inside, target, tmp_path)
+
+    def drive() -> str:
+        found = guests(machine).get("told", {"VMState": "poweroff"})
+        if found["VMState"] != "running":
+            return ""
+        return str(found["drives"].get("SATA-2-0", {}).get("path", ""))
+
+    def seed() -> Path | None:
+        path = drive()
+        if not path or path == "emptydrive":
+            return None
+        disc = machine.path(path)
+        assert disc.stat().st_mode & 0o077 == 0, "it holds a key and a password"
+        return disc
+
+    def taken_out() -> None:
+        with machine.changing() as state:
+            [found] = state["vms"].values()
+            found["drives"]["SATA-2-0"]["path"] = "emptydrive"
+
+    def disk() -> object:
+        return machine.path(guests(machine)["told"]["drives"]["SATA-0-0"]["path"]).stat().st_ino
+
+    with told(address, seed) as guest:
+        lives_with_a_seed(project, program, guest, taken_out=taken_out, kept=disk)
+    assert machine.state == before
     assert [file.name for file in machine.path(STORE).iterdir() if file.is_file()] == []

@@ -29,7 +29,7 @@ from components.place.contract import Lab
 from components.contents import Contents, Draft
 from components.nested_hypervisor_lab import fill
 from components.reach.shell import LOCAL, Target
-from components.sheet import passwords, sheet
+from components.sheet import logins, passwords, sheet
 from components.stackfile import load, plan
 
 class Owner(pulumi.ComponentResource):
@@ -52,6 +52,7 @@ owner.holds = Contents(Draft({{}}, lambda _: [], making=True), {{}}, "lab", "x-"
 entries = fill(place, spec.hypervisors["x"], on=owner)
 pulumi.export("sheet", sheet(entries))
 pulumi.export("passwords", passwords(entries))
+pulumi.export("logins", logins(entries))
 """
 
 

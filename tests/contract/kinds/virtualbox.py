@@ -54,7 +54,8 @@ def for_guests(folder: Path) -> Machine:
     network.DRIVER.ensure(machine.shell(), network_order())
     machine.path(STORE).mkdir(parents=True, exist_ok=True)
     machine.path(f"{STORE}/live.iso").write_bytes(b"an ISO")
-    machine.path(f"{STORE}/web-seed-1.iso").write_bytes(b"a seed")
+    for number in (1, 2):
+        machine.path(f"{STORE}/web-seed-{number}.iso").write_bytes(b"a seed")
     machine.path(f"{STORE}/base.vdi").write_text(f'{VDI}{{"mib": 2048, "parent": ""}}')
     return machine
 
@@ -269,7 +270,8 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "boot": ["hd", "cdrom", "network"],
         "nics": [replace(NIC, model="virtio"), Nic("bridged ", "52:54:00:00:00:0b", "", "")],
         "iso": "",
-        "seed": "",
+        "seed": f"{STORE}/web-seed-2.iso",
+        "no seed": {"seed": ""},
         "autostart": False,
         "console": Console("vnc", "127.0.0.1", 5901, ""),
     },
@@ -294,7 +296,15 @@ GUEST: Case[Machine, GuestOrder] = Case(
                 **OWN_DISK, **{"SATA-1-0": f"{STORE}/live.iso", "SATA-2-0": f"{STORE}/base.vdi"}
             )
         ),
-        "its CD is out": with_guest(**disk_case(**OWN_DISK, **{"SATA-1-0": "emptydrive"})),
+        "its CD is out": changing(
+            lambda state: own(state)["drives"]["SATA-1-0"].update(path="emptydrive")
+        ),
+        "its seed is out": changing(
+            lambda state: own(state)["drives"]["SATA-2-0"].update(path="emptydrive")
+        ),
+        "another guest's seed is in": changing(
+            lambda state: own(state)["drives"]["SATA-2-0"].update(path=f"{STORE}/web-seed-2.iso")
+        ),
         "its NIC is another": changing(lambda state: own(state)["nics"]["1"].update(nictype="virtio")),
         "its NIC is out": changing(
             lambda state: own(state)["nics"]["1"].update(cableconnected="off")
