@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -15,13 +16,17 @@ import pytest
 
 from components.kinds.proxmox.api import Api
 from tests.support import images, inner
+from tests.support.commands import Machine
 from tests.support.pve import Pve
+from tests.support.stubs.proxmox import Proxmox
+from tests.support.told import lives_with_a_seed, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.double.conftest import Project
+    from components.reach.shell import Target
+    from tests.double.conftest import Project, Serve
 
 pytestmark = pytest.mark.double
 
@@ -82,9 +87,14 @@ def lab(**inside: Any) -> dict[str, Any]:
     )
 
 
-def program(data: dict[str, Any], pve: Pve, root: Path) -> str:
+def program(data: dict[str, Any], pve: Pve, root: Path, node: Target | None = None) -> str:
+    """Return a program; ``node`` is its way in where it has one, else guests are asked from here."""
     api = Api(url=pve.url.rstrip("/"), user="root@pam", password="secret", insecure=True)
-    return inner.program("proxmox", data, api, root, PLACE)
+    place = PLACE
+    if node:
+        way_in = f"Target(**{asdict(node)!r})".replace("{", "{{").replace("}", "}}")
+        place = PLACE.replace("target=LOCAL", f"target={way_in}")
+    return inner.program("proxmox", data, api, root, place)
 
 
 def numbers(pve: Pve) -> dict[str, int]:
@@ -237,3 +247,76 @@ def test_what_a_killed_run_left_of_a_guest_is_cleared_by_the_next(
     assert "removed what a run that did not end left of it" in said
     assert running(pve) == {"live"}
     assert "unchanged" in project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+
+
+def test_a_guest_is_told_who_it_is_and_answers_as_that(
+    project: Project, pve: Pve, media: Path, sshd: Serve, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "node", Proxmox)
+    node = sshd(machine).target("x")
+    folder = machine.path("/var/lib/vz/template/iso")
+    folder.mkdir(parents=True)
+    pve.within(lambda api: setattr(api, "folder", folder))
+    address = "10.78.0.20"
+
+    def of(cloud_init: dict[str, Any]) -> str:
+        web = {"image": "disk", "network": [{"network": "own", "address": address}]}
+        data = lab(containers={}, guests={"told": web | {"cloud_init": cloud_init}})
+        return program(data, pve, media, node)
+
+    def number() -> int:
+        return numbers(pve)["told"]
+
+    def seed() -> Path | None:
+        if "told" not in running(pve):
+            return None
+        drive = str(pve.config(number()).get("scsi1", ""))
+        if not drive:
+            return None
+        volume, *options = drive.split(",")
+        assert "media=cdrom" in options, "it can't be written to"
+        disc = folder / volume.rpartition("/")[2]
+        assert disc.stat().st_mode & 0o077 == 0, "it holds a key and a password"
+        return disc
+
+    def disk() -> object:
+        return pve.config(number())["scsi0"]
+
+    with told(address, seed) as guest:
+        lives_with_a_seed(
+            project,
+            of,
+            guest,
+            taken_out=lambda: pve.reconfigure(number(), scsi1=None),
+            kept=disk,
+        )
+    assert (pve.vms(), pve.files()) == ({}, {})
+
+
+def test_a_seed_that_is_gone_is_sent_again_and_a_guest_without_one_starts_without(
+    project: Project, pve: Pve, media: Path
+) -> None:
+    def of(**web: Any) -> str:
+        given = {"image": "disk", "network": "own", "ready": {"probe": "none"}} | web
+        return program(lab(containers={}, guests={"web": given}), pve, media)
+
+    data = of(cloud_init={}).replace("ours=True", "ours=False")
+    pve.takes("import")
+    project.up(data)
+    [seed] = [name for name in pve.files() if "-seed-" in name]
+    sent = pve.files()[seed]
+    pve.remove_file(seed)
+    assert "web-seed-" in (said := project.pulumi("preview"))
+    assert "is not there any more; `pulumi up` mends it" in said
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert pve.files()[seed] == sent
+
+    project.up(of().replace("ours=True", "ours=False"))
+    assert "scsi1" not in pve.config(numbers(pve)["web"])
+    assert seed not in pve.files()
+    pve.stop(numbers(pve)["web"])
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert running(pve) == {"web"}
+    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert (pve.vms(), pve.files()) == ({}, {})

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aiohttp import web
-from fakepve import FakePve, PveError, schema, settle
+from fakepve import FakePve, PveError, TaskError, schema, settle
 from fakepve.certs import make_cert
 from fakepve.qemu import DRIVE_KEY, with_mac
 
@@ -81,6 +81,8 @@ class Api(FakePve):  # type: ignore[misc]  # fakepve has no types
         """SHA-256 of each file that was uploaded, by volume."""
         self.images: dict[str, int] = {}
         """Bytes that a guest sees of each disk image, by volume."""
+        self.folder: Path | None = None
+        """Where ISOs of the storage `local` really lie, as in /var/lib/vz/template/iso of a node; None: nowhere."""
         self.ostypes: dict[int, str] = {}
         self.bridges = {name: {"vmbr0": _bridge("vmbr0", active=1)} for name in self.nodes}
 
@@ -207,8 +209,17 @@ class Api(FakePve):  # type: ignore[misc]  # fakepve has no types
                 400, "Parameter verification failed.", {"filename": "wrong file extension"}
             )
         volume = f"{name}:{content}/{filename}"
+        method, wanted = told.get("checksum-algorithm", "sha256"), told.get("checksum", "")
 
         async def body() -> None:
+            got = hashlib.new(method, data).hexdigest()
+            if wanted and wanted.lower() != got:
+                raise TaskError(f"checksum mismatch: got '{got}' != expect '{wanted}'")
+            if self.folder and content == "iso":
+                file = self.folder / filename
+                file.write_bytes(data)
+                # Status.pm, upload: "best effort to match apl_download behaviour".
+                file.chmod(0o644)
             self.store_file(name, filename, len(data), content)
             self.digests[volume] = hashlib.sha256(data).hexdigest()
             if content == "import":
@@ -219,9 +230,24 @@ class Api(FakePve):  # type: ignore[misc]  # fakepve has no types
             {"data": await self.task(node, "imgcopy", "", self.user, body)},
         )
 
+    async def _content_delete(self, v: Values, user: str) -> Any:
+        self._gone(v["volume"])
+        return await super()._content_delete(v, user)
+
+    def _gone(self, volume: str) -> None:
+        if self.folder:
+            (self.folder / volume.rpartition("/")[2]).unlink(missing_ok=True)
+
     # Starting, and addresses.
 
     def _refusal(self, node: str, config: Values, *, kvm: bool) -> str | None:
+        for key, value in config.items():
+            volume = str(value).partition(",")[0]
+            store, _, name = volume.partition(":")
+            is_cd = DRIVE_KEY.match(key) and "media=cdrom" in str(value) and name.startswith("iso/")
+            if is_cd and name not in self._volumes(store):
+                # PVE/Storage/Plugin.pm, activate_volume.
+                return f"volume '{volume}' does not exist"
         if kvm and not self.kvm and str(config.get("kvm", "1")) != "0":
             return NO_KVM
         for key, value in config.items():
@@ -539,6 +565,7 @@ class Pve:
         storage, _, name = volume.partition(":")
 
         def change(api: Api) -> None:
+            api._gone(volume)
             del api.storages[storage]["volumes"][name]
             api.storages[storage]["files"].discard(name.partition("/")[2])
 

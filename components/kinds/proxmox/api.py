@@ -7,6 +7,7 @@ seen over SSH before, by the host key that was planned.
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,14 @@ class Api:
     """Of the user, or the token's secret."""
     insecure: bool = False
     """Whether any certificate will do."""
+
+
+class _File(io.BytesIO):
+    """A file as proxmoxer sends one, which takes its name from what it reads."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        super().__init__(content)
+        self.name = name
 
 
 class PveError(Refused):
@@ -87,6 +96,10 @@ class Pve:
         """Send ``params`` to ``path``; return the answer, often a task."""
         with self._told():
             return self._api(path).post(**params)
+
+    def upload(self, path: str, name: str, data: bytes, **params: str) -> Any:
+        """Send a file of that ``name`` to ``path``; return the task."""
+        return self.post(path, **params, filename=_File(name, data))
 
     def put(self, path: str, **params: Any) -> Any:
         """Change ``path``."""

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from typing_extensions import override
 
 from components.stackfile.host import HTTPS_PORT, ClusterSpec, Entry, HostKind
-from components.stackfile.places import NO_SEED, Offers
+from components.stackfile.places import Offers
 from components.stackfile.values import Bridge, Flag, endpoint, matches, text_schema
 
 USER = r"^[^\s:/@!$%-][^\s:/@!$%]*@[A-Za-z][A-Za-z0-9._-]+(![A-Za-z][A-Za-z0-9._-]+)?$"
@@ -99,9 +99,9 @@ HOST = HostKind(
         nests=True,
         ahci=("q35",),
         ends=True,
+        probes=("none", "tcp", "ssh"),
         uplink="host.uplink",
         fixed={
-            "cloud_init": NO_SEED,
             "console": "its web interface shows screens, with noVNC",
             "command": "a container runs its template's init",
         },

@@ -49,6 +49,16 @@ def hardware(spec: MachineSpec, plan: MachinePlan, *, disks: str, kvm: bool) -> 
     }
 
 
+def drive(
+    storage: str, interface: str, gib: int, image: pulumi.Input[str] | None = None
+) -> list[px.VmLegacyDiskArgs]:
+    """Return a machine's disk, if it has one: empty, or with what is on ``image``."""
+    disk = px.VmLegacyDiskArgs(
+        interface=interface, datastore_id=storage, size=gib, import_from=image
+    )
+    return [disk] if gib else []
+
+
 def devices(
     plan: MachinePlan, networks: Mapping[str, NetworkMade]
 ) -> list[px.VmLegacyNetworkDeviceArgs]:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from components.kinds.proxmox.host import PACKED
-from components.stackfile.places import NO_SEED, InstalledSpec, Kind, Minimum, Offers
+from components.stackfile.places import InstalledSpec, Kind, Minimum, Offers
 from components.stackfile.values import Cores, Flag, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
 
@@ -63,9 +63,9 @@ KIND = Kind(
         nests=True,
         ahci=("q35",),
         ends=True,
+        probes=("none", "tcp", "ssh"),
         uplink="vmbr0, its bridge to the network it is managed by",
         fixed={
-            "cloud_init": NO_SEED,
             "console": "its web interface shows screens, with noVNC",
             "command": "a container runs its template's init",
         },

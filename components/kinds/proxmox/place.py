@@ -25,11 +25,13 @@ from components.kinds.proxmox.machine import (
     address,
     described,
     devices,
+    drive,
     hardware,
     interfaces,
     tag_of,
 )
 from components.kinds.proxmox.numbers import number, vmids
+from components.kinds.proxmox.seed import seed_drive
 from components.kinds.proxmox.uploads import IMPORT, uploaded, virtual_gib
 from components.media import sums
 from components.place.contract import (
@@ -44,6 +46,7 @@ from components.place.contract import (
     bound,
 )
 from components.place.machine import fingerprint, machine_facts
+from components.place.seeds import Seeds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -220,6 +223,8 @@ class ProxmoxPlace:
         opts: pulumi.ResourceOptions,
     ) -> MachineMade:
         """See `Place.guest`."""
+        seeds = Seeds(self.lab, self.plan, self.target)
+        seeded = seeds.make(name, spec, plan, self.bound(opts.parent))
         gate = self._machine(
             name,
             spec,
@@ -229,13 +234,17 @@ class ProxmoxPlace:
             cd=self.medium(spec.iso, "iso").id if spec.iso else None,
             image=spec.image or "",
             boot=plan.boot,
-            up=asked(plan),
+            up=seeded.awaited(asked(plan)) if seeded else asked(plan),
+            config=seed_drive(self, name, seeded, plan, opts.parent) if seeded else None,
         )
+        shown = self.plan.path and not (seeded and seeded.opened)
         return MachineMade(
             ready=gate,
             address=plan.address or "",
             console=self._screen("kvm", plan),
-            enter=("qm", "terminal", str(self._vmids[plan.name])) if self.plan.path else (),
+            user=seeded.user if seeded else "",
+            user_password=seeded.password if seeded else "",
+            enter=("qm", "terminal", str(self._vmids[plan.name])) if shown else (),
         )
 
     def _machine(
@@ -269,7 +278,7 @@ class ProxmoxPlace:
             name=plan.called,
             description=described(owner),
             tags=[tag_of(getattr(spec, "kind", GUEST))],
-            # Where there is something that the provider can't set, its gate does, and starts it.
+            # What the provider can't set its gate does, and starts it; that a refresh sees it run stops nothing.
             started=not extra,
             on_boot=spec.autostart,
             stop_on_destroy=True,
@@ -277,7 +286,7 @@ class ProxmoxPlace:
             clone=px.VmLegacyCloneArgs(vm_id=source.made.vm_id, full=not self.linked)
             if source
             else None,
-            disks=self._disk(disk, plan.disk_gib or (source.gib if source else 0)),
+            disks=drive(self.disks, disk, plan.disk_gib or (source.gib if source else 0)),
             cdrom=px.VmLegacyCdromArgs(file_id=cd, interface="ide2") if cd is not None else None,
             network_devices=devices(plan, networks),
             boot_orders=[drives[each] for each in boot],
@@ -286,8 +295,7 @@ class ProxmoxPlace:
                 plan,
                 networks,
                 parent,
-                # Or a refresh, which sees that it runs, would have it stopped by the next up.
-                ignore_changes=["started"] if extra else None,
+                ignore_changes=["started"],
             ),
         )
         anew = Again(clone=later(source.made.vm_id), linked=self.linked) if source else Again()
@@ -313,14 +321,6 @@ class ProxmoxPlace:
             ignore_changes=ignore_changes,
         )
 
-    def _disk(
-        self, interface: str, gib: int, image: pulumi.Input[str] | None = None
-    ) -> list[px.VmLegacyDiskArgs]:
-        disk = px.VmLegacyDiskArgs(
-            interface=interface, datastore_id=self.disks, size=gib, import_from=image
-        )
-        return [disk] if gib else []
-
     def _template(self, image: str, bus: str) -> _Template:
         """Return the template that guests with a disk of ``image`` are cloned from: one for each bus."""
         key = f"{image}-{bus}"
@@ -345,7 +345,7 @@ class ProxmoxPlace:
             cpu=px.VmLegacyCpuArgs(cores=1, type="qemu64", sockets=1),
             memory=px.VmLegacyMemoryArgs(dedicated=TEMPLATE_MIB),
             scsi_hardware=SCSI["virtio-scsi"],
-            disks=self._disk(f"{bus}0", gib, medium.id),
+            disks=drive(self.disks, f"{bus}0", gib, medium.id),
             operating_system=px.VmLegacyOperatingSystemArgs(type="l26"),
             agent=px.VmLegacyAgentArgs(enabled=False),
             opts=self.options(self.owner, depends_on=[slot], delete_before_replace=True),

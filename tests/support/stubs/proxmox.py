@@ -19,6 +19,7 @@ KERNEL = "6.8.12-9-pve"
 class Proxmox(Stub):
     """The node; its guests are its API's."""
 
+    roots = ("/var/lib/vz",)
     initial: ClassVar[dict[str, Any]] = {"release": "", "node": ""}
 
     @command("pveversion")

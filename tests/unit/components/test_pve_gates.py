@@ -7,9 +7,11 @@ was wrong is told in words that help nobody.
 from __future__ import annotations
 
 import copy
+import hashlib
 import ssl
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import proxmoxer
@@ -21,6 +23,7 @@ from components.kinds.proxmox import api as remote
 from components.kinds.proxmox.api import Api, Pve, PveError
 from components.kinds.proxmox.gates.guest import PveGuestProvider
 from components.kinds.proxmox.gates.network import PveNetworkProvider
+from components.kinds.proxmox.gates.seed import PveSeedProvider
 from components.kinds.proxmox.gates.slot import PveSlotProvider
 from components.kinds.proxmox.gates.storage import PveStorageProvider
 from components.kinds.proxmox.gates.template import PveTemplateProvider
@@ -45,7 +48,7 @@ Props = dict[str, Any]
 
 GATES = tuple(
     import_module(f"components.kinds.proxmox.gates.{name}")
-    for name in ("base", "guest", "network", "slot", "storage", "template")
+    for name in ("base", "guest", "network", "seed", "slot", "storage", "template")
 )
 
 
@@ -66,6 +69,10 @@ class Cluster:
         self.bridges: dict[str, Props] = {"vmbr0": {"active": 1}}
         self.contents = {"local": "iso,vztmpl,backup"}
         """What each storage takes."""
+        self.folder = Path()
+        """Where they lie; empty: nowhere."""
+        self.files: dict[str, tuple[bytes, Props]] = {}
+        """ISOs of `local` by their names: content, and what was said of it."""
         self.calls = 0
         self.fails_at = -1
         self.failure: Callable[[], Exception] = lambda: PveError("500 Internal Server Error")
@@ -105,6 +112,12 @@ class Cluster:
                 ]
             if path.endswith("/network"):
                 return [{"iface": name, **it} for name, it in self.bridges.items()]
+            if path.endswith("/content"):
+                assert params == {"content": "iso"}
+                files = self.files.items()
+                return [{"volid": f"local:iso/{n}", "size": len(of)} for n, (of, _) in files]
+            if "/content/" in path:
+                return {"path": str(self.folder / path.rpartition("/")[2])}
             if "/storage/" in path:
                 return {"content": self.contents[path.split("/")[3]]}
             found = self._get(path)
@@ -153,6 +166,15 @@ class Cluster:
                 self.guest(new, node=node, kind=kind, **params)
             return "UPID:x"
 
+    def upload(self, path: str, name: str, data: bytes, **params: str) -> Any:
+        with self._call():
+            assert path == "nodes/pve1/storage/local/upload"
+            self.files[name] = (data, params)
+            if self.folder != Path():
+                (self.folder / name).write_bytes(data)
+                (self.folder / name).chmod(0o644)
+            return "UPID:x"
+
     def _free(self, vmid: int) -> None:
         if vmid in self.guests:
             raise PveError(f"unable to create VM {vmid} - already exists")
@@ -193,6 +215,9 @@ class Cluster:
             if "/network/" in path:
                 del self.bridges[path.rpartition("/")[2]]
                 return None
+            if "/content/" in path:
+                del self.files[path.rpartition("/")[2]]
+                return "UPID:x"
             assert params == {"purge": 1}
             vmid = self._at(path)[2]
             if self.guests[vmid]["status"] == "running":
@@ -303,6 +328,83 @@ def test_somebody_elses_storage_is_not_changed_and_what_to_do_is_said(cluster: C
     cluster.contents["local"] = "iso,import"
     assert (PveStorageProvider().create(of_storage(ours=False)).outs or {})["takes"] == "import"
     assert cluster.contents["local"] == "iso,import"
+
+
+# Seeds ------------------------------------------------------------------------------------------
+
+
+def of_seed(disc: Path, **other: Any) -> Props:
+    plain = {"name": "web-seed", "api": API, "node": "pve1", "storage": "local", "closes": {}}
+    told = disc.read_bytes()
+    sha256 = hashlib.sha256(told).hexdigest()
+    sent = {"called": "web-seed-1.iso", "path": str(disc), "size": len(told), "sha256": sha256}
+    return plain | sent | other
+
+
+@pytest.fixture
+def disc(tmp_path: Path) -> Path:
+    made = tmp_path / "disc.iso"
+    made.write_bytes(b"keys and a password")
+    return made
+
+
+def test_a_seed_is_sent_with_its_sum_looked_at_and_removed(cluster: Cluster, disc: Path) -> None:
+    wanted = of_seed(disc)
+    outs = PveSeedProvider().create(wanted).outs or {}
+    assert outs["volume"] == "local:iso/web-seed-1.iso"
+    content, said = cluster.files["web-seed-1.iso"]
+    assert content == disc.read_bytes()
+    assert (said["checksum"], said["checksum-algorithm"]) == (wanted["sha256"], "sha256")
+    calls = cluster.calls
+    assert not changes(PveSeedProvider(), outs)
+    PveSeedProvider().update("", outs, outs)
+    assert cluster.calls == calls + 2, "one that is there is not sent again"
+
+    harms: list[dict[str, tuple[bytes, Props]]] = [{}, {"web-seed-1.iso": (b"half", {})}]
+    for harm in harms:
+        cluster.files = harm
+        assert changes(PveSeedProvider(), outs)
+        PveSeedProvider().update("", outs, outs)
+        assert cluster.files["web-seed-1.iso"][0] == disc.read_bytes()
+
+    disc.write_bytes(b"keys and 1 password")
+    PveSeedProvider().update("", outs, of_seed(disc))
+    assert cluster.files["web-seed-1.iso"][0] == disc.read_bytes(), "of the same size, and another"
+
+    PveSeedProvider().delete("", outs)
+    assert cluster.files == {}
+    PveSeedProvider().delete("", outs)
+
+
+def test_a_seed_is_closed_to_others_where_the_node_is_the_labs(
+    cluster: Cluster, disc: Path, tmp_path: Path
+) -> None:
+    cluster.folder = tmp_path / "iso"
+    cluster.folder.mkdir()
+    here = {"kind": "local", "name": "this machine"}
+    PveSeedProvider().create(of_seed(disc, closes=here))
+    assert (cluster.folder / "web-seed-1.iso").stat().st_mode & 0o777 == 0o600
+    cluster.folder = tmp_path / "elsewhere"
+    cluster.folder.mkdir()
+    outs = PveSeedProvider().create(of_seed(disc, called="other.iso")).outs or {}
+    assert (cluster.folder / "other.iso").stat().st_mode & 0o777 == 0o644, "not for the lab to set"
+    cluster.folder = tmp_path / "nowhere"
+    with pytest.raises(PveError, match=r"other\.iso on this machine can't be closed to others: "):
+        PveSeedProvider().update("", outs, outs | {"closes": here})
+
+
+def test_a_drive_that_was_the_labs_is_taken_out_of_a_guest(cluster: Cluster) -> None:
+    seeded = {"scsi1": "local:iso/web-seed-1.iso,media=cdrom"}
+    cluster.guest(scsi0="local-lvm:vm-1-disk-0,size=4G", scsi2="local-lvm:theirs,size=1G")
+    outs = PveGuestProvider().create(of_guest(config=seeded)).outs or {}
+    assert cluster.guests[VMID]["config"]["scsi1"] == seeded["scsi1"]
+    cluster.guests[VMID]["config"]["scsi1"] += ",size=372K"
+    assert not changes(PveGuestProvider(), outs), "a node adds what it knows of a drive"
+    PveGuestProvider().update("", outs, of_guest())
+    config = cluster.guests[VMID]["config"]
+    assert "scsi1" not in config
+    assert config["scsi2"] == "local-lvm:theirs,size=1G", "what somebody plugged in stays"
+    assert cluster.status() == "running"
 
 
 # Bridges ----------------------------------------------------------------------------------------
@@ -713,6 +815,18 @@ def test_a_bridge_is_made_once_whatever_call_fails(failure: str, current: list[C
     for cluster, number in every_failure(make, failure):
         assert set(cluster.bridges) == {"vmbr0", "nl0123456789"}, number
         assert cluster.bridges["nl0123456789"]["active"], number
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_seed_is_there_once_whatever_call_fails(
+    failure: str, current: list[Cluster], disc: Path
+) -> None:
+    def make() -> tuple[Cluster, Callable[[], Any]]:
+        current.append(Cluster())
+        return current[-1], lambda: PveSeedProvider().create(of_seed(disc))
+
+    for cluster, number in every_failure(make, failure):
+        assert [of for of, _ in cluster.files.values()] == [disc.read_bytes()], number
 
 
 @pytest.mark.parametrize("failure", FAILURES)

@@ -122,6 +122,8 @@ class PveGuestProvider(PveGate[Guest]):
             say(f"{news.name}: made again, with an empty disk or that of its image")
             config = pve.get(f"{at}/config")
         missing = _lacking(config, news)
+        if dropped := _dropped(config, olds, news):
+            missing["delete"] = ",".join(dropped)
         running = pve.get(f"{at}/status/current").get("status") == "running"
         if missing:
             if running:
@@ -278,6 +280,13 @@ def _lacking(config: Config, props: Guest) -> dict[str, str | int]:
         for key, value in props.config.items()
         if not _holds(str(config.get(key, UNSET.get(key))), str(value))
     }
+
+
+def _dropped(config: Config, olds: Guest | None, news: Guest) -> list[str]:
+    """Return the options that were the lab's and are no more, such as the drive of a seed."""
+    return sorted(
+        key for key in (olds.config if olds else {}) if key in config.keys() - news.config.keys()
+    )
 
 
 def _holds(found: str, wanted: str) -> bool:

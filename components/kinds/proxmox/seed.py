@@ -1,0 +1,49 @@
+"""The drive of a guest's seed on a node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from components.gates.codec import later
+from components.kinds.proxmox.gates.seed import PveSeed, SeedFile
+from components.reach.shell import NOWHERE
+
+if TYPE_CHECKING:
+    import pulumi
+
+    from components.kinds.proxmox.place import ProxmoxPlace
+    from components.place.seeds import Seeded
+    from components.stackfile import MachinePlan
+
+LIKE_DISKS = ("scsi", "virtio")
+"""Buses beside which a seed's drive is on SCSI: images for clouds have virtio's drivers, and often none for IDE."""
+
+
+def seed_drive(
+    node: ProxmoxPlace,
+    name: str,
+    seeded: Seeded,
+    plan: MachinePlan,
+    parent: pulumi.Resource | None,
+) -> dict[str, pulumi.Input[str]]:
+    """Send a seed, and return the drive that it is in, as an option of its guest.
+
+    Another configuration's is another file, so the guest has it before the old one goes. A second CD is an
+    option like any other: ``scsi[n]`` and ``ide[n]`` of qm.conf(5), with ``media=cdrom``.
+    """
+    file = PveSeed(
+        f"{name}-seed-{seeded.mark}",
+        SeedFile(
+            api=later(node.api),
+            node=later(node.node),
+            storage=node.files,
+            called=f"{seeded.called}.iso",
+            path=later(seeded.disc),
+            size=later(seeded.size),
+            sha256=later(seeded.sha256),
+            closes=later(node.target) if node.ours else NOWHERE,
+        ),
+        node.bound(parent),
+    )
+    drive = "scsi1" if (plan.disk_bus or "scsi") in LIKE_DISKS else "ide3"
+    return {drive: file.volume.apply(lambda volume: f"{volume},media=cdrom")}
