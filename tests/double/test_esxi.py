@@ -22,6 +22,7 @@ from components.reach.vmx import parsed, rendered
 from tests.support import inner
 from tests.support.commands import Machine
 from tests.support.stubs.esxi import Esxi
+from tests.support.told import lives_with_a_seed, told
 from toolchain.bootstrap import pins
 from toolchain.engine import golang
 
@@ -143,6 +144,46 @@ def test_a_lab_in_an_esxi_lives_through_everything(
     assert set(state["groups"]) == {"VM Network", "Management Network", "strangers"}
     assert state["groups"]["strangers"] == STRANGERS
     assert list(machine.path(f"{STORE}/guests").iterdir()) == []
+    assert list(machine.path(f"{STORE}/media").iterdir()) == []
+
+
+def test_a_guest_is_told_who_it_is_and_answers_as_that(
+    project: Project, machine: Machine, media: Path, sshd: Serve
+) -> None:
+    target = sshd(machine).target("x")
+    before = machine.state
+    address = "10.77.0.50"
+
+    def program(cloud_init: dict[str, Any]) -> str:
+        data = lab()
+        web = {"image": "base", "network": [{"network": "lan", "address": address}]}
+        data["hypervisors"]["x"]["guests"] = {"told": web | {"cloud_init": cloud_init}}
+        return inner.program("esxi", data, target, media)
+
+    def vmx() -> dict[str, str]:
+        return parsed(guest(machine, "told").read_text())
+
+    def seed() -> Path | None:
+        if "told" not in running(machine):
+            return None
+        found = vmx()
+        if found.get("sata0:1.present") != "TRUE":
+            return None
+        assert found["sata0.present"] == "TRUE"
+        disc = machine.path(found["sata0:1.fileName"])
+        assert disc.stat().st_mode & 0o077 == 0, "it holds a key and a password"
+        return disc
+
+    def taken_out() -> None:
+        drive = {"sata0:1.present": "FALSE"}
+        guest(machine, "told").write_text(rendered(vmx() | drive))
+
+    flat = guest(machine, "told").with_name("told-flat.vmdk")
+    with told(address, seed) as inside:
+        lives_with_a_seed(
+            project, program, inside, taken_out=taken_out, kept=lambda: flat.stat().st_ino
+        )
+    assert machine.state["vms"] == before["vms"]
     assert list(machine.path(f"{STORE}/media").iterdir()) == []
 
 

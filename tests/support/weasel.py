@@ -112,10 +112,19 @@ def stick(path: Path) -> dict[str, bytes]:
 
 
 SSHD_CONFIG = {
-    "7.0": "HostKey /etc/ssh/ssh_host_rsa_key\nPermitRootLogin yes\n",
-    "8.0": "FipsMode yes\nHostKey /etc/ssh/ssh_host_rsa_key\nPermitRootLogin yes\n",
+    "7.0": "HostKey /etc/ssh/ssh_host_rsa_key\nPermitRootLogin yes\nAllowTcpForwarding no\n",
+    "8.0": "FipsMode yes\nHostKey /etc/ssh/ssh_host_rsa_key\nPermitRootLogin yes\nAllowTcpForwarding no\n",
 }
-"""Of a new host; both names of keys and FipsMode are VMware's."""
+"""Of a new host; both names of keys and FipsMode are VMware's, and AllowTcpForwarding is DISA's guide's for both."""
+ESXCLI = """\
+case "$*" in
+"system ssh server config set -k allowtcpforwarding -v "*)
+    [ "{release}" = 7.0 ] && echo "Error: Unknown command or namespace system ssh server config set" && exit 1
+    echo "${{*##* }}" > {store}
+    sed -i "s/^AllowTcpForwarding .*/AllowTcpForwarding ${{*##* }}/" {config}
+esac
+"""
+"""Since 8.0 sshd is set by it: sshd_config is made of what it keeps."""
 
 
 @dataclass
@@ -162,7 +171,10 @@ class Host:
             file.write_bytes(content)
             file.chmod(mode)
         if self.release != "7.0":
-            (self.root / "etc/ssh/sshd_config").write_text(SSHD_CONFIG[self.release])
+            kept = self.root / "store"
+            forwards = kept.read_text().strip() if kept.exists() else "no"
+            config = SSHD_CONFIG[self.release].replace("Forwarding no", f"Forwarding {forwards}")
+            (self.root / "etc/ssh/sshd_config").write_text(config)
         self._local()
 
     def host_keys(self) -> dict[str, str]:
@@ -181,6 +193,12 @@ class Host:
                 continue
             found[words[0]] = words[1]
         return found
+
+    def carries_on(self) -> bool:
+        """Whether sshd carries connections to others, and the firewall lets them out."""
+        config = (self.root / "etc/ssh/sshd_config").read_text().splitlines()
+        opened = "network firewall ruleset set --ruleset-id=sshClient --enabled=true"
+        return "AllowTcpForwarding no" not in config and ["esxcli", *opened.split()] in self.calls
 
     def lets_in(self, public: str) -> bool:
         """Whether root may log in with this key."""
@@ -210,7 +228,11 @@ class Host:
         for name in names:
             tool = (self.root if "/" in name else tools) / name
             tool.parent.mkdir(parents=True, exist_ok=True)
-            tool.write_text(f'#!/bin/sh\necho "{Path(name).name} $*" >> {log}\n')
+            does = ""
+            if name == "esxcli":
+                config, store = self.root / "etc/ssh/sshd_config", self.root / "store"
+                does = ESXCLI.format(release=self.release, store=store, config=config)
+            tool.write_text(f'#!/bin/sh\necho "{Path(name).name} $*" >> {log}\n{does}')
             tool.chmod(0o755)
         (self.root / "tmp").mkdir(exist_ok=True)
         places = r"(?<![\w./])/(?=etc/|sbin/|usr/lib/vmware|tmp/)"

@@ -2,7 +2,7 @@
 
 The free licence keeps the API read-only (Broadcom, vSphere provider's requirements), so they are made
 over SSH by ``vmkfstools`` and ``vim-cmd``. Whose a folder is says a file in it. Linked clones are left
-out, which ESXi makes through a vCenter only.
+out, which ESXi makes through a vCenter only. A seed is a second CD (``vmx``), ``cdrom-image`` as that of an ISO.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class GuestDriver(Driver[GuestOrder]):
             return f"{name}: {wrong}"
         if has_disk(wanted) and wanted.disk_bus not in DISKS:
             return f"{name} has its disk on {wanted.disk_bus!r}: ESXi has {', '.join(DISKS)}"
-        for path in (wanted.iso, wanted.image):
+        for path in (wanted.iso, wanted.image, wanted.seed):
             if path and not (path.startswith("/") and path.isprintable()):
                 return f"{path!r} can't be the path of a medium of {name}: rename the medium"
         return unfit_image(wanted.image) if wanted.image else ""

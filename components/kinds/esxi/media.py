@@ -12,6 +12,9 @@ runs late, when ``esxcli`` and ``vim-cmd`` answer, which they may not while a ki
 runs (TestRange, on 8.0U3b). It has run by then, so that part writes it and boots again, once. With
 UEFI Secure Boot neither runs, so a machine of this kind must not have it.
 
+Guests are entered through its SSH, whose ``AllowTcpForwarding`` is "no" (STIG of 7.0 and of 8.0, which say where it
+stands), and whose connections to them are SSH's own to its firewall: the rule set ``sshClient``, off by default.
+
 Both SSH keys have to be ECDSA on P-256: in FIPS mode, the default of 8.0, sshd refuses Ed25519 without
 a word, and that mode must come before what it forbids.
 """
@@ -89,6 +92,14 @@ if grep -q '^HostKey ' $config && ! grep -q '^HostKey /etc/ssh/ssh_host_ecdsa_ke
         /tmp/sshd_config.before > $config
     /usr/lib/vmware/openssh/bin/sshd -t || cat /tmp/sshd_config.before > $config
 fi
+
+# Its guests are entered through it: sshd carries the connections, which it is told not to (7.0 in its file, 8.0
+# in its configuration store), and the firewall lets them out.
+if ! esxcli system ssh server config set -k allowtcpforwarding -v yes; then
+    cat $config > /tmp/sshd_config.before
+    sed 's/^AllowTcpForwarding .*/AllowTcpForwarding yes/' /tmp/sshd_config.before > $config
+fi
+esxcli network firewall ruleset set --ruleset-id=sshClient --enabled=true
 
 esxcli system hostname set --fqdn={fqdn}
 # Frames of nested guests carry addresses that are not the virtual switch's own.

@@ -70,7 +70,8 @@ class MediumDriver(Driver[MediumOrder]):
             return
         path = self.called(wanted)
         must(shell, ["mkdir", "-p", f"{wanted.store}/media"])
-        shell.put(Path(wanted.path), path, timeout_s=UPLOAD_S)
+        mode = 0o600 if wanted.private else 0o644
+        shell.put(Path(wanted.path), path, mode=mode, timeout_s=UPLOAD_S)
         seen = self.look(shell, wanted)
         if not seen.ok:
             raise DriverError(

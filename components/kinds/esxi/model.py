@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import Field
 from typing_extensions import override
 
-from components.stackfile.places import NO_SEED, InstalledSpec, Kind, Minimum, Offers
+from components.stackfile.places import InstalledSpec, Kind, Minimum, Offers
 from components.stackfile.problems import Problem, choose, listed
 from components.stackfile.values import Cores, Gib, Later, Mib
 
@@ -99,11 +99,12 @@ KIND = Kind(
         disk_buses=("sata", "scsi", "ide"),
         modes=("bridge", "isolated"),
         containers=False,
-        probes=("none",),
+        probes=("none", "ssh"),
+        # A switch without an uplink has no port of ESXi's own.
+        beyond=("isolated",),
         image_formats=("vmdk",),
         uplink="vSwitch0, its switch to the network it is managed by",
         fixed={
-            "cloud_init": NO_SEED,
             "console": "its Host Client shows screens, at https://ADDRESS/ui",
             "video": "VMware's own adapter",
             "machine": "VMware's own chipset",

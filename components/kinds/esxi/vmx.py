@@ -19,6 +19,8 @@ HARDWARE = 17
 """Virtual hardware that ESXi 7.0 brought and 8 and 9 run."""
 DISKS = {"sata": "sata0:0", "scsi": "scsi0:0", "ide": "ide0:0"}
 CD = "ide1:0"
+SEED = "sata0:1"
+"""Beside a disk on SATA, and no slave of an IDE drive that may not be there: the seed is a CD of its own."""
 BOOT = {"cdrom": "cdrom", "hd": "hdd", "network": "ethernet0"}
 USUAL = {"numvcpus": "1", "firmware": "bios"}
 """What ESXi leaves out of a .vmx when it says no more than the default."""
@@ -48,6 +50,13 @@ def _decided(wanted: GuestOrder) -> dict[str, str]:
     if wanted.iso:
         found[f"{CD}.deviceType"] = "cdrom-image"
         found[f"{CD}.fileName"] = wanted.iso
+    found[f"{SEED}.present"] = "TRUE" if wanted.seed else "FALSE"
+    if wanted.seed:
+        found["sata0.present"] = "TRUE"
+        found[f"{SEED}.deviceType"] = "cdrom-image"
+        found[f"{SEED}.fileName"] = wanted.seed
+        # One that is not connected is a drive without a disc in it.
+        found[f"{SEED}.startConnected"] = "TRUE"
     if has_disk(wanted):
         disk = DISKS[wanted.disk_bus]
         found[f"{disk}.present"] = "TRUE"
@@ -76,6 +85,7 @@ def _beginning(wanted: GuestOrder) -> dict[str, str]:
         "floppy0.present": "FALSE",
         "svga.present": "TRUE",
         "pciBridge0.present": "TRUE",
+        "sata0.present": "TRUE",
         f"{CD}.startConnected": "TRUE",
     }
     for number in range(4, 8):
@@ -126,7 +136,7 @@ def _same(key: str, real: str, value: str, wanted: GuestOrder) -> bool:
     if key == "annotation":
         # People write notes below.
         return value in real
-    if key == f"{CD}.filename":
+    if key in {f"{CD}.filename", f"{SEED}.filename"}:
         return _volume_path(real) == _volume_path(value)
     if key.endswith(".filename"):
         return _is_disk(real, wanted)

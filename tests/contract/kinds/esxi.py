@@ -62,6 +62,8 @@ def for_guests(folder: Path, fault_exit: int) -> Machine:
     media.mkdir(parents=True)
     (media / "other.iso").write_bytes(b"an ISO")
     (media / "base.vmdk").write_bytes(vmdk(2))
+    for number in (1, 2):
+        (media / f"web-seed-{number}.iso").write_bytes(b"a seed")
     with machine.changing() as state:
         state["fault_exit"] = fault_exit
         for name in ("lan-1", "inner-1"):
@@ -243,7 +245,8 @@ NIC = Nic("lan-1", MAC, "vmxnet3", "")
 
 
 def from_iso(_: Path) -> GuestOrder:
-    return replace(guest_order(), nics=[NIC], iso=f"{STORE}/media/other.iso", store=STORE)
+    iso, seed = f"{STORE}/media/other.iso", f"{STORE}/media/web-seed-1.iso"
+    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, store=STORE)
 
 
 def from_image(_: Path) -> GuestOrder:
@@ -321,7 +324,6 @@ def guest_case(
         one_way={"disk_gib": 8},
         fixed={
             "machine": "its virtual hardware is VMware's",
-            "seed": "the stack file refuses cloud_init",
             "video": "its adapter is VMware's",
             "console": "its screen is the Host Client's",
             "ready": "who waits for it asks, not ESXi",
@@ -364,9 +366,20 @@ def shown(machine: Machine, order: GuestOrder) -> str:
 FROM_ISO = guest_case(
     "from an ISO",
     from_iso,
-    edits={"boot": ["hd", "cdrom"], "iso": ""},
+    edits={
+        "boot": ["hd", "cdrom"],
+        "iso": "",
+        "seed": f"{STORE}/media/web-seed-2.iso",
+        "no seed": {"seed": ""},
+    },
     harms={
         "its CD is out": rewritten(ide1___0__fileName=""),
+        "its seed is out": rewritten(sata0___1__fileName=""),
+        "its seed is not connected": rewritten(sata0___1__startConnected="FALSE"),
+        "its seed's drive is removed": rewritten(sata0___1__present=None),
+        "its seed is another guest's": rewritten(
+            sata0___1__fileName=f"{STORE}/media/web-seed-2.iso"
+        ),
         "its disk is unplugged": rewritten(sata0___0__present=None),
         "guests do not start with their host": changing(
             lambda state: state["autostart"].update(enabled=False)
@@ -376,7 +389,11 @@ FROM_ISO = guest_case(
 FROM_IMAGE = guest_case(
     "from an image",
     from_image,
-    edits={"boot": ["hd", "cdrom"], "iso": f"{STORE}/media/other.iso"},
+    edits={
+        "boot": ["hd", "cdrom"],
+        "iso": f"{STORE}/media/other.iso",
+        "seed": f"{STORE}/media/web-seed-1.iso",
+    },
     harms={"its disk is unplugged": rewritten(scsi0___0__present=None)},
 )
 

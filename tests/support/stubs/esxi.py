@@ -223,8 +223,19 @@ class Esxi(Stub):
         self._adopt(vm["vmx"])
         return before
 
-    def _unstartable(self, vm: dict[str, Any]) -> str:
+    def _loose(self, settings: dict[str, str]) -> str:
+        """Say which device is on a controller that is not there."""
+        for key, value in settings.items():
+            found = re.fullmatch(r"(?i)((sata|scsi)\d+):\d+\.present", key)
+            there = found and self._get(settings, f"{found[1]}.present").upper() == "TRUE"
+            if found and value.upper() == "TRUE" and not there:
+                return f"Device '{key.rpartition('.')[0]}' is on a controller that is not there."
+        return ""
+
+    def _unstartable(self, vm: dict[str, Any]) -> str:  # noqa: C901, PLR0911 - one check each
         settings = self._settings(vm["vmx"])
+        if loose := self._loose(settings):
+            return loose
         if not self.state["virtualization"]:
             return "This host does not support Intel VT-x."
         if int(self._get(settings, "memSize", "0")) % 4:

@@ -249,6 +249,7 @@ def test_esxi_answers_with_its_planned_key_after_every_boot(tmp_path: Path, rele
     for _ in range(3):
         assert host.host_keys()[kind] == key
         assert host.lets_in(ECDSA["authorized_key"])
+        assert host.carries_on(), "its guests are entered through it"
         private = host.root / "etc/ssh/ssh_host_ecdsa_key"
         assert private.read_text() == ECDSA["host_private"]
         assert private.stat().st_mode & 0o077 == 0
