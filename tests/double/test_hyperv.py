@@ -6,6 +6,7 @@ means that `pulumi up`, by itself or after somebody's hand, does not end where t
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,8 @@ from components.reach.shell import shell_of
 from tests.support.commands import Machine
 from tests.support.inner import lab_of, program
 from tests.support.orders import order
-from tests.support.stubs.hyperv import VHDX, Hyperv
+from tests.support.stubs.hyperv import HOST_KEY, VHDX, Hyperv
+from tests.support.told import lives_with_a_seed, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +96,53 @@ def test_a_lab_lives_and_goes(project: Project, sshd: Serve, tmp_path: Path) -> 
     project.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes")
     project.pulumi("destroy", "--yes", "--skip-preview")
     assert machine.state | {"made": 0} == before | {"made": 0}, "the stranger's, and nothing else"
+    left = [each for each in machine.path("/C:/nestlab").rglob("*") if each.is_file()]
+    assert left == []
+
+
+def test_a_guest_is_told_who_it_is_and_answers_as_that(
+    project: Project, sshd: Serve, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "hyperv", Hyperv)
+    before = machine.state
+    target = sshd(machine).target("x")
+    (tmp_path / "one.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(2048))
+    image = ["qemu-img", "create", "-q", "-f", "vhdx", str(tmp_path / "base.vhdx"), "64M"]
+    subprocess.run(image, timeout=60, check=True)
+    address = "10.78.0.20"
+
+    def of(cloud_init: dict[str, Any]) -> str:
+        data = lab()
+        data["media"]["base"] = {"path": "base.vhdx"}
+        web = {"image": "base", "network": [{"network": "inner", "address": address}]}
+        data["hypervisors"]["x"]["guests"] = {"told": web | {"cloud_init": cloud_init}}
+        return program("hyperv", data, target, tmp_path)
+
+    def drives() -> list[dict[str, Any]]:
+        vms = machine.state["vms"].values()
+        return [each for vm in vms if vm["State"] == "Running" for each in vm["dvds"]]
+
+    def seed() -> Path | None:
+        [path] = [each["Path"] for each in drives()] or [None]
+        if path is None:
+            return None
+        assert "-seed-" in path
+        rights = machine.state["rights"]
+        assert rights[f"{path}.nestlab-part".lower()] == HOST_KEY, "it holds a key and a password"
+        return machine.path("/" + path.replace("\\", "/"))
+
+    def taken_out() -> None:
+        with machine.changing() as state:
+            [vm] = state["vms"].values()
+            vm["dvds"][0]["Path"] = None
+
+    def disk() -> object:
+        [vm] = machine.state["vms"].values()
+        return vm["drives"]
+
+    with told(address, seed) as guest:
+        lives_with_a_seed(project, of, guest, taken_out=taken_out, kept=disk)
+    assert machine.state | {"made": 0} == before | {"made": 0}
     left = [each for each in machine.path("/C:/nestlab").rglob("*") if each.is_file()]
     assert left == []
 

@@ -1,6 +1,6 @@
 """Guests of Hyper-V on Windows Server, by its PowerShell cmdlets.
 
-Left out: generation 2's secure boot (lab images are not signed for it), dynamic memory, checkpoints,
+A seed is a second DVD drive (``settings``). Left out: generation 2's secure boot (lab images are not signed for it), dynamic memory, checkpoints,
 spoofing of MAC addresses: no hypervisor stands inside these guests.
 """
 

@@ -26,6 +26,9 @@ IMAGE_MARK = b"vhdxfile"
 CONVERT = "convert it: qemu-img convert -O vhdx FILE {name}.vhdx"
 HASH_S = 1800.0
 STALL_S = 120.0
+CLOSED = "C:\\ProgramData\\ssh\\ssh_host_ed25519_key"
+"""A file that SYSTEM and administrators alone may read: the installation sees to it (``media``), and sshd insists
+on it (Win32-OpenSSH's wiki, "Security protection of various files", which copies its rights the same way)."""
 OWN = re.compile(r"([0-9a-f]{12}|[0-9]+)\.(iso|vhdx)")
 """Names of media as `_file` makes them."""
 
@@ -83,6 +86,13 @@ class MediumDriver(Driver[MediumOrder]):
             _sound(wanted)
             script = Script()
             script.add("New-Item", ItemType="Directory", Force=True, Path=windows(_folder(wanted)))
+            if wanted.private:
+                # Before its content comes: Windows has no such mode as `put` gives elsewhere. Renamed, it keeps
+                # its rights; to those of a guest that has it in its drive Hyper-V adds by itself.
+                part = windows(f"{to}{upload.PART}")
+                script.add("New-Item", ItemType="File", Force=True, Path=part)
+                rights = script.add("Get-Acl", LiteralPath=CLOSED)
+                script.add("Set-Acl", take={"AclObject": [rights]}, LiteralPath=part)
             ask(shell, script)
             shell.put(Path(wanted.path), f"/{to}", timeout_s=STALL_S)
             if not self._whole(shell, wanted):

@@ -8,7 +8,6 @@ from pydantic import Field
 from typing_extensions import override
 
 from components.stackfile.places import (
-    NO_SEED,
     Hardware,
     InstalledSpec,
     Kind,
@@ -141,9 +140,9 @@ KIND = Kind(
         disk_buses=("ide", "scsi"),
         modes=("bridge", "isolated", "nat"),
         containers=False,
+        probes=("none", "tcp", "ssh"),
         uplink="an external switch over the adapter that it is managed by",
         fixed={
-            "cloud_init": NO_SEED,
             "console": "a guest's screen is vmconnect's, on the host's own desktop; or RDP, SSH to it",
             "video": "Hyper-V's own adapter",
             "machine": "generation 1 or 2, as its firmware is bios or uefi",

@@ -23,6 +23,8 @@ MIB, GIB = 1 << 20, 1 << 30
 DEVICE_AT = {1: ("IDE", 0, 0), 2: ("SCSI", 0, 0)}
 """Where the system disk is, by generation: nothing else is booted from."""
 DVD_AT = {1: ("IDE", 1, 0), 2: ("SCSI", 0, 1)}
+SEED_AT = {1: ("IDE", 1, 1), 2: ("SCSI", 0, 2)}
+"""Microsoft, Add-VMDvdDrive: a drive is where controller and location say; two are on each IDE controller."""
 BIOS_NAMES = {"cdrom": "CD", "hd": "IDE", "network": "LegacyNetworkAdapter"}
 BIOS_ORDER = ("CD", "IDE", "LegacyNetworkAdapter", "Floppy")
 """Set-VMBios wants them all; those that the stack does not name come last."""
@@ -93,7 +95,7 @@ def _compared(found: GuestFacts, guest: Guest, wanted: GuestOrder, *, stop: str)
         device
         for device, made in (
             ("hd", _system_disk(work, found, guest, wanted)),
-            ("cdrom", _cd(work, guest, wanted)),
+            ("cdrom", _cds(work, guest, wanted)),
             ("network", _nics(work, guest, wanted)),
         )
         if made
@@ -173,31 +175,43 @@ def _system_disk(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder
     return True
 
 
-def _cd(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
-    """Put the ISO into the drive; return whether it is another drive than before."""
-    iso, dvds = wanted.iso, guest.dvds
-    if not iso:
+def _cds(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
+    """Put ISO and seed into their drives; return whether these are others than before."""
+    dvds, first = guest.dvds, generation(wanted)
+    right = {
+        at: path
+        for at, path in ((DVD_AT[first], wanted.iso), (SEED_AT[first], wanted.seed))
+        if path
+    }
+    if not right:
         if any(each.path for each in dvds):
             work.note("has a medium in its drive")
             drives = work.script.add("Get-VMDvdDrive", take=work.vm)
             work.script.add("Set-VMDvdDrive", take={"VMDvdDrive": [drives]}, Path=None)
         return False
-    at = DVD_AT[generation(wanted)]
-    where = [(each.controller, each.number, each.location) for each in dvds]
-    if where == [at]:
-        if dvds[0].path.lower() != iso.lower():
-            work.note("has another medium in its drive, or none")
-            drives = work.script.add("Get-VMDvdDrive", take=work.vm)
-            work.script.add("Set-VMDvdDrive", take={"VMDvdDrive": [drives]}, Path=iso)
+    has = {(each.controller, each.number, each.location): each.path for each in dvds}
+    if sorted(has) == sorted(right):
+        for at, path in right.items():
+            if has[at].lower() != path.lower():
+                _insert(work, at, path, seed=at == SEED_AT[first])
         return False
     work.note("has no CD drive, or another one", off=True)
     if dvds:
         drives = work.script.add("Get-VMDvdDrive", take=work.vm)
         work.script.add("Remove-VMDvdDrive", take={"VMDvdDrive": [drives]})
-    work.script.add(
-        "Add-VMDvdDrive", take=work.vm, ControllerNumber=at[1], ControllerLocation=at[2], Path=iso
-    )
+    for (_, number, location), path in right.items():
+        where: dict[str, Parameter] = {"ControllerNumber": number, "ControllerLocation": location}
+        work.script.add("Add-VMDvdDrive", take=work.vm, given=where, Path=path)
     return True
+
+
+def _insert(work: Work, at: tuple[str, int, int], path: str, *, seed: bool) -> None:
+    """Put another medium into a drive; a seed is read when its guest starts."""
+    what = "another seed in its drive" if seed else "another medium in its drive"
+    work.note(f"has {what}, or none", off=seed)
+    where: dict[str, Parameter] = {"ControllerNumber": at[1], "ControllerLocation": at[2]}
+    drive = work.script.add("Get-VMDvdDrive", take=work.vm, given=where)
+    work.script.add("Set-VMDvdDrive", take={"VMDvdDrive": [drive]}, Path=path)
 
 
 def _nics(work: Work, guest: Guest, wanted: GuestOrder) -> bool:

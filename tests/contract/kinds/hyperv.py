@@ -77,6 +77,8 @@ def for_guests(folder: Path) -> Machine:
     for name, content in (
         ("one.iso/6.iso", b"an ISO"),
         ("two.iso/6.iso", b"2nd ISO"),
+        ("web-seed-1.iso/6.iso", b"a seed"),
+        ("web-seed-2.iso/6.iso", b"a seed"),
         ("base.vhdx/9.vhdx", VHDX + b"\0base"),
     ):
         file = machine.path(f"/C:/nestlab/media/{name}")
@@ -271,16 +273,19 @@ MEDIA = [medium_case(iso, ".iso"), medium_case(image, ".vhdx")]
 # Guests
 
 NIC = Nic("inner", MAC, "synthetic", "")
+SEED = f"{ISOS}\\web-seed-1.iso\\6.iso"
+OTHER_SEED = f"{ISOS}\\web-seed-2.iso\\6.iso"
 
 
 def from_iso(_: Path) -> GuestOrder:
     order = guest_order(cores=1, disk_bus="", store=STORE)
-    return replace(order, nics=[NIC], iso=f"{ISOS}\\one.iso\\6.iso")
+    return replace(order, nics=[NIC], iso=f"{ISOS}\\one.iso\\6.iso", seed=SEED)
 
 
 def from_image(_: Path) -> GuestOrder:
     order = guest_order(cores=1, disk_bus="", firmware="uefi", boot=["hd", "cdrom"], store=STORE)
-    return replace(order, nics=[NIC], iso=f"{ISOS}\\one.iso\\6.iso", image=IMAGE, autostart=False)
+    iso = f"{ISOS}\\one.iso\\6.iso"
+    return replace(order, nics=[NIC], iso=iso, image=IMAGE, autostart=False, seed=SEED)
 
 
 def ours(state: dict[str, Any]) -> dict[str, Any]:
@@ -320,6 +325,9 @@ GUEST_HARMS: dict[str, Callable[[Machine], object]] = {
     "its disk is removed": disk_removed,
     "its CD is out": with_guest(lambda vm: vm["dvds"][0].update(Path=None)),
     "its CD drive is removed": is_(dvds=[]),
+    "its seed is out": with_guest(lambda vm: vm["dvds"][1].update(Path=None)),
+    "its seed is another guest's": with_guest(lambda vm: vm["dvds"][1].update(Path=OTHER_SEED)),
+    "its seed's drive is removed": with_guest(lambda vm: vm["dvds"].pop()),
     "its NIC is another": with_guest(lambda vm: vm["nics"][0].update(MacAddress="00155D000001")),
     "its NIC is unplugged": with_guest(lambda vm: vm["nics"][0].update(SwitchName=None)),
     "its boot order is another": with_guest(reversed_boot),
@@ -339,13 +347,14 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
             "boot": ["cdrom", "hd"] if order is from_image else ["hd", "cdrom"],
             "nics": [replace(NIC, network="second"), Nic("inner", "52:54:00:00:00:0a", "", "")],
             "iso": f"{ISOS}\\two.iso\\6.iso",
+            "seed": OTHER_SEED,
+            "no seed": {"seed": ""},
             "autostart": order is from_image,
         },
         one_way={"disk_gib": 8},
         fixed={
             "disk_bus": "nothing else than the generation's first is booted from",
             "machine": "a guest is of generation 1 or 2, as its firmware says",
-            "seed": "the stack file refuses cloud_init",
             "video": "its adapter is Hyper-V's",
             "console": "its screen is vmconnect's",
             "ready": "who waits for it asks, not Hyper-V",

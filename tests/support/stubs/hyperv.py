@@ -58,6 +58,7 @@ SETS: dict[str, list[dict[str, str]]] = {
         {"VMNetworkAdapter*": "@VMNetworkAdapter[]", "SwitchName*": "str"}
     ],
     "Disconnect-VMNetworkAdapter": [{"VMNetworkAdapter*": "@VMNetworkAdapter[]"}],
+    "Get-Acl": [{"LiteralPath*": "str[]"}],
     "Get-ChildItem": [{"LiteralPath*": "str[]", "File": "switch", "Directory": "switch"}],
     "Get-CimInstance": [{"ClassName*": "str"}],
     "Get-FileHash": [{"LiteralPath*": "str[]", "Algorithm": "SHA1|SHA256|SHA384|SHA512|MD5"}],
@@ -116,6 +117,7 @@ SETS: dict[str, list[dict[str, str]]] = {
     "Rename-VMSwitch": [{"VMSwitch*": "@VMSwitch", "NewName*": "str"}],
     "Resize-VHD": [{"Path*": "str[]", "SizeBytes*": "int"}],
     "Resume-VM": [VM],
+    "Set-Acl": [{"LiteralPath*": "str[]", "AclObject*": "@FileSecurity"}],
     "Set-VM": [
         VM
         | {
@@ -145,6 +147,8 @@ SETS: dict[str, list[dict[str, str]]] = {
 }
 COMMON = {"Confirm": "switch", "ErrorAction": "str"}
 DEVICES = {"HardDiskDrive": "drives", "DvdDrive": "dvds", "VMNetworkAdapter": "nics"}
+HOST_KEY = "C:\\ProgramData\\ssh\\ssh_host_ed25519_key"
+"""What is there beside the roots, for its rights."""
 BIOS = ["CD", "IDE", "LegacyNetworkAdapter", "Floppy"]
 
 
@@ -172,6 +176,7 @@ class Hyperv(Stub):
     roots = ("/C:",)
     initial: ClassVar[dict[str, Any]] = {
         "vms": {},
+        "rights": {},
         "switches": {},
         "plugs": [],
         "adapters": [ethernet(4, "Ethernet", "Intel(R) 82574L Gigabit Network Connection")],
@@ -338,7 +343,14 @@ class Hyperv(Stub):
 
     def new_item(self, **given: Any) -> list[Object]:
         path = self._windows(given["Path"][0])
-        assert given.get("ItemType") == "Directory"
+        if given["ItemType"] == "File":
+            if not path.parent.is_dir():
+                raise Failed(
+                    f"Could not find a part of the path '{given['Path'][0]}'.", "NewItemIOError"
+                )
+            path.write_bytes(b"")
+            return [{"Name": path.name}]
+        assert given["ItemType"] == "Directory"
         if path.exists() and not given.get("Force"):
             text = f"An item with the specified name {given['Path'][0]} already exists."
             raise Failed(text, "DirectoryExist")
@@ -373,8 +385,20 @@ class Hyperv(Stub):
         assert given["Algorithm"] == "SHA256"
         return [{"Hash": hashlib.sha256(real.read_bytes()).hexdigest().upper()}]
 
+    def get_acl(self, **given: Any) -> list[Object]:
+        path = given["LiteralPath"][0]
+        if path != HOST_KEY:
+            self._there(path)
+        return [{"type": "FileSecurity", "Path": path}]
+
+    def set_acl(self, **given: Any) -> None:
+        self._there(path := given["LiteralPath"][0])
+        self.state["rights"][path.lower()] = given["AclObject"]["Path"]
+
     def remove_item(self, **given: Any) -> None:
         path = given["LiteralPath"][0]
+        rights = self.state["rights"].items()
+        self.state["rights"] = {at: of for at, of in rights if not at.startswith(path.lower())}
         real = self._there(path)
         if self._used(path):
             text = f"Cannot remove item {path}: {IN_USE}"
@@ -619,7 +643,13 @@ class Hyperv(Stub):
         self._gone(given["VMHardDiskDrive"], "Virtual Hard Disk")
 
     def get_vmdvddrive(self, **given: Any) -> list[Object]:
-        return [each for vm in given["VM"] for each in vm["dvds"]]
+        where = ("ControllerNumber", "ControllerLocation")
+        return [
+            each
+            for vm in given["VM"]
+            for each in vm["dvds"]
+            if all(each[key] == given.get(key, each[key]) for key in where)
+        ]
 
     def _iso(self, path: str, what: str) -> None:
         if path and not self._windows(path).is_file():
