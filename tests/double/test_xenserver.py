@@ -14,6 +14,7 @@ from components.kinds.xenserver.install import PLACE
 from tests.support import images, inner
 from tests.support.commands import Machine
 from tests.support.stubs.xenserver import STORAGE, UPLINK, XenServer
+from tests.support.told import lives_with_a_seed, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,3 +136,46 @@ def test_a_lab_in_an_xcp_ng_lives_through_everything(
         assert machine.state[kind] == XenServer.initial[kind], kind
     assert not list(machine.path("/var/opt/xen").iterdir())
     assert machine.state["sr"].keys() == {STORAGE}
+
+
+def test_a_guest_is_told_who_it_is_and_answers_as_that(
+    project: Project, machine: Machine, media: Path, sshd: Serve
+) -> None:
+    target = sshd(machine).target("x")
+    address = "10.77.0.50"
+
+    def of(cloud_init: dict[str, Any]) -> str:
+        data = lab()
+        web = {"image": "disk", "network": [{"network": "out", "address": address}]}
+        data["hypervisors"]["x"]["guests"] = {"told": web | {"cloud_init": cloud_init}}
+        return inner.program("xenserver", data, target, media)
+
+    def drive(state: dict[str, Any]) -> dict[str, Any] | None:
+        vms = [uuid for uuid, each in state["vm"].items() if each["name-label"] == "told"]
+        known = state["vbd"].values()
+        mine = (each for each in known if (each["vm-uuid"], each["type"]) == (*vms, "CD"))
+        return next(mine, None)
+
+    def seed() -> Path | None:
+        state = machine.state
+        found = drive(state)
+        if found is None or found["currently-attached"] != "true" or found["empty"] == "true":
+            return None
+        assert (found["userdevice"], found["mode"]) == ("2", "RO")
+        disc = machine.path(f"{PLACE.store}/{state['vdi'][found['vdi-uuid']]['location']}")
+        assert disc.stat().st_mode & 0o077 == 0, "it holds a key and a password"
+        return disc
+
+    def taken_out() -> None:
+        found = drive(machine.state)
+        assert found
+        assert machine.shell().run(["xe", "vbd-eject", f"uuid={found['uuid']}"]).ok
+
+    def disk() -> object:
+        return disk_of(machine, vms(machine)["told"])["uuid"]
+
+    with told(address, seed) as guest:
+        lives_with_a_seed(project, of, guest, taken_out=taken_out, kept=disk)
+    for kind in KINDS:
+        assert machine.state[kind] == XenServer.initial[kind], kind
+    assert not list(machine.path("/var/opt/xen").iterdir())

@@ -41,6 +41,9 @@ MOST_GIB = 2040
 """XAPI's largest VHD disk (XCP-ng's storage page: 2 TiB without what it notes about it)."""
 CD_DEVICE = "3"
 """Where XAPI's own tools put a CD drive."""
+SEED_DEVICE = "2"
+"""Where the drive of a seed is: XAPI emulates the devices 0 to 3, on IDE, for guests without Xen's own drivers
+(xen-api, ``allowed_VBD_devices_HVM``), and Linux leaves CDs to those."""
 NIC_MODELS = ("rtl8139", "e1000")
 VIDEO = {"vga": "std", "cirrus": "cirrus"}
 """XAPI's ``platform:vga`` by our name."""
@@ -80,7 +83,8 @@ class GuestDriver(Driver[GuestOrder]):
 
     def _unfit(self, wanted: GuestOrder) -> str:
         texts = [("name", wanted.name)]
-        texts += [each for each in (("iso", wanted.iso), ("image", wanted.image)) if each[1]]
+        media = (("iso", wanted.iso), ("image", wanted.image), ("seed", wanted.seed))
+        texts += [each for each in media if each[1]]
         texts += [("network", nic.network) for nic in wanted.nics]
         for what, text in texts:
             if wrong := unfit(what, text):
@@ -190,6 +194,7 @@ class GuestDriver(Driver[GuestOrder]):
             *self._size(row, wanted),
             *self._nics(host, row, wanted),
             *self._cds(host, row, wanted),
+            *self._seeds(host, row, wanted),
             *self._disk(host, row, wanted),
         ]
 
@@ -279,14 +284,11 @@ class GuestDriver(Driver[GuestOrder]):
 
     def _cds(self, host: Host, row: Row, wanted: GuestOrder) -> list[Step]:
         """Media are changed while a guest runs; only a drive that it never had needs a start."""
-        vdi = ""
-        if wanted.iso:
-            found = host.iso(wanted.iso)
-            if found is None:
-                raise DriverError(f"{host.shell.name} has no medium {wanted.iso} any more")
-            vdi = found["uuid"]
+        vdi = self._medium(host, wanted.iso)
+        every = host.all("vbd", vm_uuid=row["uuid"], type="CD")
         drives = sorted(
-            host.all("vbd", vm_uuid=row["uuid"], type="CD"), key=lambda each: each["userdevice"]
+            (each for each in every if each["userdevice"] != SEED_DEVICE),
+            key=lambda each: each["userdevice"],
         )
         steps = []
         if vdi and not drives:
@@ -302,6 +304,35 @@ class GuestDriver(Driver[GuestOrder]):
                 commands.append(("vbd-insert", uuid, f"vdi-uuid={wants}"))
             steps.append(Step("medium in its CD drive", commands))
         return steps
+
+    def _seeds(self, host: Host, row: Row, wanted: GuestOrder) -> list[Step]:
+        """A seed is read when its guest starts, so it is changed while that is off."""
+        vdi = self._medium(host, wanted.seed)
+        drives = host.all("vbd", vm_uuid=row["uuid"], type="CD", userdevice=SEED_DEVICE)
+        if not drives:
+            where = (f"vm-uuid={row['uuid']}", f"device={SEED_DEVICE}", "type=CD", "mode=RO")
+            made = ("vbd-create", *where, f"vdi-uuid={vdi}")
+            return [Step("drive of its seed", [made], halted=True)] if vdi else []
+        uuid, full = f"uuid={drives[0]['uuid']}", drives[0]["empty"] != "true"
+        if not vdi:
+            return [Step("drive of a seed", [("vbd-destroy", uuid)], halted=True)]
+        if full and drives[0]["vdi-uuid"] == vdi:
+            return []
+        commands: list[Sequence[str]] = [("vbd-eject", uuid)] if full else []
+        return [Step("seed", [*commands, ("vbd-insert", uuid, f"vdi-uuid={vdi}")], halted=True)]
+
+    def _medium(self, host: Host, path: str) -> str:
+        """Return the UUID of the ISO that is the file ``path``; empty for none.
+
+        Raises:
+            DriverError: it is not there.
+        """
+        if not path:
+            return ""
+        found = host.iso(path)
+        if found is None:
+            raise DriverError(f"{host.shell.name} has no medium {path} any more")
+        return found["uuid"]
 
     def _disk(self, host: Host, row: Row, wanted: GuestOrder) -> list[Step]:
         size = wanted.disk_gib * GIB

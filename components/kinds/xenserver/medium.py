@@ -165,7 +165,9 @@ class MediumDriver(Driver[MediumOrder]):
         if self._arrived(shell, to, wanted) and not _differs(shell, to, wanted):
             return False
         must(shell, ["mkdir", "-p", folder])
-        shell.put(Path(wanted.path), to, timeout_s=STALL_S)
+        # xenopsd opens a CD itself and hands QEMU, which is root no more, what it opened (xen-api, device.ml).
+        mode = 0o600 if wanted.private else 0o644
+        shell.put(Path(wanted.path), to, mode=mode, timeout_s=STALL_S)
         if found := _differs(shell, to, wanted):
             must(shell, ["rm", "-f", to])
             raise DriverError(

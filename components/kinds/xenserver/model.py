@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from typing_extensions import override
 
-from components.stackfile.places import NO_SEED, Hardware, InstalledSpec, Kind, Minimum, Offers
+from components.stackfile.places import Hardware, InstalledSpec, Kind, Minimum, Offers
 from components.stackfile.problems import Problem
 from components.stackfile.values import Cores, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
@@ -79,10 +79,12 @@ KIND = Kind(
         disk_buses=("xen",),
         modes=("bridge", "isolated"),
         containers=False,
+        probes=("none", "tcp", "ssh"),
+        # XCP-ng's documentation, internal networks: none of the host's own interfaces is on one.
+        beyond=("isolated",),
         uplink="the network that it is managed by",
         image_formats=("raw", "vhd"),
         fixed={
-            "cloud_init": NO_SEED,
             "machine": "each of its guests has the chipset pc",
             "console": "XO Lite, its web interface, shows screens to who logs in there",
         },

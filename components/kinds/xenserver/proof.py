@@ -8,6 +8,7 @@ NESTED = {
     "networks": "double",
     "guest from an ISO": "double",
     "guest from an image": "double, linked",
+    "guest with a configuration": "double",
     "console": "no ⁵",
     "edit in place": "double",
     "switched off or removed by hand": "double",

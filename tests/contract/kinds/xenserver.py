@@ -49,7 +49,13 @@ def for_guests(folder: Path) -> Machine:
     made = host(folder)
     files = folder / "sent"
     files.mkdir()
-    for name, content in (("live.iso", b"an ISO"), ("other.iso", b"2nd"), ("base.img", bytes(MIB))):
+    for name, content in (
+        ("live.iso", b"an ISO"),
+        ("other.iso", b"2nd"),
+        ("web-seed-1.iso", b"a seed"),
+        ("x-seed-2.iso", b"a seed"),
+        ("base.img", bytes(MIB)),
+    ):
         (files / name).write_bytes(content)
         wanted = medium_order(
             files / name, store=STORE, owner=OWNER.replace("3f", name[0].encode().hex(), 1)
@@ -265,7 +271,8 @@ NIC = Nic("own", MAC, "rtl8139", "10.78.0.9")
 
 
 def guest(_: Path) -> GuestOrder:
-    return replace(guest_order(), nics=[NIC], iso=f"{STORE}/live.iso", store=STORE, disk_bus="xen")
+    iso, seed = f"{STORE}/live.iso", f"{STORE}/web-seed-1.iso"
+    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, store=STORE, disk_bus="xen")
 
 
 def from_image(_: Path) -> GuestOrder:
@@ -312,10 +319,11 @@ def device(what: str, key: str, number: str) -> Callable[[dict[str, Any]], dict[
     return find
 
 
-nic, drive, cd = (
+nic, drive, cd, seed = (
     device("vif", "device", "0"),
     device("vbd", "userdevice", "0"),
     device("vbd", "userdevice", "3"),
+    device("vbd", "userdevice", "2"),
 )
 
 
@@ -375,9 +383,20 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
         ),
     }
     if order is guest:
-        harms["its CD is out"] = lambda machine: xe(
-            "vbd-eject", f"uuid={cd(machine.state)['uuid']}"
-        )(machine)
+        harms |= {
+            "its CD is out": lambda machine: xe("vbd-eject", f"uuid={cd(machine.state)['uuid']}")(
+                machine
+            ),
+            "its seed is out": lambda machine: xe(
+                "vbd-eject", f"uuid={seed(machine.state)['uuid']}"
+            )(machine),
+            "its seed is another guest's": changing(
+                lambda state: seed(state).update({"vdi-uuid": cd(state)["vdi-uuid"]})
+            ),
+            "its seed's drive is removed": changing(
+                lambda state: state["vbd"].pop(seed(state)["uuid"])
+            ),
+        }
     return Case(
         f"xenserver.guest {name}",
         for_guests,
@@ -396,12 +415,15 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
             ],
             "autostart": False,
             **({"iso": f"{STORE}/other.iso"} if order is guest else {}),
+            "seed": f"{STORE}/x-seed-2.iso",
+            "no seed" if order is guest else "another seed": {
+                "seed": "" if order is guest else f"{STORE}/web-seed-1.iso"
+            },
         },
         one_way={"disk_gib": 6},
         fixed={
             "disk_bus": "XAPI has its own",
             "machine": "and its own board",
-            "seed": "the stack file refuses cloud_init",
             "console": "its screens are XAPI's",
             "ready": "who waits for it asks, not XAPI",
             "store": "where its medium is says its path",

@@ -138,13 +138,28 @@ def test_a_network_that_its_own_host_is_not_on_lets_no_login_through() -> None:
     assert (probe("isolated"), probe("nat")) == ("ssh", "none")
 
 
-def test_a_guest_of_a_kind_without_seeds_is_refused_by_name() -> None:
-    data = {"name": "lab"} | nested("proxmox")
+def test_proxmox_has_the_seed_in_a_drive_of_its_own_and_its_guest_waits_for_the_login() -> None:
+    data = nested("proxmox")
     data["hypervisors"]["host"] |= {"iso": "cloud"}
-    data["hypervisors"]["host"]["networks"]["inner"] = {
-        "mode": "isolated",
-        "subnet": "10.78.0.0/24",
-    }
+    inner = {"mode": "isolated", "subnet": "10.78.0.0/24"}
+    data["hypervisors"]["host"]["networks"]["inner"] = inner
+    for bus, drive in (("scsi", "scsi1"), ("virtio", "scsi1"), ("sata", "ide3"), ("ide", "ide3")):
+        data["hypervisors"]["host"]["guests"]["web"]["disk_bus"] = bus
+        made = fresh(data)
+        [seed] = made.of_type("PveSeed")
+        assert {"closes", "api"} <= seed.secret_inputs
+        gate = made.named("host-web-gate").inputs
+        assert list(gate["config"]) == [drive]
+        assert (gate["probe"]["kind"], gate["reach"]["via"]["name"]) == ("ssh", "host")
+
+
+def test_a_guest_of_a_kind_without_seeds_is_refused_by_name() -> None:
+    node = {"memory_mib": 8192, "disk_gib": 100, "cores": 4}
+    where = {"server": "vc.test", "datacenter": "dc", "datastore": "disks"}
+    host = {"kind": "vsphere", **where, "nodes": {"esx1.test": node}}
+    web = {"iso": "cloud", "network": "net", "cloud_init": {}}
+    networks = {"net": {"mode": "bridge"}}
+    data = {"name": "lab", "host": host, "guests": {"web": web}, "networks": networks} | CLOUD
     refused = r"guests\.web\.cloud_init: a setting given, but .* does not take it"
     with pytest.raises(SpecError, match=refused):
         load(data, root=ROOT, exists=lambda _: True)
