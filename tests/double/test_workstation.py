@@ -10,6 +10,7 @@ from components.reach.shell import shell_of
 from tests.support import images, inner
 from tests.support.commands import Machine
 from tests.support.stubs.workstation import DEFAULTS, STORE, Workstation, keys
+from tests.support.told import lives_with_a_seed, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,3 +140,47 @@ def test_a_lab_in_a_workstation_lives_through_everything(
     assert [each.name for each in machine.path(STORE).iterdir()] == ["guests"]
     assert list(machine.path(WANTS).iterdir()) == []
     assert machine.path("/etc/vmware/networking").read_text() == DEFAULTS["/etc/vmware/networking"]
+
+
+def test_a_guest_is_told_who_it_is_and_answers_as_that(
+    project: Project, sshd: Serve, tmp_path: Path
+) -> None:
+    machine = host(tmp_path / "ws")
+    before = held(machine)
+    target = sshd(machine).target("x")
+    root = tmp_path / "media"
+    root.mkdir()
+    data = lab(root)
+    address = "10.78.0.20"
+
+    def of(cloud_init: dict[str, Any]) -> str:
+        web = {"image": "disk", "network": [{"network": "own", "address": address}]}
+        data["hypervisors"]["x"]["guests"] = {"told": web | {"cloud_init": cloud_init}}
+        return inner.program("workstation", data, target, root)
+
+    def vmx() -> dict[str, str]:
+        return keys(machine.path(path("told")).read_text())
+
+    def seed() -> Path | None:
+        if path("told") not in running(machine):
+            return None
+        found = vmx()
+        drive = {key: found.get(f"sata0:2.{key}") for key in ("present", "startconnected")}
+        if set(drive.values()) != {"TRUE"}:
+            return None
+        disc = machine.path(found["sata0:2.filename"])
+        assert disc.stat().st_mode & 0o077 == 0, "it holds a key and a password"
+        return disc
+
+    def taken_out() -> None:
+        file = machine.path(path("told"))
+        text = file.read_text()
+        changed = text.replace('sata0:2.present = "TRUE"', 'sata0:2.present = "FALSE"')
+        assert changed != text
+        file.write_text(changed)
+
+    disk = machine.path(f"{STORE}/guests/told/disk.vmdk")
+    with told(address, seed) as guest:
+        lives_with_a_seed(project, of, guest, taken_out=taken_out, kept=lambda: disk.stat().st_ino)
+    assert held(machine) == before
+    assert [each.name for each in machine.path(STORE).iterdir()] == ["guests"]

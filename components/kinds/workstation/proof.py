@@ -8,7 +8,7 @@ NESTED = {
     "networks": "double",
     "guest from an ISO": "double",
     "guest from an image": "double, copied",
-    "guest with a configuration": "preview",
+    "guest with a configuration": "double",
     "console": "double",
     "edit in place": "double",
     "switched off or removed by hand": "double",

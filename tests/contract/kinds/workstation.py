@@ -44,7 +44,8 @@ def host(folder: Path) -> Machine:
     machine.path(f"{STORE}/guests/alien").mkdir(parents=True)
     machine.path(f"{STORE}/guests/alien/alien.vmx").write_text('config.version = "8"\n')
     machine.path(f"{STORE}/live.iso").write_bytes(b"an ISO")
-    machine.path(f"{STORE}/web-seed-1.iso").write_bytes(b"a seed")
+    for number in (1, 2):
+        machine.path(f"{STORE}/web-seed-{number}.iso").write_bytes(b"a seed")
     machine.path(f"{STORE}/base.qcow2").write_bytes(QCOW2)
     assert machine.shell().run(["vmware-networks", "--start"]).ok
     return machine
@@ -250,7 +251,8 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "boot": ["hd", "cdrom"],
         "nics": [replace(NIC, model="vmxnet3"), Nic("vmnet8", "52:54:00:00:00:0b", "", "")],
         "iso": "",
-        "seed": "",
+        "seed": f"{STORE}/web-seed-2.iso",
+        "no seed": {"seed": ""},
         "autostart": False,
         "console": Console("vnc", "10.77.0.9", 5901, 's|e"cret'),
     },
@@ -270,6 +272,9 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "its network is another": settings(ethernet0__vnet="/dev/vmnet8"),
         "its NIC is another": settings(ethernet0__virtualDev="vmxnet3"),
         "it has one more NIC": settings(ethernet1__present="TRUE", ethernet1__virtualDev="e1000"),
+        "its seed is out": settings(**{"sata0:2__fileName": ""}),
+        "its seed is not connected": settings(**{"sata0:2__startConnected": "FALSE"}),
+        "its seed's drive is removed": settings(**{"sata0:2__present": "FALSE"}),
         "its controller is out": settings(sata0__present="FALSE"),
         "its notes are others": settings(annotation="mine"),
         "its screen is open": settings(RemoteDisplay__vnc__enabled="TRUE"),
