@@ -13,6 +13,7 @@ import pytest
 from tests.support import inner
 from tests.support.commands import Machine
 from tests.support.stubs.xen import STORE, Xen
+from tests.support.told import lives_with_a_seed, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,3 +88,50 @@ def test_a_lab_in_a_xen_lives_through_everything(
     assert machine.state["domains"] == {}
     assert set(machine.state["links"]) == {"eth0"}
     assert [path for path in machine.path(STORE).rglob("*") if path.is_file()] == []
+
+
+def test_a_guest_is_told_who_it_is_and_answers_as_that(
+    project: Project, sshd: Serve, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "xen", Xen)
+    for place in ("systemd/network", "dnsmasq.d", "xen"):
+        machine.path(f"/etc/{place}").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
+    (tmp_path / "disk.raw").write_bytes(bytes(510) + b"\x55\xaa" + bytes(4096))
+    target = sshd(machine).target("x")
+    address = "10.79.0.20"
+
+    def of(cloud_init: dict[str, Any]) -> str:
+        data = lab()
+        web = {"image": "disk", "network": [{"network": "alone", "address": address}]}
+        data["hypervisors"]["x"]["guests"] = {"told": web | {"cloud_init": cloud_init}}
+        return inner.program("xen", data, target, tmp_path)
+
+    def drives() -> list[dict[str, Any]]:
+        domains = machine.state["domains"].values()
+        return [each for one in domains for each in one["config"]["disks"] if "is_cdrom" in each]
+
+    def seed() -> Path | None:
+        found = drives()
+        if not found:
+            return None
+        assert found[0]["vdev"] == "xvdc"
+        disc = machine.path(found[0]["pdev_path"])
+        assert disc.stat().st_mode & 0o077 == 0, "it holds a key and a password"
+        return disc
+
+    def taken_out() -> None:
+        with machine.changing() as state:
+            [one] = state["domains"].values()
+            one["config"]["disks"] = [
+                each for each in one["config"]["disks"] if "is_cdrom" not in each
+            ]
+
+    def disk() -> object:
+        [one] = machine.state["domains"].values()
+        return machine.path(one["config"]["disks"][0]["pdev_path"]).stat().st_ino
+
+    with told(address, seed) as guest:
+        lives_with_a_seed(project, of, guest, taken_out=taken_out, kept=disk)
+    assert machine.state["domains"] == {}
+    assert [file for file in machine.path(STORE).rglob("*") if file.is_file()] == []

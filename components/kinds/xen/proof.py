@@ -8,7 +8,7 @@ NESTED = {
     "networks": "real",
     "guest from an ISO": "real",
     "guest from an image": "double, copied",
-    "guest with a configuration": "preview",
+    "guest with a configuration": "double",
     "console": "real ⁴",
     "edit in place": "double",
     "switched off or removed by hand": "real",

@@ -70,7 +70,8 @@ def for_guests(at: Path) -> Machine:
             ),
         )  # fmt: skip
     machine.path(f"{STORE}/live.iso").write_bytes(b"an ISO")
-    machine.path(f"{STORE}/web-seed-1.iso").write_bytes(b"a seed")
+    for number in (1, 2):
+        machine.path(f"{STORE}/web-seed-{number}.iso").write_bytes(b"a seed")
     machine.path(f"{STORE}/base.raw").write_bytes(b"a disk")
     return machine
 
@@ -293,7 +294,8 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "cores": 4,
         "nics": [replace(NIC, model=""), Nic(SECOND, "52:54:00:00:00:0b", "", "")],
         "iso": "",
-        "seed": "",
+        "seed": f"{STORE}/web-seed-2.iso",
+        "no seed": {"seed": ""},
         "autostart": False,
     },
     fixed={
@@ -320,6 +322,10 @@ GUEST: Case[Machine, GuestOrder] = Case(
             lambda one: one["config"]["c_info"].update(name="renamed")
         ),
         "its NIC is out": with_domain(lambda one: one["config"].pop("nics")),
+        "its seed is out": with_domain(lambda one: one["config"]["disks"].pop()),
+        "its seed is another guest's": with_domain(
+            lambda one: one["config"]["disks"][2].update(pdev_path=f"{STORE}/web-seed-2.iso")
+        ),
         "its disks are out": with_domain(lambda one: one["config"].pop("disks")),
         "it is on no bridge": unplugged,
         "its settings are others": written(f"{HOME}/guest.cfg", "vcpus = 2", "vcpus = 3"),
