@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 from pydantic import ConfigDict, Field, ValidationError
 
 from components.stackfile.explain import explain
-from components.stackfile.places import HypervisorSpec, machines
-from components.stackfile.problems import Problem, SpecError
+from components.stackfile.places import HypervisorSpec, machines, places
+from components.stackfile.problems import Problem, SpecError, listed
 from components.stackfile.registry import KINDS
 from components.stackfile.values import SpecModel
 
@@ -148,6 +148,20 @@ def resolve_accelerator(spec: LabSpec, facts: HostFacts | None) -> Accelerator:
         rule = "the doctor's verdict on this machine is not there"
         raise SpecError([Problem(at, given, rule, "run `make doctor`, or say kvm or tcg")])
     return facts.accelerator
+
+
+def without_virtualization(spec: LabSpec) -> list[str]:
+    """Return what is to be said of each hypervisor that the stack shows no hardware virtualization."""
+    found = []
+    for place in places(spec):
+        if place.kind and isinstance(place.spec, HypervisorSpec) and place.spec.nested is False:
+            guests = [each.name for each in place.machines() if each.group != "containers"]
+            if guests:
+                how = place.kind.spares
+                found.append(
+                    f"{place.at}: nested is false, so what is in it is {how}: {listed(guests)}"
+                )
+    return found
 
 
 def virtualization(

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from components.findings import FOLDER, GoldenImage, HostFacts, resolve_accelerator, virtualization
+from components.findings import (
+    FOLDER,
+    GoldenImage,
+    HostFacts,
+    resolve_accelerator,
+    virtualization,
+    without_virtualization,
+)
 from components.media import iso_check as installers
 from components.media import sums
 from components.stackfile import LabSpec, SpecError
@@ -229,6 +236,8 @@ def _machine(spec: LabSpec, root: Path, *, preview: bool) -> dict[str, Any]:
         unable = []
     if unable:
         raise SpecError(unable)
+    for told in without_virtualization(spec):
+        pulumi.log.info(told)
     return {
         "accelerator": accelerator,
         "nests": host is None or host.kvm_nested,

@@ -25,6 +25,8 @@ class Limits:
     """Of each 1000 MiB of memory, how many it keeps beside ``reserve_mib``."""
     share_gib: int
     """Of each 1000 GiB of disk, likewise."""
+    spares: bool
+    """Whether it can run its guests without hardware virtualization."""
 
 
 LIMITS = {
@@ -41,6 +43,7 @@ LIMITS = {
         reserve_gib=33,
         share_mib=0,
         share_gib=0,
+        spares=False,
     ),
     "hyperv": Limits(
         cores=2,
@@ -55,6 +58,7 @@ LIMITS = {
         reserve_gib=20,
         share_mib=0,
         share_gib=0,
+        spares=False,
     ),
     "kvm": Limits(
         cores=2,
@@ -69,6 +73,7 @@ LIMITS = {
         reserve_gib=2,
         share_mib=0,
         share_gib=0,
+        spares=True,
     ),
     "proxmox": Limits(
         cores=2,
@@ -83,6 +88,7 @@ LIMITS = {
         reserve_gib=16,
         share_mib=0,
         share_gib=20,
+        spares=True,
     ),
     "xenserver": Limits(
         cores=2,
@@ -97,6 +103,7 @@ LIMITS = {
         reserve_gib=42,
         share_mib=58,
         share_gib=0,
+        spares=False,
     ),
     "virtualbox": Limits(
         cores=2,
@@ -111,6 +118,7 @@ LIMITS = {
         reserve_gib=8,
         share_mib=0,
         share_gib=0,
+        spares=False,
     ),
     "workstation": Limits(
         cores=4,
@@ -125,6 +133,7 @@ LIMITS = {
         reserve_gib=8,
         share_mib=0,
         share_gib=0,
+        spares=False,
     ),
     "xen": Limits(
         cores=2,
@@ -139,6 +148,7 @@ LIMITS = {
         reserve_gib=3,
         share_mib=0,
         share_gib=0,
+        spares=True,
     ),
 }
 ANY = LIMITS["kvm"]

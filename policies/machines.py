@@ -7,7 +7,7 @@ one of our components made it. The mark is a word in a text that every provider 
     nestlab-kind-esxi      Proxmox VE tag (which takes no colon)
 
 ``nestlab:kind=guest`` says that a machine is none, whatever it is installed from. What a hypervisor's
-own commands make (`REMOTE`) is never one: their drivers show no guest a CPU that can virtualize.
+own commands make (`REMOTE`) is never one: no component makes hypervisors so.
 """
 
 from __future__ import annotations

@@ -5,26 +5,39 @@ KVM that takes host-passthrough, or another model that is made to have the featu
 (type qemu) it takes maximum, which has svm. Xen under emulation is the exception: it stops at boot
 with that CPU, and its paravirtual guests need no more than the one model that it was seen to run with
 (R96). On Proxmox VE what a gate of ours sets in the host's own words is judged too.
+
+A stack may ask for one without, to show the difference (R49): in our stack file by ``nested: false``, in others by
+naming it in ``nestlab:unnested``, or in this policy's configuration in ``unnested``. That holds for kinds whose
+guests can do without, and is no way round: the CPU has to be the one that others have, with both features off.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import machines
+import stated
 from domain_xml import Made, Unjudgeable, domain
 from inputs import note
 from known import UNKNOWN, items, number, text, value
+from limits import LIMITS
 from pulumi_policy import (
     EnforcementLevel,
+    PolicyConfigSchema,
     ReportViolation,
     ResourceValidationArgs,
     ResourceValidationPolicy,
     Severity,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 DOMAIN = machines.DOMAIN
 MODES = {"kvm": "host-passthrough", "qemu": "maximum"}
 FEATURES = {"vmx", "svm"}
 PROXMOX_CPUS = {"host", "max"}
+SPARING = {kind for kind, needs in LIMITS.items() if needs.spares}
 XEN_MODEL = "Nehalem"
 """Of the CPUs that QEMU emulates."""
 
@@ -33,24 +46,33 @@ def _sees_a_cpu_that_virtualizes(args: ResourceValidationArgs, report: ReportVio
     kind = machines.kind(args.resource_type, args.urn, args.props)
     if kind is None and not _is_gate(args):
         return
+    without = kind in SPARING and _asked_without(args)
     if args.resource_type == machines.PROXMOX_GATE:
         said = _set_later(args)
     elif args.resource_type == DOMAIN:
-        said = _libvirt(args, kind or "")
+        said = _libvirt(args, kind or "", without=without)
     elif args.resource_type == machines.VSPHERE_VM:
-        said = _vsphere(args)
+        said = _vsphere(args, without=without)
     else:
-        said = _proxmox(args)
+        said = _proxmox(args, without=without)
     if said:
         report(f"{args.name}: {said}", None)
 
 
-def _libvirt(args: ResourceValidationArgs, kind: str) -> str:
+def _asked_without(args: ResourceValidationArgs) -> bool:
+    """Whether the stack says that the machine is shown no hardware virtualization."""
+    logical = args.name.removesuffix("-domain").removesuffix("-vm")
+    named = stated.names(args.get_config(), "unnested", args.urn)
+    ours = machines.ours(args.resource_type, args.urn) and logical in stated.unnested(args.urn)
+    return ours or args.name in named or logical in named
+
+
+def _libvirt(args: ResourceValidationArgs, kind: str, *, without: bool) -> str:
     try:
         made = domain(args.props)
     except Unjudgeable as why:
         return str(why)
-    return _words(made) or _model(made, kind)
+    return _words(made) or _model(made, kind, without=without)
 
 
 def _words(made: Made) -> str:
@@ -59,7 +81,7 @@ def _words(made: Made) -> str:
     return ""
 
 
-def _model(made: Made, kind: str) -> str:
+def _model(made: Made, kind: str, *, without: bool) -> str:
     accelerator, mode = made.get(".", "type"), made.get("cpu", "mode")
     if accelerator is None or mode is None:
         return ""
@@ -67,6 +89,8 @@ def _model(made: Made, kind: str) -> str:
     if (kind, accelerator) == ("xen", "qemu"):
         return _xen(made, mode)
     policies = {one.get("name"): one.get("policy", "require") for one in made.all("cpu/feature")}
+    if without:
+        return _hidden(made, MODES.get(accelerator, MODES["kvm"]), policies)
     for name in sorted(FEATURES):
         if policies.get(name) in {"disable", "forbid"}:
             return f"the CPU's feature {name!r} is {policies[name]!r}; a hypervisor needs it"
@@ -76,6 +100,17 @@ def _model(made: Made, kind: str) -> str:
         return ""
     found = f"cpu.mode is {mode!r}" if mode else "cpu.mode is not set"
     return f"{found}; a hypervisor of type {accelerator!r} needs {needed!r}"
+
+
+def _hidden(made: Made, needed: str, policies: Mapping[str | None, str]) -> str:
+    """Judge the CPU of one that the stack shows no hardware virtualization."""
+    mode = made.get("cpu", "mode")
+    if mode != needed:
+        return f"cpu.mode is {mode!r}; shown no hardware virtualization, it has {needed!r} all the same"
+    left = [name for name in sorted(FEATURES) if policies.get(name) not in {"disable", "forbid"}]
+    if not left or not made.settled:
+        return ""
+    return f"the stack shows it no hardware virtualization, and the CPU's feature {left[0]!r} is not disabled"
 
 
 def _xen(made: Made, mode: str) -> str:
@@ -109,13 +144,19 @@ def _set_later(args: ResourceValidationArgs) -> str:
     return ""
 
 
-def _proxmox(args: ResourceValidationArgs) -> str:
+def _proxmox(args: ResourceValidationArgs, *, without: bool) -> str:
     if "-cpu" in (text(args.props, "kvmArguments") or "").split():
         return "kvmArguments gives -cpu, which decides over cpu.type and is seen by nobody"
     model = text(args.props, "cpu", "type")
     flags = items(args.props, "cpu", "flags")
     if model is None or flags is None:
         return ""
+    if without:
+        shows = model in PROXMOX_CPUS or any(f"+{name}" in flags for name in FEATURES)
+        shown = "the stack shows it no hardware virtualization, and"
+        return (
+            f"{shown} cpu.type is {model!r}, flags {', '.join(map(str, flags))!r}" if shows else ""
+        )
     for name in sorted(FEATURES):
         if f"-{name}" in flags:
             return f"cpu.flags has '-{name}'; a hypervisor needs it"
@@ -125,8 +166,11 @@ def _proxmox(args: ResourceValidationArgs) -> str:
     return f"{found}; a hypervisor needs 'host'"
 
 
-def _vsphere(args: ResourceValidationArgs) -> str:
+def _vsphere(args: ResourceValidationArgs, *, without: bool) -> str:
     enabled = value(args.props, "nestedHvEnabled")
+    if without:
+        shown = "the stack shows it no hardware virtualization, and nestedHvEnabled is true"
+        return shown if enabled is True else ""
     if enabled is UNKNOWN or enabled is True:
         return ""
     return "nestedHvEnabled is not true; a hypervisor needs hardware virtualization shown to it"
@@ -137,7 +181,17 @@ NESTED_CPU = ResourceValidationPolicy(
     description="A nested hypervisor sees a CPU that can virtualize.",
     enforcement_level=EnforcementLevel.MANDATORY,
     severity=Severity.HIGH,
+    config_schema=PolicyConfigSchema(
+        properties={
+            "unnested": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Machines that are shown no hardware virtualization, as the stack calls them",
+            }
+        }
+    ),
     remediation_steps="libvirt: set cpu.mode to host-passthrough, or to maximum with type qemu "
-    "(Xen: to custom, and by xml.xslt the model Nehalem). Proxmox VE: set cpu.type to host. vSphere: set nestedHvEnabled.",
+    "(Xen: to custom, and by xml.xslt the model Nehalem). Proxmox VE: set cpu.type to host. vSphere: set nestedHvEnabled. "
+    "One that is to have none: `nested: false` in our stack file, or its name in nestlab:unnested.",
     validate=[note, _sees_a_cpu_that_virtualizes],
 )

@@ -73,6 +73,18 @@ def lab_uplinks(urn: str) -> set[str]:
     return found
 
 
+def unnested(urn: str) -> set[str]:
+    """Return the hypervisors of our lab that it shows no hardware virtualization, as their components are called."""
+    found, waiting = set[str](), [("", lab(urn))]
+    while waiting:
+        prefix, place = waiting.pop()
+        for name, each in _mapping(place, "hypervisors").items():
+            if isinstance(each, Mapping):
+                found |= {f"{prefix}{name}"} if each.get("nested") is False else set()
+                waiting.append((f"{prefix}{name}-", each))
+    return found
+
+
 def uplinks(urn: str) -> set[str]:
     """Return what the way out of a place is called, where our lab says nothing else."""
     host = _mapping(lab(urn), "host")

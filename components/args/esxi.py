@@ -51,6 +51,8 @@ class EsxiArgs(TypedDict, total=False):
     """Where the screen can be seen."""
     autostart: bool
     """Whether it starts with its host."""
+    nested: bool | None
+    """Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)."""
     kind: Required[Literal["esxi"]]
     """What hypervisor it is: VMware ESXi, stand-alone."""
     ready_s: int | None

@@ -120,6 +120,8 @@ class GuestArgs(TypedDict, total=False):
     """Where the screen can be seen."""
     autostart: bool
     """Whether it starts with its host."""
+    nested: bool | None
+    """Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)."""
     iso: str | None
     """Name of a medium: the ISO in its CD drive."""
     image: str | None

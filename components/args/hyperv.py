@@ -49,6 +49,8 @@ class HypervArgs(TypedDict, total=False):
     """Where the screen can be seen."""
     autostart: bool
     """Whether it starts with its host."""
+    nested: bool | None
+    """Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)."""
     kind: Required[Literal["hyperv"]]
     """What hypervisor it is: Windows Server with the Hyper-V role."""
     ready_s: int | None

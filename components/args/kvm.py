@@ -62,6 +62,8 @@ class KvmArgs(TypedDict, total=False):
     """Where the screen can be seen."""
     autostart: bool
     """Whether it starts with its host."""
+    nested: bool | None
+    """Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)."""
     kind: Required[Literal["kvm"]]
     """What hypervisor it is: Debian with KVM and libvirt."""
     ready_s: int | None

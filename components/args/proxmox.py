@@ -100,6 +100,8 @@ class ProxmoxArgs(TypedDict, total=False):
     """Where the screen can be seen."""
     autostart: bool
     """Whether it starts with its host."""
+    nested: bool | None
+    """Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)."""
     kind: Required[Literal["proxmox"]]
     """What hypervisor it is: Proxmox VE."""
     ready_s: int | None

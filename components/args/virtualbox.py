@@ -62,6 +62,8 @@ class VirtualboxArgs(TypedDict, total=False):
     """Where the screen can be seen."""
     autostart: bool
     """Whether it starts with its host."""
+    nested: bool | None
+    """Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)."""
     kind: Required[Literal["virtualbox"]]
     """What hypervisor it is: Oracle VirtualBox on a Debian or Ubuntu cloud image."""
     ready_s: int | None

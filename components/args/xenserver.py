@@ -49,6 +49,8 @@ class XenServerArgs(TypedDict, total=False):
     """Where the screen can be seen."""
     autostart: bool
     """Whether it starts with its host."""
+    nested: bool | None
+    """Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)."""
     kind: Required[Literal["xenserver"]]
     """What hypervisor it is: XCP-ng or XenServer."""
     ready_s: int | None

@@ -27,7 +27,10 @@ def machine_facts(spec: ContainerSpec | MachineSpec, plan: MachinePlan) -> dict[
     left_out = {"networks", "guests", "containers", "hypervisors", "ready"}
     planned = {key: value for key, value in asdict(plan).items() if key not in left_out}
     said = spec.model_dump(exclude=left_out)
+    # As a lab has it that was made before there was any.
     if said.get("cloud_init", ...) is None:
-        # As a lab has it that was made before there was any.
         del said["cloud_init"]
+    usual = {None, True} if plan.group == "hypervisors" else {None}
+    if said.get("nested", ...) in usual:
+        del said["nested"]
     return planned | {"spec": said}

@@ -130,6 +130,7 @@ def guest(
         store=store,
         owner=later(owner),
         seed=later(seed),
+        nested=spec.nested is True,
     )
 
 

@@ -109,6 +109,8 @@ class GuestOrder:
     owner: str
     seed: str = ""
     """Path at the place of the disc that tells it who it is (NoCloud); empty for none."""
+    nested: bool = False
+    """Whether its CPU shows hardware virtualization."""
 
 
 @dataclass(frozen=True, slots=True)

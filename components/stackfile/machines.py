@@ -125,6 +125,11 @@ class MachineSpec(SpecModel):
         default_factory=ConsoleSpec, description="Where the screen can be seen"
     )
     autostart: Flag = Field(True, description="Whether it starts with its host")
+    nested: Flag | None = Field(
+        None,
+        description="Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; "
+        "default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -140,6 +140,10 @@ class ClonedSpec(HypervisorSpec):
         return {"image": self.image}
 
 
+VIRTUALIZATION = ("svm", "vmx")
+"""CPU features by which a machine can virtualize, libvirt's names: AMD's and Intel's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """What a machine has to look like, beyond what its spec says, so that it can do its work."""
@@ -258,6 +262,8 @@ class Kind:
     """How long its own name may be, characters."""
     needs: Callable[[Any], bool] = lambda _: True
     """Whether the guests of one with that spec need hardware virtualization."""
+    spares: Literal["", "emulated", "paravirtual"] = ""
+    """What its guests are where it sees no hardware virtualization; empty: it starts none then."""
     lives_emulated: bool = False
     """Whether what an emulated processor shows of it is enough."""
     ready_s: int = 0

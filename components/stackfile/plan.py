@@ -7,7 +7,7 @@ The names inside a nested host are plain; on the outer host they begin with the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, get_args
 
 from components.stackfile import addresses
@@ -17,6 +17,7 @@ from components.stackfile.machines import BootDevice, ContainerSpec, DiskBus, Gu
 from components.stackfile.networks import OUTER
 from components.stackfile.nodes import Totals
 from components.stackfile.places import (
+    VIRTUALIZATION,
     Group,
     Hardware,
     HypervisorSpec,
@@ -321,8 +322,11 @@ def _machine(
     )
 
 
-def _hardware(spec: object) -> Hardware:
-    return KINDS[spec.kind].hardware if isinstance(spec, HypervisorSpec) else Hardware()
+def _hardware(spec: GuestSpec | ContainerSpec | HypervisorSpec) -> Hardware:
+    found = KINDS[spec.kind].hardware if isinstance(spec, HypervisorSpec) else Hardware()
+    if isinstance(spec, ContainerSpec) or spec.nested is not False:
+        return found
+    return replace(found, cpu_without=(*found.cpu_without, *VIRTUALIZATION))
 
 
 def _ready(lab: LabSpec, machine: Machine) -> ReadyPlan:

@@ -48,6 +48,8 @@ class Limits:
     """Of each 1000 MiB of memory, how many it keeps beside ``reserve_mib``."""
     share_gib: int
     """Of each 1000 GiB of disk, likewise."""
+    spares: bool
+    """Whether it can run its guests without hardware virtualization."""
 
 
 LIMITS = {
@@ -74,6 +76,7 @@ def limits() -> str:
         lines += ["source={", *sources, "},"]
         own = ("reserve_mib", "reserve_gib", "share_mib", "share_gib")
         lines += [f"{each}={getattr(kind, each)}," for each in own]
+        lines.append(f"spares={bool(kind.spares)},")
         body = "".join(f"        {line}\n" for line in lines)
         kinds.append(f'    "{name}": Limits(\n{body}    ),\n')
     smallest = min(KINDS, key=lambda name: KINDS[name].memory_mib.value)

@@ -134,6 +134,11 @@ def test_a_stack_is_previewed_whole_and_keeps_the_rules(
         logical = "-".join(machine.path)
         kind = COMPONENTS[machine.group]
         assert any(urn.endswith(f"{kind}::{logical}") for urn in urns), f"{logical} is not shown"
+    for name, each in data.get("hypervisors", {}).items():
+        said = f"lab.hypervisors.{name}: nested is false, so what is in it is emulated: "
+        assert (said in told) is (each.get("nested") is False), (
+            "what follows for its guests is told"
+        )
     for place in lab.places:
         for network in place.networks:
             logical = "-".join((*place.path, network))

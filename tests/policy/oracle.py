@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ MAKERS = (("proxmox-ve_", "proxmox"), ("VMware-VMvisor", "esxi"), ("xcp-ng-", "x
 LEAST = (2, 2048, 8)
 """Cores, memory and disk of the smallest kind: what is asked of a hypervisor of no kind."""
 RESERVES = (512, 2)
+BOTH = frozenset({"svm", "vmx"})
+"""What a hypervisor needs of its CPU; one of them is there."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Styled:
     """Models, in order; virtio for further ones."""
     password: bool = False
     model: str = ""
-    disabled: bool = False
-    """Whether a CPU feature that it needs is switched off."""
+    disabled: frozenset[str] = frozenset()
+    """CPU features that are switched off, of those that a hypervisor needs."""
     trusted: bool = False
     """Whether its NICs may pretend to be others."""
     broken: bool = False
@@ -80,6 +82,7 @@ class Oracle:
                 nics=tuple(nic.model or "virtio" for nic in plan.nics),
                 password=True,
                 model=plan.hardware.cpu if self.shipped.accelerator == "tcg" else "",
+                disabled=BOTH.intersection(plan.hardware.cpu_without),
             )
 
     def of(self, *kinds: str) -> list[Res]:
@@ -198,10 +201,17 @@ class Oracle:
             yield "sizes"
         if largest and largest < least[2]:
             yield "capacity" if kind == "Domain" else "sizes"
-        if not virtualizes(kind, hypervisor, props, styled):
+        unnested = self._unnested(each) and hypervisor in KINDS and KINDS[hypervisor].spares
+        judge = hides if unnested else virtualizes
+        if not judge(kind, hypervisor, props, styled):
             yield "nested-cpu"
         if hypervisor == "esxi" and not _has_driver(kind, props, styled):
             yield "esxi-nic"
+
+    def _unnested(self, each: Res) -> bool:
+        plan = self.machines.get(re.sub(r"-(domain|vm)$", "", each.name))
+        ours = each.under.endswith("NestedHypervisorLab")
+        return bool(plan and ours and BOTH.issubset(plan.hardware.cpu_without))
 
     # What hangs together.
 
@@ -485,6 +495,21 @@ def virtualizes(kind: str, of: str, props: Mapping[str, Any], styled: Styled) ->
     if of == "xen" and emulated:
         return mode == "custom" and styled.model == "Nehalem"
     return not styled.disabled and mode == ("maximum" if emulated else "host-passthrough")
+
+
+def hides(kind: str, of: str, props: Mapping[str, Any], styled: Styled) -> bool:
+    """Whether a machine's CPU is what one has that its stack shows no hardware virtualization."""
+    if kind == "VirtualMachine":
+        return props.get("nestedHvEnabled") is not True
+    if kind == "VmLegacy":
+        cpu = part(props, "cpu")
+        added = any(one in (cpu.get("flags") or []) for one in ("+vmx", "+svm"))
+        given = "-cpu" in str(props.get("kvmArguments") or "").split()
+        return not given and not added and cpu.get("type") not in {"host", "max"}
+    if of == "xen" and props.get("type") == "qemu":
+        return virtualizes(kind, of, props, styled)
+    seen = replace(styled, disabled=frozenset())
+    return styled.disabled == BOTH and virtualizes(kind, of, props, seen)
 
 
 def _has_driver(kind: str, props: Mapping[str, Any], styled: Styled) -> bool:

@@ -87,11 +87,14 @@ def _cpus(props: Mapping[str, Any], *, model_counts: bool) -> Iterator[Effect]:
                 f"cpu {mode} {model}",
                 _at("/domain/cpu", f'<cpu mode="{mode}">{inside}</cpu>'),
                 {"cpu": {"mode": mode}},
-                {"model": model},
+                {"model": model, "disabled": frozenset()},
             )
-    if not model_counts:
-        inside = f'<cpu mode="{props["cpu"]["mode"]}"><feature policy="disable" name="vmx"/></cpu>'
-        yield Effect("no vmx", _at("/domain/cpu", inside), beyond={"disabled": True})
+    for off in ("vmx", "svm"), ("vmx",), ("svm",):
+        if not model_counts:
+            inside = "".join(f'<feature policy="disable" name="{name}"/>' for name in off)
+            inside = f'<cpu mode="{props["cpu"]["mode"]}">{inside}</cpu>'
+            beyond = {"disabled": frozenset(off)}
+            yield Effect(f"no {', no '.join(off)}", _at("/domain/cpu", inside), beyond=beyond)
     for kind in ("qemu", "kvm"):
         yield Effect(f"type {kind}", attribute("/domain/@type", "type", kind), {"type": kind})
 

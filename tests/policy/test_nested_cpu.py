@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.policy.judging import (
     lab,
     machine,
     sheet,
+    stack_config,
 )
 
 from nested_cpu import DOMAIN, NESTED_CPU  # isort: skip - the pack's folder comes with judging
@@ -204,3 +206,122 @@ def test_what_depends_on_what_the_host_fills_in_is_taken_on_no_trust() -> None:
 )
 def test_what_can_virtualize_or_need_not_passes(stack: tuple[Res, ...]) -> None:
     assert judge(*stack) == {}
+
+
+OUR_LAB = {"hypervisors": {"outer": {"kind": "kvm", "nested": False}}}
+OFF = ("disable:svm", "disable:vmx")
+
+
+def ours(name: str = "outer-domain", kind: str = "kvm", **props: Any) -> tuple[Res, ...]:
+    """A hypervisor that our components made."""
+    made = machine(name=name, kind=kind, **props)
+    return lab(replace(made, under=HYPERVISOR))
+
+
+ASKED_FOR = [
+    ours(xml=cpu("host-passthrough", *OFF)),
+    ours(xml=cpu("host-passthrough", "forbid:svm", "disable:vmx", "disable:hle")),
+    ours(type="qemu", cpu={"mode": "maximum"}, xml=cpu("maximum", *OFF)),
+    ours(xml={"xslt": UNKNOWN}),
+    ours(kind="xen", xml=cpu("host-passthrough", *OFF)),
+    ours(kind="xen", type="qemu", xml=cpu("custom", model="Nehalem")),
+]
+
+
+@pytest.mark.parametrize("stack", ASKED_FOR)
+def test_one_without_is_let_through_where_our_stack_file_asks_for_it(
+    stack: tuple[Res, ...],
+) -> None:
+    with stack_config(lab=OUR_LAB):
+        assert judge(*stack) == {}
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        # Half of it, other CPUs, and what nobody sees.
+        ours(xml=cpu("host-passthrough")),
+        ours(xml=cpu("host-passthrough", "disable:vmx")),
+        ours(xml=cpu("host-passthrough", "disable:svm", "require:vmx")),
+        ours(xml=cpu("host-passthrough", "disable:svm", "optional:vmx")),
+        ours(xml=cpu("custom", *OFF)),
+        ours(xml=cpu("host-model", *OFF)),
+        ours(xml=cpu("maximum", *OFF)),
+        ours(type="qemu", xml=cpu("host-passthrough", *OFF)),
+        ours(cpu={"mode": "custom"}, xml={"xslt": UNKNOWN}),
+        ours(xml=qemu_cpu()),
+        # Products that can't do without, by what they are, not by what they are called.
+        *(
+            ours(kind=kind, xml=cpu("host-passthrough", *OFF))
+            for kind in ("esxi", "hyperv", "virtualbox")
+        ),
+        ours(kind="", xml=cpu("host-passthrough", *OFF)),
+        ours(kind="xen", type="qemu", xml=cpu("maximum", *OFF)),
+        # Others than the one that the stack names.
+        ours(name="other-domain", xml=cpu("host-passthrough", *OFF)),
+        ours(name="outer-inner-domain", xml=cpu("host-passthrough", *OFF)),
+        lab(machine(name="outer-domain", kind="kvm", xml=cpu("host-passthrough", *OFF))),
+    ],
+)
+def test_the_field_of_our_stack_file_is_no_way_round(stack: tuple[Res, ...]) -> None:
+    with stack_config(lab=OUR_LAB):
+        assert set(judge(*stack)) <= {"nested-cpu", "sizes", "esxi-nic"}
+        assert "nested-cpu" in judge(*stack)
+
+
+@pytest.mark.parametrize("said", [True, None, "false", 0])
+def test_anything_but_false_asks_for_nothing(said: Any) -> None:
+    [stack] = [ours(xml=cpu("host-passthrough", *OFF))]
+    with stack_config(lab={"hypervisors": {"outer": {"kind": "kvm", "nested": said}}}):
+        assert set(judge(*stack)) == {"nested-cpu"}
+
+
+def test_a_hypervisor_is_named_by_its_way_through_the_lab() -> None:
+    deep = {"hypervisors": {"outer": {"hypervisors": {"inner": {"nested": False}}}}}
+    without = cpu("host-passthrough", *OFF)
+    with stack_config(lab=deep):
+        assert judge(*ours(name="outer-inner-domain", xml=without)) == {}
+        assert set(judge(*ours(xml=without))) == {"nested-cpu"}
+
+
+def test_programs_of_others_state_it_by_the_machines_name() -> None:
+    without = lab(machine(name="vm", kind="kvm", xml=cpu("host-passthrough", *OFF)))
+    assert set(judge(*without)) == {"nested-cpu"}
+    for name, said in (("vm", {}), ("other", {"nested-cpu"})):
+        with stack_config(unnested=[name]):
+            assert set(judge(*without)) == set(said)
+        assert set(judge(*without, config={"nested-cpu": {"unnested": [name]}})) == set(said)
+
+
+@pytest.mark.parametrize(
+    ("given", "sound"),
+    [
+        (proxmox(cpu={"type": "x86-64-v2-AES", "cores": 4}), True),
+        (proxmox(cpu={"cores": 4}), True),
+        (proxmox(cpu={"type": UNKNOWN, "cores": 4}), True),
+        (proxmox(), False),
+        (proxmox(cpu={"type": "max", "cores": 4}), False),
+        (proxmox(cpu={"type": "x86-64-v3", "cores": 4, "flags": ["+vmx"]}), False),
+        (proxmox(cpu={"type": "kvm64", "cores": 4}, kvmArguments="-cpu host"), False),
+        (vsphere(), True),
+        (vsphere(nestedHvEnabled=False), True),
+        (vsphere(nestedHvEnabled=UNKNOWN), True),
+        (vsphere(nestedHvEnabled=True), False),
+        (
+            vsphere(annotation="nestlab:kind=esxi", networkInterfaces=[{"networkId": UNKNOWN}]),
+            False,
+        ),
+    ],
+)
+def test_other_hosts_are_held_to_what_the_stack_states_too(given: Res, *, sound: bool) -> None:
+    with stack_config(unnested=["pve"]):
+        assert set(judge(given)) == (set() if sound else {"nested-cpu"})
+
+
+def test_what_is_wrong_is_said_in_words() -> None:
+    with stack_config(lab=OUR_LAB):
+        [said] = judge(*ours(xml=cpu("host-passthrough", "disable:vmx")))["nested-cpu"]
+        assert said == (
+            "outer-domain: the stack shows it no hardware virtualization, and the CPU's feature 'svm' is "
+            "not disabled"
+        )

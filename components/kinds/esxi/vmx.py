@@ -22,7 +22,7 @@ CD = "ide1:0"
 SEED = "sata0:1"
 """Beside a disk on SATA, and no slave of an IDE drive that may not be there: the seed is a CD of its own."""
 BOOT = {"cdrom": "cdrom", "hd": "hdd", "network": "ethernet0"}
-USUAL = {"numvcpus": "1", "firmware": "bios"}
+USUAL = {"numvcpus": "1", "firmware": "bios", "vhv.enable": "FALSE"}
 """What ESXi leaves out of a .vmx when it says no more than the default."""
 
 
@@ -45,6 +45,7 @@ def _decided(wanted: GuestOrder) -> dict[str, str]:
         "firmware": "efi" if wanted.firmware == "uefi" else "bios",
         "bios.bootOrder": ",".join(BOOT[each] for each in wanted.boot),
         "annotation": f"nestlab {wanted.owner}",
+        "vhv.enable": "TRUE" if wanted.nested else "FALSE",
         f"{CD}.present": "TRUE" if wanted.iso else "FALSE",
     }
     if wanted.iso:
@@ -79,7 +80,6 @@ def _beginning(wanted: GuestOrder) -> dict[str, str]:
         "virtualHW.version": str(HARDWARE),
         "guestOS": "other-64",
         "nvram": f"{wanted.name}.nvram",
-        "vhv.enable": "FALSE",
         # A question would keep it from starting, and nobody is there to answer.
         "msg.autoAnswer": "TRUE",
         "floppy0.present": "FALSE",

@@ -123,12 +123,14 @@ def _settings(work: Work, vm: Vm, wanted: GuestOrder, *, expose: bool) -> None:
     if off := [key for key, value in right.items() if has[key] != value]:
         work.note(f"has {off[0]} {has[off[0]]}, not {right[off[0]]}")
         work.script.add("Set-VM", take=work.vm, given=right)
-    cores = wanted.cores
-    if vm.cores != cores or expose:
-        said = "sees virtualization" if expose else f"has {vm.cores} cores, not {cores}"
+    cores, nested = wanted.cores, wanted.nested
+    if vm.cores != cores or expose is not nested:
+        said = f"has {vm.cores} cores, not {cores}"
+        if expose is not nested:
+            said = "sees virtualization" if expose else "sees no virtualization"
         work.note(said, off=True)
         work.script.add(
-            "Set-VMProcessor", take=work.vm, Count=cores, ExposeVirtualizationExtensions=False
+            "Set-VMProcessor", take=work.vm, Count=cores, ExposeVirtualizationExtensions=nested
         )
 
 

@@ -39,6 +39,16 @@ QEMU_GROUP = "64055"
 """Of Debian's libvirt-qemu, on every installation (base-passwd's README; libvirt-daemon-system sets it)."""
 
 
+def _virtualizes(spec: HypervisorSpec, lab: Lab, host: LibvirtPlace) -> bool:
+    """Whether one of ``spec`` on ``host`` sees hardware virtualization, of which its guests can have theirs.
+
+    An emulated processor shows it, that of the outer host's KVM where it nests.
+    """
+    if spec.nested is False:
+        return False
+    return bool(host.plan.path) or lab.nests or host.accelerator == "tcg"
+
+
 def install(
     name: str,
     *,
@@ -81,10 +91,7 @@ def install(
         provider=provider,
         target=opened.reach,
         uri=golden.LIBVIRT,
-        # An emulated processor shows hardware virtualization, that of the outer host's KVM where it nests.
-        accelerator="tcg"
-        if not (host.plan.path or lab.nests or host.accelerator == "tcg")
-        else "kvm",
+        accelerator="kvm" if _virtualizes(spec, lab, host) else "tcg",
         pool_name=POOL,
         pool_path=lab.identity.below(POOL_PATH),
         group=lab.identity.group.apply(lambda known: known if known is None else QEMU_GROUP),

@@ -36,6 +36,7 @@ KIND = Kind(
     golden="kvm",
     # Without it its libvirt emulates.
     needs=lambda _: False,
+    spares="emulated",
     offers=replace(
         LIBVIRT,
         containers=True,

@@ -118,9 +118,14 @@ def nic_args(
 
 
 def described(spec: MachineSpec) -> str | None:
-    """Return what tells people, and policies, which kind of hypervisor a machine is."""
+    """Return what tells people, and policies, which kind of hypervisor a machine is, and what its CPU lacks.
+
+    The stylesheet, which takes that from the CPU, is no more than secret to who reads a preview.
+    """
     kind = getattr(spec, "kind", "")
-    return f"nestlab:kind={kind}" if kind else None
+    said = [f"nestlab:kind={kind}"] if kind else []
+    said += ["without hardware virtualization (nested: false)"] if spec.nested is False else []
+    return " ".join(said) or None
 
 
 def _cpu_mode(plan: MachinePlan, *, kvm: bool) -> str:

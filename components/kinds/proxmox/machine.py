@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from components.stackfile import MachinePlan, MachineSpec, NetworkPlan, NicPlan
 
 SCSI = {"virtio-scsi": "virtio-scsi-pci", "lsilogic": "lsi"}
+CPUS = {
+    (True, True): "host",
+    (True, False): "x86-64-v2-AES",
+    (False, True): "qemu64",
+    (False, False): "kvm64",
+}
+"""CPU types by whether they run on KVM, and whether they show hardware virtualization: emulated, qemu64 has
+svm (QEMU, target/i386/cpu.c). Proxmox VE takes no flag for it before 9.1."""
 VGA = {"virtio": "virtio", "vga": "std", "qxl": "qxl", "cirrus": "cirrus", "none": "none"}
 
 
@@ -37,7 +45,9 @@ def hardware(spec: MachineSpec, plan: MachinePlan, *, disks: str, kvm: bool) -> 
         "machine": "q35" if spec.machine == "q35" else "pc",
         "bios": "ovmf" if uefi else "seabios",
         "efi_disk": px.VmLegacyEfiDiskArgs(datastore_id=disks, type="4m") if uefi else None,
-        "cpu": px.VmLegacyCpuArgs(cores=plan.cores, type="host" if kvm else "qemu64", sockets=1),
+        "cpu": px.VmLegacyCpuArgs(
+            cores=plan.cores, type=CPUS[kvm, spec.nested is not False], sockets=1
+        ),
         "memory": px.VmLegacyMemoryArgs(dedicated=plan.memory_mib),
         "scsi_hardware": SCSI[plan.hardware.scsi],
         "operating_system": px.VmLegacyOperatingSystemArgs(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from components.kinds.proxmox.host import PACKED
 from components.stackfile.places import InstalledSpec, Kind, Minimum, Offers
+from components.stackfile.problems import Problem
 from components.stackfile.values import Cores, Flag, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
 
@@ -30,6 +32,15 @@ class ProxmoxSpec(InstalledSpec):
         "gives none",
     )
 
+    @override
+    def contradictions(self) -> list[Problem]:
+        wrong = super().contradictions()
+        if self.nested is False and self.kvm:
+            rule = "with nested: false it sees no hardware virtualization, and starts no guest with KVM"
+            remedy = "add kvm: false, which emulates them, or remove nested:"
+            wrong.append(Problem("kvm", "true given, or left as it is", rule, remedy))
+        return wrong
+
 
 LVM = {"swapsize": 1.0, "maxroot": 12.0, "minfree": 0.5}
 """What its installer is told of the system disk, GiB; by itself it gives root up to 96, swap up to 8."""
@@ -50,6 +61,7 @@ KIND = Kind(
     needs_dhcp=False,
     ready_s=3600,
     needs=lambda spec: spec.kvm,
+    spares="emulated",
     # The same KVM as in a nested KVM host.
     lives_emulated=True,
     offers=Offers(

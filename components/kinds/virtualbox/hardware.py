@@ -100,6 +100,8 @@ def settings(
     yield "firmware", "efi" if efi else "bios", "EFI" if efi else "BIOS"
     yield "ioapic", "on", "on"
     yield "rtcuseutc", "on", "on"
+    nested = "on" if wanted.nested else "off"
+    yield "nested-hw-virt", nested, nested
     yield "graphicscontroller", *VIDEO[wanted.video]
     order = [BOOT[device] for device in wanted.boot]
     for position in range(1, POSITIONS + 1):

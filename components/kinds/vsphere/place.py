@@ -314,7 +314,7 @@ class VspherePlace:
             num_cpus=plan.cores,
             num_cores_per_socket=plan.cores,
             memory=memory_of(plan),
-            nested_hv_enabled=bool(kind),
+            nested_hv_enabled=bool(kind) if spec.nested is None else spec.nested,
             firmware="efi" if spec.firmware == "uefi" else "bios",
             scsi_type=SCSI[plan.hardware.scsi],
             sata_controller_count=1 if plan.disk_bus == "sata" else None,

@@ -91,6 +91,7 @@ def settings(wanted: GuestOrder, plugs: Sequence[str], vmdk: str = DISK) -> dict
     found = dict(_fixed(wanted))
     found["memsize"] = str(wanted.memory_mib)
     found["numvcpus"] = found["cpuid.coresPerSocket"] = str(wanted.cores)
+    found["vhv.enable"] = TRUE if wanted.nested else FALSE
     found["firmware"] = "efi" if wanted.firmware == "uefi" else "bios"
     found["bios.bootOrder"] = ",".join(BOOT[each] for each in wanted.boot)
     bus = wanted.disk_bus or "sata"

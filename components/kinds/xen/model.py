@@ -30,7 +30,7 @@ class XenSpec(HypervisorSpec):
 
     @override
     def contradictions(self) -> list[Problem]:
-        return super().contradictions() + [
+        wrong = super().contradictions() + [
             Problem(
                 f"network.{number}.model",
                 f"{nic.model!r} given",
@@ -39,6 +39,12 @@ class XenSpec(HypervisorSpec):
             )
             for number, nic in enumerate(self.nics)
             if nic.model not in {None, NIC}
+        ]
+        rule = "its guests are paravirtual, and Xen shows these no hardware virtualization"
+        return wrong + [
+            Problem(f"guests.{name}.nested", "true given", rule, "remove it")
+            for name, guest in self.guests.items()
+            if guest.nested
         ]
 
 
@@ -57,6 +63,7 @@ KIND = Kind(
     golden="xen",
     # Its guests are paravirtual.
     needs=lambda _: False,
+    spares="paravirtual",
     # An emulated processor with all that QEMU can emulate stops Xen 4.17 at boot.
     hardware=Hardware(cpu="Nehalem"),
     offers=Offers(

@@ -47,6 +47,8 @@ SEED_DEVICE = "2"
 NIC_MODELS = ("rtl8139", "e1000")
 VIDEO = {"vga": "std", "cirrus": "cirrus"}
 """XAPI's ``platform:vga`` by our name."""
+NESTED = ("nested-virt", "exp-nested-hvm")
+"""What shows a guest hardware virtualization: XAPI's key since XCP-ng 8.3, and the one before it."""
 BOOT = {"hd": "c", "cdrom": "d", "network": "n"}
 """Letters of ``HVM-boot-params:order``."""
 
@@ -232,7 +234,7 @@ class GuestDriver(Driver[GuestOrder]):
         if wanted.nics:
             found = entry(platform, "nic_type") or NIC_MODELS[0]
             halted.append(("NIC model", found, "platform:nic_type", wanted.nics[0].model))
-        steps = []
+        steps = self._nested(row, wanted)
         for settings, stops in ((soon, False), (halted, True)):
             wrong = [(text, f"{key}={value}") for text, has, key, value in settings if has != value]
             if wrong:
@@ -244,6 +246,22 @@ class GuestDriver(Driver[GuestOrder]):
             pooled = ("pool-param-set", f"uuid={pool['uuid']}", "other-config:auto_poweron=true")
             steps.append(Step("autostart of its host", [pooled]))
         return steps
+
+    def _nested(self, row: Row, wanted: GuestOrder) -> list[Step]:
+        """Return what shows it hardware virtualization, or no longer does: most guests have no such keys."""
+        uuid = f"uuid={row['uuid']}"
+        # As XAPI reads it (vm_platform.ml, is_true).
+        on = {key: entry(row["platform"], key).lower() in {"true", "1"} for key in NESTED}
+        wrong = [key for key, shows in on.items() if shows is not wanted.nested]
+        if not wrong:
+            return []
+        if wanted.nested:
+            words = [f"platform:{key}=true" for key in wrong]
+            commands: list[Sequence[str]] = [("vm-param-set", uuid, *words)]
+        else:
+            gone = ("vm-param-remove", uuid, "param-name=platform")
+            commands = [(*gone, f"param-key={key}") for key in wrong]
+        return [Step("nested virtualization", commands, halted=True)]
 
     def _size(self, row: Row, wanted: GuestOrder) -> list[Step]:
         uuid, steps = row["uuid"], []

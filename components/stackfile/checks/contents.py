@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from components.stackfile.lab import LabSpec
     from components.stackfile.machines import MachineSpec
     from components.stackfile.networks import NetworkSpec
+    from components.stackfile.places import PlaceSpec
 
 GIB = 1 << 30
 ISOS = ("iso", "tools", "openssh")
@@ -136,6 +137,28 @@ def nesting(lab: LabSpec) -> list[Problem]:
                 rule = f"{kind.title}'s installer reads no CD of {spec.machine} on {_title(place)}"
                 found.append(Problem(f"{at}.machine", given, rule, "write machine: pc"))
     return found
+
+
+def virtualization(lab: LabSpec) -> list[Problem]:
+    """A hypervisor whose guests need hardware virtualization is shown some, by all that it stands in."""
+    found = []
+    for place in places(lab):
+        above = next((each for each in (place, *place.lineage()) if _hides(each.spec)), None)
+        for name, spec in ordered(place.spec.hypervisors):
+            at = f"{place.at}.hypervisors.{name}"
+            kind = KINDS[spec.kind]
+            rule = f"{kind.title} starts no guest without hardware virtualization"
+            if spec.nested is False and not kind.spares:
+                found.append(Problem(f"{at}.nested", "false given", rule, "remove it"))
+            elif above is not None and kind.needs(spec) and not kind.lives_emulated:
+                rule += f", and {above.title} has nested: false, so what is in it is emulated"
+                remedy = f"move it further out, or remove nested: of {above.title}"
+                found.append(Problem(f"{at}.kind", f"{spec.kind!r} given", rule, remedy))
+    return found
+
+
+def _hides(spec: PlaceSpec) -> bool:
+    return isinstance(spec, HypervisorSpec) and spec.nested is False
 
 
 def _media_of(machine: Machine) -> dict[str, str]:
@@ -413,6 +436,7 @@ CONTENTS = (
     pools.folder,
     depth,
     nesting,
+    virtualization,
     containers,
     media,
     templates,

@@ -319,6 +319,7 @@ def guest_case(
             "cores": 1,
             "nics": [replace(NIC, model="e1000e"), Nic("inner-1", "52:54:00:00:00:0a", "e1000", "")],
             "autostart": order is from_image,
+            "nested": True,
         }
         | edits,
         one_way={"disk_gib": 8},
@@ -336,6 +337,7 @@ def guest_case(
             "it is destroyed": destroyed,
             "its files are removed": files_removed,
             "its memory is another": rewritten(memSize="256"),
+            "it is shown virtualization": rewritten(vhv__enable="TRUE"),
             "its MAC is another": rewritten(ethernet0__address="00:50:56:00:00:01"),
             "it has one more NIC": rewritten(
                 ethernet3__present="TRUE", ethernet3__networkName="VM Network"

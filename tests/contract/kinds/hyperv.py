@@ -344,6 +344,7 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
         edits={
             "memory_mib": 1024,
             "cores": 2,
+            "nested": True,
             "boot": ["cdrom", "hd"] if order is from_image else ["hd", "cdrom"],
             "nics": [replace(NIC, network="second"), Nic("inner", "52:54:00:00:00:0a", "", "")],
             "iso": f"{ISOS}\\two.iso\\6.iso",

@@ -273,6 +273,7 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "seed": f"{STORE}/web-seed-2.iso",
         "no seed": {"seed": ""},
         "autostart": False,
+        "nested": True,
         "console": Console("vnc", "127.0.0.1", 5901, ""),
     },
     fixed={
@@ -285,6 +286,7 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "it has crashed": with_guest(VMState="gurumeditation"),
         "its memory is another": with_guest(memory=4096),
         "its cores are others": with_guest(cpus=1),
+        "it is shown virtualization": with_guest(**{"nested-hw-virt": "on"}),
         "its name is another": with_guest(name="renamed"),
         "its firmware is another": with_guest(firmware="EFI"),
         "its boot order is another": with_guest(boot=["net", "none", "none", "none"]),

@@ -254,6 +254,7 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "seed": f"{STORE}/web-seed-2.iso",
         "no seed": {"seed": ""},
         "autostart": False,
+        "nested": True,
         "console": Console("vnc", "10.77.0.9", 5901, 's|e"cret'),
     },
     fixed={
@@ -268,6 +269,7 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "it does not start with its host": not_started,
         "its memory is another": settings(memsize="256"),
         "its firmware is another": settings(sata0__x="", firmware="efi"),
+        "it is shown virtualization": settings(vhv__enable="TRUE"),
         "its MAC is another": settings(ethernet0__address="00:50:56:00:00:01"),
         "its network is another": settings(ethernet0__vnet="/dev/vmnet8"),
         "its NIC is another": settings(ethernet0__virtualDev="vmxnet3"),

@@ -306,6 +306,7 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "boot": "PV GRUB looks at the disk first",
         "console": "text, of xl console",
         "ready": "who waits for it asks, not Xen",
+        "nested": "the stack file refuses it: PV guests see no hardware virtualization",
     },
     harms={
         "it is off": xl("destroy"),

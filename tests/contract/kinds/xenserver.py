@@ -357,6 +357,8 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
         "its boot order is another": of("vm-param-set", "HVM-boot-params:order=n"),
         "its firmware is another": of("vm-param-set", "HVM-boot-params:firmware=uefi"),
         "its adapter is another": of("vm-param-set", "platform:vga=cirrus"),
+        "it is shown virtualization": of("vm-param-set", "platform:nested-virt=true"),
+        "and by the older key": of("vm-param-set", "platform:exp-nested-hvm=1"),
         "it does not start with its host": of("vm-param-set", "other-config:auto_poweron=false"),
         "nothing starts with its host": changing(
             lambda state: next(iter(state["pool"].values()))["other-config"].update(
@@ -414,6 +416,7 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
                 Nic("second", "52:54:00:00:00:0b", "e1000", ""),
             ],
             "autostart": False,
+            "nested": True,
             **({"iso": f"{STORE}/other.iso"} if order is guest else {}),
             "seed": f"{STORE}/x-seed-2.iso",
             "no seed" if order is guest else "another seed": {

@@ -32,6 +32,7 @@ FRESH = {
     "firmware": "BIOS",
     "ioapic": "on",
     "rtcuseutc": "off",
+    "nested-hw-virt": "off",
     "graphicscontroller": "vboxvga",
     "boot": ["floppy", "dvd", "disk", "none"],
     "vrde": "off",
@@ -73,6 +74,7 @@ MODIFIED = (
         "firmware",
         "ioapic",
         "rtcuseutc",
+        "nested_hw_virt",
     ),
     *("graphicscontroller", "boot", "vrde", "vrdeport", "vrdeaddress", "vrdeauthtype", "nic"),
     *("nictype", "macaddress", "nat_network", "natnetwork", "hostonlyadapter", "bridgeadapter"),
@@ -289,7 +291,7 @@ class VirtualBox(Stub):
                 text = f"Invalid {key}: {value} (must be in range [1, {most}])"
                 raise refused(text, "E_INVALIDARG (0x80070057)")
             machine[key] = int(value)
-        elif key in {"ioapic", "rtcuseutc", "vrde"}:
+        elif key in {"ioapic", "rtcuseutc", "vrde", "nested-hw-virt"}:
             machine[key] = self._flag(name, value)
         elif key == "chipset":
             self._one(name, value, "piix3", "ich9")
@@ -369,6 +371,7 @@ class VirtualBox(Stub):
         for position, device in enumerate(machine["boot"], 1):
             yield pair(f"boot{position}", device)
         yield pair("ioapic", machine["ioapic"]) + pair("rtcuseutc", machine["rtcuseutc"])
+        yield pair("nested-hw-virt", machine["nested-hw-virt"])
         yield f'VMState="{machine["VMState"]}"\nVMStateChangeTime="2026-07-01T12:00:00.000000000"\n'
         yield f'graphicscontroller="{machine["graphicscontroller"]}"\nmonitorcount=1\n'
         yield from self._shown_drives(machine)

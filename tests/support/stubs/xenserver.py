@@ -325,6 +325,9 @@ class XenServer(Stub):
             if name == f"{prefix}-param-get":
                 self._check(name, params, ("uuid", "param-name"), ("param-key",))
                 return self._get(what, dict(params))
+            if name == f"{prefix}-param-remove":
+                self._check(name, params, ("uuid", "param-name", "param-key"), ())
+                return self._remove(what, dict(params))
             if name == f"{prefix}-param-set":
                 return self._set(what, params)
         raise self._syntax("Unknown command", name)
@@ -439,6 +442,14 @@ class XenServer(Stub):
                 raise Refused(f"Error: Key {params['param-key']} not found in map")
             return str(value[params["param-key"]])
         return _shown(value)
+
+    def _remove(self, what: str, params: dict[str, str]) -> str:
+        """Take a key out of a map, or nothing where it is not there (cli_operations.ml, gen_param_remove)."""
+        record = self._one(what, params["uuid"])
+        if FIELDS[what].get(params["param-name"]) != "MRW":
+            raise Refused("Error: Cannot remove from parameters of this kind")
+        record[params["param-name"]].pop(params["param-key"], None)
+        return ""
 
     def _set(self, what: str, params: list[tuple[str, str]]) -> str:
         if "uuid" not in dict(params):
