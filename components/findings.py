@@ -150,17 +150,34 @@ def resolve_accelerator(spec: LabSpec, facts: HostFacts | None) -> Accelerator:
     return facts.accelerator
 
 
-def without_virtualization(spec: LabSpec) -> list[str]:
-    """Return what is to be said of each hypervisor that the stack shows no hardware virtualization."""
+def without_virtualization(
+    spec: LabSpec, accelerator: Accelerator, facts: HostFacts | None
+) -> list[str]:
+    """Return what is to be said of machines that are shown no hardware virtualization, asked for or not."""
+    flat = accelerator == "kvm" and facts is not None and not facts.kvm_nested
     found = []
     for place in places(spec):
-        if place.kind and isinstance(place.spec, HypervisorSpec) and place.spec.nested is False:
-            guests = [each.name for each in place.machines() if each.group != "containers"]
-            if guests:
-                how = place.kind.spares
-                found.append(
-                    f"{place.at}: nested is false, so what is in it is {how}: {listed(guests)}"
-                )
+        kind, nested = place.kind, getattr(place.spec, "nested", None)
+        guests = [each.name for each in place.machines() if each.group != "containers"]
+        if kind is None or not guests:
+            continue
+        if nested is False:
+            found.append(
+                f"{place.at}: nested is false, so what is in it is {kind.spares}: {listed(guests)}"
+            )
+        elif flat and place.depth == 1 and kind.spares == "emulated":
+            why = "the outer host's KVM does not nest"
+            found.append(f"{place.at}: {why}, so what is in it is {kind.spares}: {listed(guests)}")
+    for machine in machines(spec):
+        if machine.layer > 1 or not getattr(machine.spec, "nested", None):
+            continue
+        model = isinstance(machine.spec, HypervisorSpec) and KINDS[machine.spec.kind].hardware.cpu
+        if flat:
+            found.append(f"{machine.at}: nested is true, and the outer host's KVM does not nest")
+        elif accelerator == "tcg" and model:
+            found.append(
+                f"{machine.at}: nested is true, and emulated it starts on a {model} alone, which shows none"
+            )
     return found
 
 

@@ -236,7 +236,7 @@ def _machine(spec: LabSpec, root: Path, *, preview: bool) -> dict[str, Any]:
         unable = []
     if unable:
         raise SpecError(unable)
-    for told in without_virtualization(spec):
+    for told in without_virtualization(spec, accelerator, host):
         pulumi.log.info(told)
     return {
         "accelerator": accelerator,

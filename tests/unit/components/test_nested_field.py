@@ -259,33 +259,64 @@ def test_a_paravirtual_guest_is_refused_what_xen_can_not_show_it() -> None:
             assert loaded(hypervisors={"one": one})
 
 
-def test_what_follows_for_its_guests_is_said_once_in_each_preview(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+ONE = "lab.hypervisors.one"
+FLAT = "the outer host's KVM does not nest"
+FOLLOWS = "so what is in it is emulated: db and web"
+
+
+@pytest.mark.parametrize(
+    ("kind", "nested", "facts", "told"),
+    [
+        ("kvm", None, {"accelerator": "tcg"}, []),
+        ("kvm", True, {"accelerator": "tcg"}, []),
+        ("kvm", True, {"accelerator": "kvm"}, []),
+        ("kvm", False, {"accelerator": "tcg"}, [f"{ONE}: nested is false, {FOLLOWS}"]),
+        ("kvm", False, {"accelerator": "kvm"}, [f"{ONE}: nested is false, {FOLLOWS}"]),
+        ("kvm", None, {"accelerator": "kvm", "kvm_nested": False}, [f"{ONE}: {FLAT}, {FOLLOWS}"]),
+        (
+            "kvm",
+            True,
+            {"accelerator": "kvm", "kvm_nested": False},
+            [f"{ONE}: {FLAT}, {FOLLOWS}", f"{ONE}: nested is true, and {FLAT}"],
+        ),
+        ("kvm", None, {"accelerator": "tcg", "kvm_nested": False}, []),
+        ("xen", None, {"accelerator": "kvm", "kvm_nested": False}, []),
+        (
+            "xen",
+            False,
+            {"accelerator": "kvm"},
+            [f"{ONE}: nested is false, so what is in it is paravirtual: db and web"],
+        ),
+        (
+            "xen",
+            True,
+            {"accelerator": "tcg"},
+            [f"{ONE}: nested is true, and emulated it starts on a Nehalem alone, which shows none"],
+        ),
+    ],
+)
+def test_what_is_not_shown_and_what_follows_is_told_in_each_preview(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    nested: bool | None,
+    facts: dict[str, Any],
+    told: list[str],
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(pulumi.log, "info", said.append)
     local = tmp_path / ".nestlab"
     local.mkdir()
-    facts = {"version": 1, "accelerator": "tcg", "cores": 2, "memory_mib": 4096}
+    facts = {"version": 1, "cores": 2, "memory_mib": 4096} | facts
     (local / "host.json").write_text(json.dumps(facts))
-    golden = {
-        "version": 1,
-        "hash": "0",
-        "pool": "p",
-        "volume": "v",
-        "root_gib": 2,
-        "files": {"disk": "/d"},
-    }
-    (local / "golden.json").write_text(json.dumps(golden))
-    inside = {"guests": {"web": {"iso": "ipxe"}, "db": {"iso": "ipxe"}}}
-    inside |= {"containers": {"box": {"template": "busybox"}}}
-    data = {
-        "name": "lab",
-        **NET,
-        **ISO,
-        "hypervisors": {"one": kvm(**inside, nested=False), "two": kvm()},
-    }
+    files = {"version": 1, "hash": "0", "pool": "p", "volume": "v", "files": {"disk": "/d"}}
+    for name in ("golden.json", "golden-xen.json"):
+        (local / name).write_text(json.dumps({**files, "root_gib": 2}))
+    size = {"memory_mib": 8192, "disk_gib": 40} | ({} if nested is None else {"nested": nested})
+    guests = {name: {"iso": "ipxe", "memory_mib": 256} for name in ("web", "db")}
+    one = {"kind": kind, "network": "net", "guests": guests, **size}
+    if kind == "kvm":
+        one |= {"containers": {"box": {"template": "busybox"}}}
+    data = {"name": "lab", **NET, **ISO, "hypervisors": {"one": one}}
     settings.load(data, tmp_path, "mine", preview=True)
-    assert said == [
-        "lab.hypervisors.one: nested is false, so what is in it is emulated: db and web"
-    ]
+    assert said == told
