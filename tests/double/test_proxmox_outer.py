@@ -17,6 +17,7 @@ from components.stackfile.nodes import Totals, chosen
 from tests.double.test_proxmox import numbers, running, settings
 from tests.support import images, standins
 from tests.support.pve import Pve
+from tests.support.told import lives_with_a_seed, told
 from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
@@ -257,3 +258,35 @@ def test_what_a_killed_run_left_on_a_cluster_goes_with_the_lab(
     assert running(cluster) == {"lab-live"}
     project.pulumi("destroy", "--yes", "--skip-preview")
     assert not cluster.vms()
+
+
+def test_a_guest_is_told_who_it_is_and_entered_straight_from_here(
+    project: Project, cluster: Pve, root: Path, tmp_path: Path
+) -> None:
+    trusted(project, cluster)
+    folder = tmp_path / "iso"
+    folder.mkdir()
+    cluster.within(lambda api: setattr(api, "folder", folder))
+    address = "10.99.0.20"
+
+    def of(cloud_init: dict[str, Any]) -> str:
+        web = {"image": "disk", "network": [{"network": "out", "address": address}]}
+        guests = {"told": web | {"cloud_init": cloud_init}}
+        return program(lab(cluster, guests=guests, containers={}), root)
+
+    def config() -> dict[str, Any]:
+        return cluster.config(numbers(cluster)["lab-told"])
+
+    def seed() -> Path | None:
+        drive = str(config().get("scsi1", "")) if "lab-told" in running(cluster) else ""
+        return folder / drive.partition(",")[0].rpartition("/")[2] if drive else None
+
+    with told(address, seed) as guest:
+        lives_with_a_seed(
+            project,
+            of,
+            guest,
+            taken_out=lambda: cluster.reconfigure(numbers(cluster)["lab-told"], scsi1=None),
+            kept=lambda: config()["scsi0"],
+        )
+    assert (cluster.vms(), cluster.files(), list(folder.iterdir())) == ({}, {}, [])

@@ -22,7 +22,7 @@ OUTER = {
     "networks": "double",
     "guest from an ISO": "double",
     "guest from an image": "double, linked",
-    "guest with a configuration": "preview",
+    "guest with a configuration": "double",
     "container from a template": "double",
     "console": "preview",
     "edit in place": "double",
