@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CLONED: tuple[ImageFormat, ...] = ("qcow2", "raw")
 """What the image of a nested hypervisor may be."""
-NO_SEED = (
-    "nestlab gives guests there no seed yet: log in by the screen, as a user that the image has"
-)
-"""In `Offers.fixed` of a kind whose guests can't be told who they are."""
 Group = Literal["hypervisors", "guests", "containers"]
 """In the order in which their addresses are planned: what moves at the highest price first."""
 

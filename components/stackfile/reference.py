@@ -61,7 +61,7 @@ go; `address:` sets it yourself. What changes in a file changes just that:
 | nestlab itself, or the host's Debian: another golden image | nothing: a lab keeps the image it was made with until it is taken down |
 | `disk_gib` or `image` of a machine | **the disk is deleted** and made anew, and what was on it is lost; a preview names all that goes with it, `make up` asks |
 | a container's template | the container is made anew, and what was in it is lost |
-| `cloud_init` of a guest, or its address on a network without DHCP | it is stopped and started with another seed, and its disk stays; cloud-init acts once more, and takes nothing back of what it did before; `make up` asks |
+| `cloud_init` of a guest, or its address on a network without DHCP | it is stopped and started with another seed, and its disk stays; cloud-init acts once more, and takes nothing back of what it did before; `make up` asks where the machine is defined anew for it |
 | a container's memory, cores, address, command | it is stopped, set up and started |
 """
 ANY_KIND = "HypervisorSpec"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import override
 
 from components.stackfile.host import HTTPS_PORT, NODE, ClusterSpec, Entry, HostKind
-from components.stackfile.places import NO_SEED, Offers
+from components.stackfile.places import Offers
 from components.stackfile.values import matches, text_schema
 
 LABEL = r"^[^\s/\\%][^/\\%]*$"
@@ -92,7 +92,7 @@ HOST = HostKind(
         uplink="host.switch",
         images=False,
         fixed={
-            "cloud_init": NO_SEED,
+            "cloud_init": "guests there are installed from an ISO, and cloud-init acts in images",
             "console": "its web interface shows screens",
             "video": "its own adapter",
         },
