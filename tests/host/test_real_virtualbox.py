@@ -334,7 +334,7 @@ def guests(afresh: Callable[[], Emulated]) -> Case[Emulated, GuestOrder]:
             "autostart": False,
         },
         fixed=dict.fromkeys(
-            ("cores", "firmware", "machine", "video", "boot", "iso", "console", "ready"),
+            ("cores", "firmware", "machine", "video", "boot", "iso", "seed", "console", "ready"),
             "tried on the stub",
         ),
         harms={
