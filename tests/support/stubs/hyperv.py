@@ -575,6 +575,11 @@ class Hyperv(Stub):
         self._device(vm, "DvdDrive", Path=path, **where)
 
     def _free(self, vm: Object, at: tuple[str, int, int]) -> None:
+        # Microsoft, Plan for Hyper-V scalability: 4 IDE devices, 4 SCSI controllers with 64 disks each.
+        numbers, locations = (2, 2) if at[0] == "IDE" else (4, 64)
+        if at[1] not in range(numbers) or at[2] not in range(locations):
+            text = f"There is no location {at[2]} on controller {at[1]}."
+            raise Failed(text, "InvalidParameter")
         for each in vm["drives"] + vm["dvds"]:
             has = (each["ControllerType"], each["ControllerNumber"], each["ControllerLocation"])
             if has == at:
