@@ -22,6 +22,8 @@ from components.stackfile.problems import listed, nearest, shortened
 from toolchain.bootstrap import paths, ui
 from toolchain.doctor import kvm
 from toolchain.engine import stack_file
+from toolchain.machine import packages
+from toolchain.machine.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +37,7 @@ SHOWN = 160
 MOST_VALUES = 1 << 19
 """Of a YAML text: more than a file of a MiB has, where none is an alias."""
 INSTALLED = "/usr/"
-"""Where files are that the set-up's packages bring, perhaps only after this."""
+"""Where files are that the set-up's packages bring: only after this, while one of them is missing."""
 PLAIN = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
@@ -266,7 +268,9 @@ def _spec(stack: str) -> LabSpec | None:
 
 def there(path: str) -> bool:
     """Whether the file is there, or will be once the set-up's packages are."""
-    return settings.is_there(path) or path.startswith(INSTALLED)
+    if settings.is_there(path):
+        return True
+    return path.startswith(INSTALLED) and bool(packages.missing(System()))
 
 
 def has_secrets(value: object) -> bool:

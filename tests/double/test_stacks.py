@@ -24,6 +24,7 @@ from tests.double.conftest import Project
 from tests.support import images
 from tests.support.checkout import Checkout
 from tests.support.netns import namespace, reason
+from tests.support.shipped import STACKS
 from toolchain.bootstrap import paths
 from toolchain.engine import environment
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.double
 
-STACKS = sorted((paths.ROOT / "stacks").glob("Pulumi.*.yaml"))
 PACK = ("--policy-pack", str(paths.ROOT / "policies"))
 GOLDEN = {
     "version": 1,

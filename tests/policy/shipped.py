@@ -15,8 +15,8 @@ from components.stackfile import plan as planned
 from components.stackfile.places import golden_images
 from tests.policy.judging import Res
 from tests.support.engine import STACK, deploy
+from tests.support.shipped import STACKS
 from tests.unit.components import labs
-from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from components.stackfile.plan import LabPlan
     from tests.support.engine import Registered
 
-FILES = sorted((paths.ROOT / "stacks").glob("Pulumi.*.yaml"))
+FILES = STACKS
 EMULATED = ("kvm", "xen")
 """Kinds that run where nothing but emulation is to be had; a stack of them is judged for both."""
 HIDDEN = "correct-horse"

@@ -9,6 +9,7 @@ container's folder says from before its first command that it is the lab's.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import shlex
 from typing import TYPE_CHECKING, ClassVar
@@ -38,6 +39,8 @@ UPLOAD_S = 900.0
 NOT_RUNNING = 2
 """lxc-stop's exit code where there was nothing to stop (lxc-stop(1))."""
 RUNS = frozenset({"RUNNING", "FROZEN", "STARTING"})
+LAST_WITH_BROADCAST = 30
+"""Length of the longest prefix whose network has a broadcast address (RFC 3021)."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """A name that is a folder, a host's and a word of a shell as it stands."""
 
@@ -203,12 +206,26 @@ def configuration(wanted: ContainerOrder) -> str:
         ]
         if wanted.address:
             lines += [
-                f"lxc.net.0.ipv4.address = {wanted.address}",
+                f"lxc.net.0.ipv4.address = {_with_broadcast(wanted.address)}",
                 f"lxc.net.0.ipv4.gateway = {wanted.gateway}",
             ]
     else:
         lines.append("lxc.net.0.type = empty")
     return "\n".join(lines) + "\n"
+
+
+def _with_broadcast(address: str) -> str:
+    """Return the address with its network's broadcast behind it, which LXC 5 sets to 0.0.0.N otherwise.
+
+    lxc.container.conf(5), ``lxc.net.[i].ipv4.address``: "optionally followed by the broadcast address".
+    """
+    try:
+        network = ipaddress.IPv4Interface(address).network
+    except ValueError:
+        return address
+    if network.prefixlen > LAST_WITH_BROADCAST:
+        return address
+    return f"{address} {network.broadcast_address}"
 
 
 def _mark(name: str) -> str:

@@ -121,7 +121,7 @@ def test_what_the_lab_decides_is_in_lxcs_own_words() -> None:
         "lxc.net.0.link = nl0123456789",
         "lxc.net.0.hwaddr = 52:54:00:00:00:09",
         "lxc.net.0.flags = up",
-        "lxc.net.0.ipv4.address = 10.78.0.9/24",
+        "lxc.net.0.ipv4.address = 10.78.0.9/24 10.78.0.255",
         "lxc.net.0.ipv4.gateway = 10.78.0.1",
     ]
 

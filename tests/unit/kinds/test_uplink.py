@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import yaml
@@ -22,6 +22,11 @@ from components.reach.client import ClientShell, host_shell
 from components.reach.shell import LocalShell, Result
 from components.stackfile import load, plan
 from toolchain.bootstrap import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from components.reach.shell import Shell
 
 LAN = Wanted("bridge", "eno1", 0, "nlb0", "", [])
 TAP = Wanted("macvtap", "wlan0", 0, "", "", [])
@@ -269,3 +274,35 @@ def test_what_the_page_shows_is_what_the_stack_file_takes() -> None:
         lab = load({"name": "lab", **yaml.safe_load(text)}, root=Path("/"), exists=lambda _: True)
         # But those of the part on closed networks, which reach outside by their host's address.
         assert all(each.uplink or each.closed for each in plan(lab).place().networks.values())
+
+
+@pytest.mark.parametrize(
+    ("state", "says", "undone"),
+    [
+        ("moved\nwatched", "switch port", True),
+        ("undone\nalone", "nobody confirmed it within 8 s", False),
+    ],
+)
+def test_a_gateway_that_is_lost_is_told_apart_from_a_time_that_ran_out(
+    state: str, says: str, undone: bool
+) -> None:
+    commands: list[str] = []
+
+    class Told:
+        name = "this machine"
+
+        def run(self, argv: Sequence[str], **_: object) -> Result:
+            script = argv[3] if len(argv) > 3 else "id"
+            commands.append(script)
+            if script == "id":
+                return Result(0, "0", "")
+            if trial.TOLD in script:
+                return Result(0, state, "")
+            if "/why" in script:
+                return Result(0, "nobody confirmed it within 8 s", "")
+            return Result(1 if "confirm" in script else 0, "", "")
+
+    uplink = trial.Trial(Host(cast("Shell", Told())), "nlb1", "lab.lan")
+    with pytest.raises(NetError, match=says):
+        uplink._confirmed("nlb1", "eth0", ["192.0.2.1"])
+    assert any(" undo" in command for command in commands) is undone

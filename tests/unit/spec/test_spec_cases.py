@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from components.stackfile import LabSpec, SpecError, load, plan, totals
+from tests.support.shipped import STACKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 CASES = Path(__file__).parents[2] / "cases"
 REFUSED = sorted((CASES / "refused").glob("*.yaml"))
 ACCEPTED = sorted((CASES / "accepted").glob("*.yaml"))
-STACKS = sorted((CASES.parents[1] / "stacks").glob("Pulumi.*.yaml"))
 
 
 def read(file: Path) -> Any:

@@ -15,12 +15,12 @@ import yaml
 
 from components.stackfile import load, reference
 from components.stackfile.schema import KEY, schema
+from tests.support.shipped import STACKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[3]
-STACKS = sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))
 
 
 def valid(stack: Any) -> bool:

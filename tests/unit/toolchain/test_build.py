@@ -11,6 +11,7 @@ import yaml
 
 from components.stackfile.lab import LabSpec
 from components.stackfile.places import places
+from tests.support.shipped import STACKS
 from tests.unit.toolchain.test_environment import place
 from toolchain.bootstrap import entries, paths, pins, python_env, ui
 from toolchain.engine import before, build, environment, golang, plugins
@@ -263,14 +264,14 @@ def test_an_official_engine_of_no_use_is_named_once_and_asked_once(
     assert (f"engine={engine}" in (paths.BIN / "pulumi").read_text()) is not whole
 
 
-STACKS = Path(__file__).parents[3] / "stacks"
+FOLDER = Path(__file__).parents[3] / "stacks"
 
 
 @pytest.mark.usefixtures("root")
 def test_only_what_the_stack_asks_for_is_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for: list[pins.Program] = []
     monkeypatch.setattr(golang, "build", lambda programs, **_: asked_for.extend(programs))
-    shutil.copytree(STACKS, paths.ROOT / "stacks")
+    shutil.copytree(FOLDER, paths.ROOT / "stacks")
     build.main(["--stack", "local"])
     assert asked_for == [pins.ENGINE, LIBVIRT]
     assert not link_of(PROXMOX).exists()
@@ -317,14 +318,14 @@ def test_a_plugin_that_is_not_there_yet_is_told_with_what_brings_it(
     assert before.main(["--", "preview", "--stack", "far"]) == 0
 
 
-@pytest.mark.parametrize("file", sorted(STACKS.glob("Pulumi.*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", STACKS, ids=lambda file: file.name)
 def test_each_stack_gets_the_plugins_of_its_places(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = LabSpec.model_validate(yaml.safe_load(file.read_text())["config"]["nestlab:lab"])
     made_by = {"libvirt": LIBVIRT, "kvm": LIBVIRT, "proxmox": PROXMOX, "vsphere": VSPHERE}
     kinds = {place.kind.name if place.kind else lab.host.kind for place in places(lab)}
-    monkeypatch.setattr(paths, "ROOT", STACKS.parent)
+    monkeypatch.setattr(paths, "ROOT", FOLDER.parent)
     stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
     assert set(plugins.of(stack)) >= {made_by[kind] for kind in kinds & set(made_by)}
 

@@ -336,12 +336,12 @@ def test_what_a_unit_of_an_image_needs_is_no_other_variants(variant: str) -> Non
 
 SCRIPTS = [
     *(f"common/{name}" for name in ("customize", "initrd-init")),
-    *(f"common/root/usr/lib/nestlab/{name}" for name in ("seed", "dns")),
+    *(f"common/root/usr/lib/nestlab/{name}" for name in ("seed", "dns", "hold-netfilter")),
     *("kvm/variant", "xen/variant", "xen/prove"),
     *(f"kvm/root/usr/lib/nestlab/{name}" for name in ("warm", "lxc-start-all")),
     "xen/root/usr/lib/nestlab/xen-start-all",
 ]
-PERL = "kvm/root/usr/lib/nestlab/hold-kvm"
+PERL = "common/root/usr/lib/nestlab/hold"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -20,6 +20,7 @@ from toolchain.bootstrap import paths, ui
 from toolchain.doctor import kvm
 from toolchain.engine import build
 from toolchain.engine.marker import Marker
+from toolchain.machine import packages
 from toolchain.stack_check import read
 
 GOOD = """\
@@ -104,9 +105,17 @@ def test_what_was_deployed_as_it_stands_is_not_read_again(
     assert reached
 
 
-def test_files_that_the_set_ups_packages_bring_may_come_later(stack: Path) -> None:
+def test_files_that_the_set_ups_packages_bring_may_come_later(
+    stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = ["ipxe"]
+    monkeypatch.setattr(packages, "missing", lambda _: lacking)
     stack.write_text(f"{GOOD}    media: {{m: {{path: /usr/lib/no/such.iso}}}}\n")
     assert stack_check.checked("local") == ["kvm"]
+    lacking.clear()
+    with pytest.raises(ui.Problem, match=r"lab\.media\.m\.path.*/usr/lib/no/such\.iso"):
+        stack_check.checked("local")
+    lacking.append("ipxe")
     stack.write_text(f"{GOOD}    media: {{m: {{path: no/such.iso}}}}\n")
     with pytest.raises(ui.Problem, match=r"lab\.media\.m\.path"):
         stack_check.checked("local")

@@ -222,7 +222,8 @@ class Trial:
 
     def _confirmed(self, device: str, back: str, answered: Sequence[str]) -> None:
         lost = set(answered) - set(self._answering(device, answered))
-        if lost:
+        # Behind what was taken back meanwhile nobody answers either: that is told by confirming.
+        if lost and self.told()[0] == MOVED:
             self.undo()
             raise NetError(
                 f"{self.host.shell.name}: {', '.join(sorted(lost))} answered behind {back} and did not behind "
