@@ -97,12 +97,14 @@ REWRITTEN = r"""
 set -e
 [ -e /sys/kernel/tracing/trace ] || mount -t tracefs tracefs /sys/kernel/tracing
 cd /sys/kernel/tracing
+# Noting names of processes would switch tracepoints of the scheduler.
+echo 0 >options/record-cmd
 echo 'p:flip __jump_label_update key=%di:x64' >kprobe_events
 echo 1 >events/kprobes/flip/enable
 { lxc-stop -n box -t 1; lxc-start -n box; virsh -q destroy ipxe; virsh -q start ipxe; } >&2
 sleep 1
 echo 0 >events/kprobes/flip/enable
-sed -n 's/.*key=0x//p' trace | sort -u | while read -r key; do grep -i "^$key " /proc/kallsyms; done
+sed -n 's/.*key=0x//p' trace | sort -u | while read -r key; do grep -i "^$key " /proc/kallsyms || echo "$key ? ?"; done
 echo >kprobe_events
 echo watched
 """
