@@ -143,7 +143,11 @@ def has_failed(stack: str, backend: Path) -> bool:
     """
     place = backend / "history" / state.PROJECT / state.named(stack)
     try:
-        files = [file for file in place.iterdir() if ".history.json" in file.name]
+        files = [
+            file
+            for file in place.iterdir()
+            if ".history.json" in file.name and not file.name.endswith(state.ATTRIBUTES)
+        ]
         last = max(files, key=_when, default=None)
         if last is None or not last.is_file():
             return False

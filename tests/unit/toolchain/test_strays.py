@@ -317,6 +317,14 @@ def test_a_history_that_can_not_be_read_is_a_reason_to_look(content: bytes, gone
     assert strays.has_failed("local", gone.backend)
 
 
+def test_what_the_engines_store_writes_beside_a_history_is_none(engine: Engine) -> None:
+    # Whichever of the two the folder names first: a second look each time costs half a second.
+    for when in range(1000, 1040):
+        file = failed(engine, "succeeded", when)
+        file.with_name(f"{file.name}.attrs").write_text('{"user.content_type": ""}')
+        assert not strays.has_failed("local", engine.backend)
+
+
 def test_the_last_one_counts_and_may_be_compressed(engine: Engine) -> None:
     assert not strays.has_failed("local", engine.backend)
     failed(engine, "failed", 999)
