@@ -43,6 +43,8 @@ CMDLINE = (
     ("panic", "5"),
     ("softlockup_panic", "1"),
     ("watchdog_thresh", "30"),
+    # All processors but the first wait until the initrd calls them: see `hold` in the image.
+    ("maxcpus", "1"),
     # systemd's steps stay on the console, the kernel's chatter does not: it is slow there.
     ("systemd.show_status", "yes"),
     ("_", "quiet"),
