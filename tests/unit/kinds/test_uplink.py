@@ -292,7 +292,7 @@ def test_a_gateway_that_is_lost_is_told_apart_from_a_time_that_ran_out(
         name = "this machine"
 
         def run(self, argv: Sequence[str], **_: object) -> Result:
-            script = argv[3] if len(argv) > 3 else "id"
+            script = argv[2] if len(argv) > 2 else "id"
             commands.append(script)
             if script == "id":
                 return Result(0, "0", "")
