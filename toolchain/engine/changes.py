@@ -180,7 +180,15 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` without what the engine adds for itself."""
+    """Return ``value`` without what the engine adds for itself, and what the provider filled in.
+
+    A provider that can't be asked yet, as its host is off, has filled in nothing on the other side.
+    """
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items() if not key.startswith("__")}
+        filled = value.get("__defaults") or []
+        return {
+            key: _plain(each)
+            for key, each in value.items()
+            if not key.startswith("__") and key not in filled
+        }
     return [_plain(each) for each in value] if isinstance(value, list) else value

@@ -109,6 +109,26 @@ def test_in_a_host_that_is_off_another_disk_size_may_be_a_loss() -> None:
     assert read(looked).losses == (), "the provider has looked, and says it is no replacement"
 
 
+def test_in_a_host_that_is_off_what_the_provider_filled_in_is_no_change() -> None:
+    console = {"type": "pty", "targetPort": "0"}
+    filled = {
+        "__defaults": ["fwCfgName", "running"],
+        "name": "web",
+        "memory": 512,
+        "fwCfgName": "opt/com.coreos/config",
+        "running": True,
+        "consoles": [console | {"__defaults": ["sourceHost"], "sourceHost": "127.0.0.1"}],
+    }
+    given = {"__defaults": [], "name": "web", "memory": 512, "consoles": [console]}
+    same = step("web-domain", DOMAIN, "update", filled) | {"newState": {"inputs": given}}
+    assert read(same).losses == ()
+    more = step("web-domain", DOMAIN, "update", filled) | {
+        "newState": {"inputs": given | {"memory": 1024}}
+    }
+    (line,) = read(more).losses
+    assert "lose what is in it (memory)" in line
+
+
 def test_only_same_is_clean() -> None:
     assert read(same=28).clean
     assert not read(same=27, update=1).clean
