@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from components.place.seeds import Seeded
     from components.stackfile import MachinePlan
 
-LIKE_DISKS = ("scsi", "virtio")
-"""Buses beside which a seed's drive is on SCSI: images for clouds have virtio's drivers, and often none for IDE."""
+DRIVES = {"scsi": "scsi1", "virtio": "scsi1", "sata": "sata1", "ide": "ide1"}
+"""Where a seed is, by the bus of the disk: its guest has a driver for that bus, or for virtio's. Not ide3, which the
+provider takes for the CD of a guest that has none, and would remove after a refresh (its vm.go, dvCDROMInterface)."""
 
 
 def seed_drive(
@@ -29,7 +30,7 @@ def seed_drive(
     """Send a seed, and return the drive that it is in, as an option of its guest.
 
     Another configuration's is another file, so the guest has it before the old one goes. A second CD is an
-    option like any other: ``scsi[n]`` and ``ide[n]`` of qm.conf(5), with ``media=cdrom``.
+    option like any other: ``scsi[n]``, ``sata[n]`` and ``ide[n]`` of qm.conf(5), with ``media=cdrom``.
     """
     file = PveSeed(
         f"{name}-seed-{seeded.mark}",
@@ -45,5 +46,5 @@ def seed_drive(
         ),
         node.bound(parent),
     )
-    drive = "scsi1" if (plan.disk_bus or "scsi") in LIKE_DISKS else "ide3"
+    drive = DRIVES[plan.disk_bus or "scsi"]
     return {drive: file.volume.apply(lambda volume: f"{volume},media=cdrom")}

@@ -143,7 +143,7 @@ def test_proxmox_has_the_seed_in_a_drive_of_its_own_and_its_guest_waits_for_the_
     data["hypervisors"]["host"] |= {"iso": "cloud"}
     inner = {"mode": "isolated", "subnet": "10.78.0.0/24"}
     data["hypervisors"]["host"]["networks"]["inner"] = inner
-    for bus, drive in (("scsi", "scsi1"), ("virtio", "scsi1"), ("sata", "ide3"), ("ide", "ide3")):
+    for bus, drive in (("scsi", "scsi1"), ("virtio", "scsi1"), ("sata", "sata1"), ("ide", "ide1")):
         data["hypervisors"]["host"]["guests"]["web"]["disk_bus"] = bus
         made = fresh(data)
         [seed] = made.of_type("PveSeed")
