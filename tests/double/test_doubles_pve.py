@@ -6,6 +6,7 @@ or takes what the real API refuses, or that the provider's own round is not clea
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from components.kinds.proxmox import api as remote
 from components.kinds.proxmox.api import PveError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.double.conftest import Project
     from tests.support.pve import Pve
 
@@ -112,6 +115,20 @@ def test_what_an_administrator_does_by_hand_is_seen_by_the_api(pve: Pve) -> None
     pve.remove(101)
     assert api.find(f"{AT}/qemu/101/config") is None
     assert pve.vms() == {777: "stopped"}
+
+
+def test_an_upload_is_taken_only_in_the_order_that_the_real_one_reads(
+    pve: Pve, tmp_path: Path
+) -> None:
+    api, to, data = client(pve), f"{AT}/storage/local/upload", b"a disc"
+    sha256 = hashlib.sha256(data).hexdigest()
+    (tmp_path / "one.iso").write_bytes(data)
+    wrong = {"content": "iso", "checksum": sha256, "checksum-algorithm": "sha256"}
+    with (tmp_path / "one.iso").open("rb") as file, pytest.raises(PveError, match="Disposition"):
+        api.post(to, **wrong, filename=file)
+    api.wait("pve1", api.upload(to, "two.iso", data, content="iso", sha256=sha256), 5)
+    [there] = api.get(f"{AT}/storage/local/content", content="iso")
+    assert there["volid"] == "local:iso/two.iso"
 
 
 def test_a_disk_grows_and_does_not_shrink(pve: Pve) -> None:

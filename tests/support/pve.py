@@ -47,6 +47,8 @@ UPLOADS = {
     "import": r"[a-zA-Z0-9\-.+=_]+\.(ova|qcow2|raw|vmdk)",
 }
 """Names that may be uploaded, by content: PVE/API2/Storage/Status.pm and PVE/Storage.pm of 8.4."""
+FORM = ("content", "checksum-algorithm", "checksum")
+"""Fields of an upload as they are read, one after another: pve-http-server, AnyEvent.pm, file_upload_multipart."""
 LOCAL = "iso,vztmpl,backup"
 """What the storage `local` holds as the installer makes it; since its 9.0.7 (PVE 9.0) `import` too."""
 TEMPLATES = (
@@ -199,6 +201,8 @@ class Api(FakePve):  # type: ignore[misc]  # fakepve has no types
         store = self._active_store(name, node)
         boundary = request.headers["Content-Type"].partition("boundary=")[2]
         told, filename, data = _form(await request.read(), boundary)
+        if list(told) != [each for each in FORM if each in told]:
+            raise PveError(500, "wrong Content-Disposition in multipart, expected 'form-data'")
         content = told.get("content", "")
         if content not in UPLOADS:
             raise PveError(400, "Parameter verification failed.", {"content": "value not allowed"})

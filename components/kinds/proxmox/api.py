@@ -97,9 +97,12 @@ class Pve:
         with self._told():
             return self._api(path).post(**params)
 
-    def upload(self, path: str, name: str, data: bytes, **params: str) -> Any:
-        """Send a file of that ``name`` to ``path``; return the task."""
-        return self.post(path, **params, filename=_File(name, data))
+    def upload(self, path: str, name: str, data: bytes, *, content: str, sha256: str) -> Any:
+        """Send a file of that ``name`` to a storage's ``path``, as what ``content`` says; return the task."""
+        # In this order, or it is refused: Proxmox VE reads the fields one after another (pve-http-server,
+        # AnyEvent.pm, file_upload_multipart).
+        told = {"content": content, "checksum-algorithm": "sha256", "checksum": sha256}
+        return self.post(path, **told, filename=_File(name, data))
 
     def put(self, path: str, **params: Any) -> Any:
         """Change ``path``."""

@@ -166,10 +166,10 @@ class Cluster:
                 self.guest(new, node=node, kind=kind, **params)
             return "UPID:x"
 
-    def upload(self, path: str, name: str, data: bytes, **params: str) -> Any:
+    def upload(self, path: str, name: str, data: bytes, *, content: str, sha256: str) -> Any:
         with self._call():
             assert path == "nodes/pve1/storage/local/upload"
-            self.files[name] = (data, params)
+            self.files[name] = (data, {"content": content, "sha256": sha256})
             if self.folder != Path():
                 (self.folder / name).write_bytes(data)
                 (self.folder / name).chmod(0o644)
@@ -354,7 +354,7 @@ def test_a_seed_is_sent_with_its_sum_looked_at_and_removed(cluster: Cluster, dis
     assert outs["volume"] == "local:iso/web-seed-1.iso"
     content, said = cluster.files["web-seed-1.iso"]
     assert content == disc.read_bytes()
-    assert (said["checksum"], said["checksum-algorithm"]) == (wanted["sha256"], "sha256")
+    assert said == {"content": "iso", "sha256": wanted["sha256"]}
     calls = cluster.calls
     assert not changes(PveSeedProvider(), outs)
     PveSeedProvider().update("", outs, outs)

@@ -65,8 +65,7 @@ class PveSeedProvider(PveGate[SeedFile]):
                 news.called,
                 Path(news.path).read_bytes(),
                 content="iso",
-                checksum=news.sha256,
-                **{"checksum-algorithm": "sha256"},
+                sha256=news.sha256,
             )
             pve.wait(news.node, task, TASK_S)
         if news.closes != NOWHERE:
