@@ -1,7 +1,7 @@
 """Guests of Hyper-V on Windows Server, by its PowerShell cmdlets.
 
 A seed is a second DVD drive (``settings``). Left out: generation 2's secure boot (lab images are not signed for it), dynamic memory, checkpoints,
-spoofing of MAC addresses: no hypervisor stands inside these guests.
+spoofing of MAC addresses: no hypervisor of a lab stands inside these guests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from components.kinds.hyperv.names import (
 )
 from components.kinds.hyperv.objects import Vhd, objects, properties
 from components.kinds.hyperv.powershell import Script
-from components.kinds.hyperv.settings import GIB, MIB, differences, has_disk, make_disk, model_of
+from components.kinds.hyperv.settings import (
+    GIB,
+    MIB,
+    differences,
+    has_disk,
+    insert_again,
+    make_disk,
+    model_of,
+)
 from components.reach.driver import Driver, DriverError, foreign
 from components.reach.orders import GuestOrder
 from components.reach.waiting import Seen, say, wait_for
@@ -88,6 +96,8 @@ class GuestDriver(Driver[GuestOrder]):
         if state == "Paused":
             work.script.add("Resume-VM", take=work.vm)
         elif state != "Running":
+            if state == "Off":
+                insert_again(work, wanted)
             work.script.add("Start-VM", take=work.vm)
         if len(work.script.calls) > 1:
             ask(shell, work.script, timeout_s=DISK_S)

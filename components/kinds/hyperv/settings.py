@@ -180,11 +180,7 @@ def _system_disk(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder
 def _cds(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
     """Put ISO and seed into their drives; return whether these are others than before."""
     dvds, first = guest.dvds, generation(wanted)
-    right = {
-        at: path
-        for at, path in ((DVD_AT[first], wanted.iso), (SEED_AT[first], wanted.seed))
-        if path
-    }
+    right = _discs(wanted)
     if not right:
         if any(each.path for each in dvds):
             work.note("has a medium in its drive")
@@ -205,6 +201,26 @@ def _cds(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
         where: dict[str, Parameter] = {"ControllerNumber": number, "ControllerLocation": location}
         work.script.add("Add-VMDvdDrive", take=work.vm, given=where, Path=path)
     return True
+
+
+def _discs(wanted: GuestOrder) -> dict[tuple[str, int, int], str]:
+    """Return what is in its drives, by where they are."""
+    first = generation(wanted)
+    places = ((DVD_AT[first], wanted.iso), (SEED_AT[first], wanted.seed))
+    return {at: path for at, path in places if path}
+
+
+def insert_again(work: Work, wanted: GuestOrder) -> None:
+    """Take its discs out of the drives of a guest that is off, and put them in.
+
+    Hyper-V lets a guest read a file when that is put into a drive; one that was removed since and sent again has
+    lost that right, and its guest would not start ("does not have permission to open attachment").
+    """
+    for at, path in _discs(wanted).items():
+        where: dict[str, Parameter] = {"ControllerNumber": at[1], "ControllerLocation": at[2]}
+        drive = work.script.add("Get-VMDvdDrive", take=work.vm, given=where)
+        for content in (None, path):
+            work.script.add("Set-VMDvdDrive", take={"VMDvdDrive": [drive]}, Path=content)
 
 
 def _insert(work: Work, at: tuple[str, int, int], path: str, *, seed: bool) -> None:

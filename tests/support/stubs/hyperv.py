@@ -572,7 +572,14 @@ class Hyperv(Stub):
     def _insert(self, vm: Object, at: tuple[str, int, int], path: str | None) -> None:
         kind, number, location = at
         where = {"ControllerType": kind, "ControllerNumber": number, "ControllerLocation": location}
-        self._device(vm, "DvdDrive", Path=path, **where)
+        self._device(vm, "DvdDrive", Path=path, Granted=self._identity(path), **where)
+
+    def _identity(self, path: str | None) -> list[int]:
+        """What tells a file from another of its name: Hyper-V lets a guest read that which was inserted."""
+        real = self._windows(path) if path else None
+        if real is None or not real.is_file():
+            return []
+        return [(found := real.stat()).st_ino, found.st_mtime_ns]
 
     def _free(self, vm: Object, at: tuple[str, int, int]) -> None:
         # Microsoft, Plan for Hyper-V scalability: 4 IDE devices, 4 SCSI controllers with 64 disks each.
@@ -674,7 +681,7 @@ class Hyperv(Stub):
     def set_vmdvddrive(self, **given: Any) -> None:
         for drive in given["VMDvdDrive"]:
             self._iso(given["Path"], "Failed to modify device 'Virtual CD/DVD Disk'.")
-            drive["Path"] = given["Path"] or None
+            drive |= {"Path": given["Path"] or None, "Granted": self._identity(given["Path"])}
 
     def remove_vmdvddrive(self, **given: Any) -> None:
         self._gone(given["VMDvdDrive"], "Virtual CD/DVD Disk")
@@ -797,6 +804,13 @@ class Hyperv(Stub):
                 raise Failed(text, "OutOfMemory,Microsoft.HyperV.PowerShell.Commands.StartVM")
             for each in vm["drives"] + vm["dvds"]:
                 self._opened(head, each["Path"])
+            for each in vm["dvds"]:
+                if each["Path"] and self._identity(each["Path"]) != each["Granted"]:
+                    text = (
+                        f"{head}\n\n'{name}': service Account does not have permission to open attachment "
+                        f"'{each['Path']}'. Error: 'General access denied error' (0x80070005)."
+                    )
+                    raise Failed(text, "OperationFailed")
             vm["State"] = "Running"
 
     def _opened(self, head: str, path: str | None) -> None:

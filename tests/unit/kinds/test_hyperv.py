@@ -667,6 +667,27 @@ def test_a_medium_and_a_network_are_changed_while_the_guest_runs(machine: Machin
     assert only(machine)["nics"][0]["SwitchName"] == "other"
 
 
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_a_disc_that_was_removed_and_sent_again_may_be_read_by_its_guest(
+    machine: Machine, firmware: str
+) -> None:
+    ready_for_guests(machine)
+    seed = "C:\\nestlab\\media\\seed.iso"
+    wanted = guest(seed=seed, firmware=firmware)
+    real = machine.path("/" + seed.replace("\\", "/"))
+    real.parent.mkdir(parents=True, exist_ok=True)
+    real.write_bytes(b"a seed")
+    shell = machine.shell("hv1")
+    GUEST.ensure(shell, wanted)
+    with machine.changing() as state:
+        only_vm = next(iter(state["vms"].values()))
+        only_vm["State"] = "Off"
+    real.unlink()
+    real.write_bytes(b"a seed")
+    GUEST.ensure(shell, wanted)
+    assert GUEST.look(shell, wanted).ok
+
+
 def test_a_disk_never_shrinks_and_is_never_taken_away(machine: Machine) -> None:
     shell = make_guest(machine, guest()).shell()
     for less in (1, 0):
