@@ -22,7 +22,12 @@ CD = "ide1:0"
 SEED = "sata0:1"
 """Beside a disk on SATA, and no slave of an IDE drive that may not be there: the seed is a CD of its own."""
 BOOT = {"cdrom": "cdrom", "hd": "hdd", "network": "ethernet0"}
-USUAL = {"numvcpus": "1", "firmware": "bios", "vhv.enable": "FALSE"}
+USUAL = {
+    "numvcpus": "1",
+    "firmware": "bios",
+    "vhv.enable": "FALSE",
+    f"{SEED}.startconnected": "TRUE",
+}
 """What ESXi leaves out of a .vmx when it says no more than the default."""
 
 

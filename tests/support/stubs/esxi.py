@@ -153,11 +153,12 @@ class Esxi(Stub):
     def _adopt(self, vmx: str) -> None:
         """Write a .vmx anew, as hostd and the VM's own process do."""
         settings = self._settings(vmx)
-        usual = {"numvcpus": "1", "firmware": "bios"}
+        usual = {"numvcpus": "1", "firmware": "bios", "vhv.enable": "FALSE"}
         kept = {
             key: value
             for key, value in settings.items()
             if usual.get(key.lower()) != value
+            and not (key.lower().endswith(".startconnected") and value == "TRUE")
             and not (key.lower().endswith(":0.present") and value == "FALSE")
         }
         for key, value in kept.items():

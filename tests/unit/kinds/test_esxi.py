@@ -204,8 +204,9 @@ def test_a_guest_is_made_runs_and_is_left_alone_by_the_next_up(machine: Machine)
         {"disk_gib": 0, "boot": ["cdrom"], "autostart": False},
         {"disk_bus": "scsi", "firmware": "uefi", "cores": 1, "nics": []},
         {"disk_bus": "ide"},
+        {"seed": ISO},
     ],
-    ids=["iso", "image", "image-larger", "no-disk", "scsi-uefi-1-core", "ide"],
+    ids=["iso", "image", "image-larger", "no-disk", "scsi-uefi-1-core", "ide", "seed"],
 )
 def test_what_is_made_of_it_is_what_was_wanted(machine: Machine, other: dict[str, Any]) -> None:
     GUEST.ensure(machine.shell(), guest(**other))
