@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from tests.support import account
 from tests.support.checkout import virsh
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.checkout import Checkout
 
 pytestmark = pytest.mark.host
@@ -29,10 +32,29 @@ def changes(said: str) -> dict[str, int]:
     return {word: int(number) for number, word in re.findall(rf"(\d+) ({words})", said)}
 
 
+STRANGERS = {
+    "": "<domain type='qemu'><name>{}</name><memory>1024</memory><os><type>hvm</type></os></domain>",
+    "net-": "<network><name>{}</name></network>",
+    "pool-": "<pool type='dir'><name>{}</name><target><path>{}</path></target></pool>",
+}
+"""Somebody else's domain, network and pool, by what virsh's commands for each begin with."""
+
+
 @pytest.fixture(scope="module", autouse=True)
-def strangers() -> dict[str, str]:
-    """What was on this machine before, to compare with afterwards."""
-    return {what: virsh(what, "--all", "--name") for what in ("list", "net-list", "pool-list")}
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Somebody else's things on this machine, to compare with afterwards: those of other tests come and go."""
+    folder = tmp_path_factory.mktemp("strangers")
+    name = f"own-{uuid.uuid4().hex[:8]}"
+    for kind, xml in STRANGERS.items():
+        (folder / "xml").write_text(xml.format(name, folder))
+        virsh(f"{kind}define", str(folder / "xml"))
+    made = {kind: virsh(f"{kind}dumpxml", name) for kind in STRANGERS}
+    assert all(made.values()), made
+    try:
+        yield made
+    finally:
+        for kind in STRANGERS:
+            virsh(f"{kind}undefine", name)
 
 
 def nothing_to_do(checkout: Checkout) -> None:
@@ -373,7 +395,8 @@ def test_down_takes_seconds_and_leaves_nothing(
 ) -> None:
     checkout.down()
     assert checkout.left() == []
-    after = {what: virsh(what, "--all", "--name") for what in strangers}
+    [name] = re.findall("<name>(own-.*)</name>", strangers[""])
+    after = {kind: virsh(f"{kind}dumpxml", name) for kind in strangers}
     assert after == strangers, "what was there before is there still"
     again = checkout.make_target("down")
     assert again.code == 0, "there is nothing to take away, and that is well"
