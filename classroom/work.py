@@ -14,10 +14,10 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from toolchain.bootstrap import paths
+from toolchain.bootstrap import paths, ui
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -221,8 +221,9 @@ class Crew:
             return None
         self._running.remove(at)
         result = at.result()
-        if code == 0 and at.left:
-            return Outcome(result.student, 130, result.seconds, result.last, result.log)
+        if (code == 0 and at.left) or (code and self.stopped):
+            # Whatever an engine says that was told to end: "context canceled" is no failure of a lab's.
+            return replace(result, code=ui.INTERRUPTED)
         return result
 
     @contextmanager

@@ -38,11 +38,14 @@ def note(what):
 note("began")
 print("what would change ...", flush=True)
 print("Updating (net1." + words[1] + "):", flush=True)
-if "slow" in words:
+if {"slow", "cut"} & {*words}:
     try:
         while True:
             time.sleep(0.05)
     except KeyboardInterrupt:
+        if "cut" in words:
+            print("error: failed to run remediation: context canceled", file=sys.stderr)
+            sys.exit(1)
         print("stopped; the same command carries on from here", file=sys.stderr)
         sys.exit(130)
 time.sleep(0.3)
@@ -156,9 +159,10 @@ def test_one_command_comes_after_the_other_if_that_did_what_it_should(folder: Pa
     assert (folder / "calls").read_text().splitlines() == ["down ana", "up ana", "down bob fails"]
 
 
+@pytest.mark.parametrize("ends", ["slow", "cut"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_what_runs_and_begins_nothing(
-    number: signal.Signals, folder: Path, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals, ends: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def press(_: str, phase: str) -> None:
         if phase == "making":
@@ -166,7 +170,7 @@ def test_ctrl_c_ends_what_runs_and_begins_nothing(
 
     before = signal.getsignal(number)
     crew = Crew(1, Heard(press))
-    ana, bob = results = crew.run([task(folder, "ana", "slow"), task(folder, "bob")])
+    ana, bob = results = crew.run([task(folder, "ana", ends), task(folder, "bob")])
     assert (ana.code, bob.code, bob.last) == (130, None, "not begun")
     assert acts.summary("up", results) == 130
     assert "not up are ana and bob: the same command goes on from there" in capsys.readouterr().err
