@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from toolchain.bootstrap import paths, ui
-from toolchain.doctor import capacity, verdict
+from toolchain.doctor import verdict
 from toolchain.engine import build
 from toolchain.engine.environment import environment
 from toolchain.image import image
 from toolchain.machine import host, packages
 from toolchain.machine.system import System
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TIERS = {
     # The longest files first: the last one is waited for by one core.
@@ -48,11 +40,6 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
 """What pytest is called with, tier by tier. Doubles have engines and stand-ins of their own, labs and appliances
 machines of their own: two at a time, as their deadlines bear on two cores. What stops libvirtd, kills, or
 looks at all that a machine has, is alone."""
-IN_MEMORY = ("unit", "double")
-"""Tiers that write thousands of small files, which costs half of their time on a disk. What libvirt's QEMU
-reads stays on one, where it finds it."""
-MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # noqa: S108 - a folder of our own is made in it
-"""Where files are kept in memory, and how many bytes have to be free there and of memory."""
 SOAK = "NESTLAB_SOAK"
 """Variable by which those tests know that they are meant that fetch a whole product of somebody's."""
 PACKAGES = ("libxml2-utils", "openssh-server")
@@ -71,36 +58,11 @@ def main(argv: list[str]) -> int:
     marks = [] if wanted.soak else ["-m", "not soak"]
     for tier in wanted.tiers or TIERS:
         _prepare(tier, soak=wanted.soak)
-        with _scratch(tier) as scratch:
-            for words in RUNS[tier]:
-                if status := _pytest(*words, *marks, *scratch, soak=wanted.soak):
-                    ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
-                    return status
+        for words in RUNS[tier]:
+            if status := _pytest(*words, *marks, soak=wanted.soak):
+                ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
+                return status
     return 0
-
-
-@contextmanager
-def _scratch(tier: str) -> Iterator[list[str]]:
-    """Yield what tells pytest to keep its files in memory, where there is room for them and programs may run."""
-    if tier not in IN_MEMORY or not _roomy(MEMORY):
-        yield []
-        return
-    folder = Path(tempfile.mkdtemp(prefix="nestlab-tests-", dir=MEMORY))
-    try:
-        # What a test that passed has left is memory that the next one wants.
-        yield [f"--basetemp={folder / 'tmp'}", "-o", "tmp_path_retention_policy=failed"]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _roomy(folder: Path) -> bool:
-    try:
-        found = os.statvfs(folder)
-        free = capacity.available_mib() << 20
-    except OSError:
-        return False
-    barred = found.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
-    return not barred and min(found.f_bavail * found.f_frsize, free) >= ROOM
 
 
 def _install(system: System) -> None:

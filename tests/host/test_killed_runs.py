@@ -410,6 +410,30 @@ def test_a_machine_that_was_made_anew_without_an_answer_keeps_its_disk(
     at.settings.write_text(settings)
 
 
+def test_another_medium_is_in_the_drive_of_the_guest_that_runs(user: User) -> None:
+    at, settings = user.checkout, user.checkout.settings.read_text()
+    other = user.base / "home/isos/other.iso"
+    other.write_bytes(Path("/usr/lib/ipxe/ipxe.iso").read_bytes() + bytes(2048))
+    at.pulumi("stack", "init", "local")
+    try:
+        at.edit(lambda lab: lab["media"].update(other={"path": str(other)}))
+        at.up()
+        [disk] = (user.base / "disks").glob(f"{at.lab}-*/{at.lab}-one.qcow2")
+        inode, still = disk.stat().st_ino, _guest(f"{at.lab}-two")
+        assert "medium-mine" in virsh("dumpxml", f"{at.lab}-one")
+        at.edit(lambda lab: lab["guests"]["one"].update(iso="other"))
+        at.up()
+        assert "medium-other" in virsh("dumpxml", f"{at.lab}-one")
+        assert disk.stat().st_ino == inode, "its disk stays"
+        assert _guest(f"{at.lab}-two") == still, "another guest was touched"
+        assert "unchanged" in at.preview()
+        at.down()
+        assert user.left() == []
+    finally:
+        other.unlink()
+        at.settings.write_text(settings)
+
+
 def _unanswered(at: Checkout, call: str, words: Sequence[str], tmp_path: Path) -> str:
     """Run a command for which the answer to ``call`` of libvirt's is lost; return what it said."""
     if os.geteuid() or not daemons.read_record().libvirtd:

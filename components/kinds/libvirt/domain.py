@@ -38,6 +38,7 @@ NVRAM = "/var/lib/libvirt/qemu/nvram/{domain}_VARS.fd"
 FORGOTTEN = [
     "arch",
     "bootDevices",
+    "disks",
     "emulator",
     "initrd",
     "kernel",

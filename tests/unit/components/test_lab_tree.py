@@ -586,7 +586,8 @@ def test_what_was_half_made_and_knows_no_update_is_made_anew(
 
 def test_what_the_provider_would_silently_forget_replaces_the_domain() -> None:
     domain = up(with_guest()).named("web-domain")
-    forgotten = {"machine", "video", "bootDevices", "kernel", "networkInterfaces[*].networkName"}
+    forgotten = {"machine", "video", "bootDevices", "kernel", "disks"}
+    forgotten |= {"networkInterfaces[*].networkName"}
     assert forgotten <= set(domain.replace_on_changes)
     assert domain.delete_before_replace, "two domains of one name can't be"
 
