@@ -25,7 +25,7 @@ TIERS = {
     "host": ("tests/host",),
 }
 APPLIANCES = "tests/host/test_appliances.py"
-APART = tuple(f"tests/host/test_{name}.py" for name in ("lab", "outside", "class", "xen"))
+APART = tuple(f"tests/host/test_{name}.py" for name in ("lab", "outside", "class"))
 """Labs that come and go beside each other."""
 BY_FILE = ("-n", "2", "--dist", "loadfile")
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
