@@ -39,6 +39,16 @@ def lab(memory_mib: int = 256) -> dict[str, Any]:
     )
 
 
+def host(folder: Path) -> Machine:
+    """A Xen host as its image leaves it, and the media of `lab`, in ``folder``."""
+    machine = Machine(folder / "xen", Xen)
+    for place in ("systemd/network", "dnsmasq.d", "xen"):
+        machine.path(f"/etc/{place}").mkdir(parents=True, exist_ok=True)
+    (folder / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
+    (folder / "disk.raw").write_bytes(bytes(510) + b"\x55\xaa" + bytes(4096))
+    return machine
+
+
 def states(machine: Machine) -> dict[str, str]:
     return {
         one["config"]["c_info"]["name"]: one["state"] for one in machine.state["domains"].values()
@@ -48,11 +58,7 @@ def states(machine: Machine) -> dict[str, str]:
 def test_a_lab_in_a_xen_lives_through_everything(
     project: Project, sshd: Serve, tmp_path: Path
 ) -> None:
-    machine = Machine(tmp_path / "xen", Xen)
-    for place in ("systemd/network", "dnsmasq.d", "xen"):
-        machine.path(f"/etc/{place}").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
-    (tmp_path / "disk.raw").write_bytes(bytes(510) + b"\x55\xaa" + bytes(4096))
+    machine = host(tmp_path)
     target = sshd(machine).target("x")
 
     def program(memory_mib: int = 256) -> str:
@@ -93,11 +99,7 @@ def test_a_lab_in_a_xen_lives_through_everything(
 def test_a_guest_is_told_who_it_is_and_answers_as_that(
     project: Project, sshd: Serve, tmp_path: Path
 ) -> None:
-    machine = Machine(tmp_path / "xen", Xen)
-    for place in ("systemd/network", "dnsmasq.d", "xen"):
-        machine.path(f"/etc/{place}").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(4096))
-    (tmp_path / "disk.raw").write_bytes(bytes(510) + b"\x55\xaa" + bytes(4096))
+    machine = host(tmp_path)
     target = sshd(machine).target("x")
     address = "10.79.0.20"
 
