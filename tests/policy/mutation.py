@@ -27,6 +27,7 @@ from tests.policy import judging, sheets, shipped
 from tests.policy.judging import ANYWHERE, Res, plain
 from tests.policy.oracle import Oracle, clear, limits, short
 from tests.policy.sheets import ADDRESSES, MODELS, URL
+from tests.support.shipped import STACKS
 from toolchain.bootstrap import paths
 
 import rules  # isort: skip - the pack's folder comes with judging
@@ -466,7 +467,7 @@ def run(only: Iterable[str] = ()) -> list[Counts]:
     """Judge the mutants of every stack, on all cores."""
     with contextlib.chdir(paths.ROOT), ProcessPoolExecutor() as pool:
         # What a stack may do it says in its file, which the pack reads by the project's folder.
-        numbers = range(2 * len(shipped.FILES))
+        numbers = range(2 * len(STACKS))
         made = [found for found in pool.map(_numbered, numbers) if found is not None]
     return [each for each in made if not only or each.name.split()[0] in only]
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from components.stackfile.plan import LabPlan
     from tests.support.engine import Registered
 
-FILES = STACKS
 EMULATED = ("kvm", "xen")
 """Kinds that run where nothing but emulation is to be had; a stack of them is judged for both."""
 HIDDEN = "correct-horse"
@@ -51,8 +50,8 @@ def name_of(file: Path) -> str:
 
 
 def at(number: int) -> Shipped | None:
-    """Return every second time a stack of `FILES`, else the same on an emulated host, if it runs there."""
-    file = FILES[number // 2]
+    """Return every second time a stack of `STACKS`, else the same on an emulated host, if it runs there."""
+    file = STACKS[number // 2]
     data: dict[str, Any] = yaml.safe_load(file.read_text())["config"]["nestlab:lab"]
     kinds = {each["kind"] for each in data.get("hypervisors", {}).values()}
     if number % 2 == 0:
@@ -62,7 +61,7 @@ def at(number: int) -> Shipped | None:
 
 def stacks() -> Iterator[Shipped]:
     """Yield every stack in ``stacks``; once more for an emulated host, where it runs on one."""
-    yield from (found for number in range(2 * len(FILES)) if (found := at(number)) is not None)
+    yield from (found for number in range(2 * len(STACKS)) if (found := at(number)) is not None)
 
 
 def shipped(name: str, data: Mapping[str, Any], accelerator: Accelerator) -> Shipped:

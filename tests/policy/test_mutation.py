@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.policy import mutation, shipped
+from tests.support.shipped import STACKS
 from toolchain.bootstrap import paths
 
 import rules  # isort: skip - the pack's folder comes with judging
@@ -34,9 +35,7 @@ def test_no_mutant_of_any_stack_survives_and_no_sound_one_is_stopped(counts: lis
 
 
 def test_every_stack_is_mutated_and_every_rule_broken(counts: list[Counts]) -> None:
-    assert {each.name.split()[0] for each in counts} == {
-        shipped.name_of(file) for file in shipped.FILES
-    }
+    assert {each.name.split()[0] for each in counts} == {shipped.name_of(file) for file in STACKS}
     assert all(each.mutants > each.settings > FEW for each in counts)
     by_rule = sum((each.broken for each in counts), Counter[str]())
     assert {rule: by_rule[rule] for rule in RULES if by_rule[rule] < FEW} == {}
@@ -48,7 +47,7 @@ def test_mutants_survive_where_a_rule_is_taken_out(
 ) -> None:
     fewer = [policy for policy in rules.POLICIES if policy.name != rule]
     with contextlib.chdir(paths.ROOT):
-        given = shipped.at(2 * [shipped.name_of(file) for file in shipped.FILES].index("vsphere"))
+        given = shipped.at(2 * [shipped.name_of(file) for file in STACKS].index("vsphere"))
         assert given is not None
         monkeypatch.setattr(rules, "POLICIES", fewer)
         made = mutation.tried(given)

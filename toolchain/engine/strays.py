@@ -146,7 +146,7 @@ def has_failed(stack: str, backend: Path) -> bool:
         files = [
             file
             for file in place.iterdir()
-            if ".history.json" in file.name and not file.name.endswith(state.ATTRIBUTES)
+            if ".history.json" in file.name and not state.is_beside(file)
         ]
         last = max(files, key=_when, default=None)
         if last is None or not last.is_file():
