@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from pulumi.runtime.proto import language_pb2, language_pb2_grpc
+from pulumi.runtime.proto import language_pb2, language_pb2_grpc, provider_pb2, provider_pb2_grpc
 from typing_extensions import override
 
 from tests.double.conftest import children, eventually
 from toolchain.bootstrap import paths, pins
-from toolchain.engine import environment, golang
+from toolchain.engine import environment, golang, lifeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -356,6 +356,18 @@ def test_a_killed_engine_leaves_no_plugin_running(plugin: pins.Program) -> None:
     with started(golang.place(plugin)) as (parent, pid, _):
         parent.kill()
         assert eventually(lambda: not _runs(pid), 3)
+
+
+def test_the_dynamic_host_says_that_it_is_there() -> None:
+    with (
+        started(paths.BIN / "pulumi-resource-pulumi-python") as (_, _, port),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        host = provider_pb2_grpc.ResourceProviderStub(channel)
+        assert not host.Invoke(provider_pb2.InvokeRequest(tok=lifeline.READY), timeout=60).failures
+        with pytest.raises(grpc.RpcError) as refused:
+            host.Invoke(provider_pb2.InvokeRequest(tok="pulumi-python:index:other"), timeout=60)
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_program_that_cannot_reach_the_engine_says_so(tmp_path: Path) -> None:

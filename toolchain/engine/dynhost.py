@@ -5,7 +5,8 @@ that never returns. It differs in four ways: long waits do not starve each other
 wish to stop reaches them (`components.reach.interrupt`), a failure is told in its own words, and
 it ends when its engine is gone. And it runs no code that comes out of a state (`toolchain.engine.providers`).
 
-What it leaves out: schemas, functions and listing, which dynamic providers do not have.
+What it leaves out: schemas, functions and listing, which dynamic providers do not have. One function it
+has, `toolchain.engine.lifeline.READY`, by which the language host has it started early.
 """
 
 # gRPC names the methods, and passes each what not all of them need.
@@ -95,6 +96,11 @@ class Host(ResourceProviderServicer):
     def Cancel(self, request: Any, context: Any) -> Any:
         CANCELLED.set()
         return empty_pb2.Empty()
+
+    def Invoke(self, request: Any, context: Any) -> Any:
+        if request.tok != lifeline.READY:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, f"there is no function {request.tok}")
+        return proto.InvokeResponse()
 
     @_told
     def Check(self, request: Any, context: Any) -> Any:

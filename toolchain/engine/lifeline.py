@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+READY = "pulumi-python:nestlab:ready"
+"""A function of the dynamic host that does nothing: the engine starts that host to ask it."""
 ENDING = (signal.SIGINT, signal.SIGTERM)
 LOOK_EVERY_S = 0.3
 GARBAGE = 50_000

@@ -12,6 +12,7 @@ import os
 import re
 import runpy
 import sys
+import threading
 import traceback
 from concurrent import futures
 from pathlib import Path
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pulumi
 from pulumi import runtime
-from pulumi.runtime.proto import language_pb2
+from pulumi.runtime.proto import language_pb2, resource_pb2, resource_pb2_grpc
 
+from toolchain.bootstrap import paths
+from toolchain.engine import lifeline
 from toolchain.engine.environment import OPTION, PROXIES
 from toolchain.machine import processes
 
@@ -65,6 +68,8 @@ def run(request: Any, engine: str) -> Any:
     loop = asyncio.new_event_loop()
     waiting = max(request.parallel, 1) * THREADS_PER_RESOURCE
     loop.set_default_executor(futures.ThreadPoolExecutor(waiting))
+    if entry.parent.resolve() == paths.ROOT:
+        threading.Thread(target=_begin_host, args=(request.monitor_address,), daemon=True).start()
     os.chdir(request.pwd or folder)
     sys.path.insert(0, str(entry.parent))
     try:
@@ -82,6 +87,17 @@ def run(request: Any, engine: str) -> Any:
         sys.stdout.flush()
         sys.stderr.flush()
     return language_pb2.RunResponse()
+
+
+def _begin_host(monitor: str) -> None:
+    """Have the engine start the dynamic host, while the program is imported and the stack file checked.
+
+    Otherwise it does at the first dynamic resource, which every lab has: a tenth of a command with nothing
+    to do. Whatever becomes of it, that resource asks again.
+    """
+    asked = resource_pb2.ResourceInvokeRequest(tok=lifeline.READY)
+    with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(monitor) as channel:
+        resource_pb2_grpc.ResourceMonitorStub(channel).Invoke(asked)
 
 
 def shows_debug(words: Sequence[str], variables: Mapping[str, str]) -> bool:

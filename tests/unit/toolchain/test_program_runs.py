@@ -1,18 +1,22 @@
-"""What the language host spares the engine and its user: messages for debugging, and a traceback where the
-engine has ended the program and said why."""
+"""What the language host spares the engine and its user: messages for debugging, a traceback where the engine
+has ended the program and said why, and the wait for the dynamic host."""
 
 from __future__ import annotations
 
 import contextlib
+import queue
 import sys
+from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pulumi
 import pytest
-from pulumi.runtime.proto import language_pb2
+from pulumi.runtime.proto import language_pb2, provider_pb2, resource_pb2_grpc
+from typing_extensions import override
 
-from toolchain.engine import program
+from toolchain.bootstrap import paths
+from toolchain.engine import lifeline, program
 from toolchain.engine.program import shows_debug
 
 if TYPE_CHECKING:
@@ -106,3 +110,47 @@ def test_a_program_that_the_engine_ended_is_said_nothing_of(
     assert done.bail
     assert [word for word in words if word not in "".join(said)] == []
     assert bool(said) == bool(words)
+
+
+class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
+    """An engine that is asked for functions."""
+
+    def __init__(self) -> None:
+        self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    @override
+    def Invoke(self, request: Any, context: Any) -> Any:
+        self.asked.put(request.tok)
+        return provider_pb2.InvokeResponse()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_lab_s_dynamic_host_is_started_before_the_program_asks(
+    ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a program of somebody else's, which may have no use for it, it is not."""
+    monitor, answers = Monitor(), []
+
+    async def run_in_stack(_: Any) -> None:
+        with contextlib.suppress(queue.Empty):
+            answers.append(monitor.asked.get(timeout=10 if ours else 0.3))
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    resource_pb2_grpc.add_ResourceMonitorServicer_to_server(monitor, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    monkeypatch.setattr(pulumi.runtime, "run_in_stack", run_in_stack)
+    for each in ("reset_options", "set_all_config"):
+        monkeypatch.setattr(pulumi.runtime, each, lambda *_, **__: None)
+    monkeypatch.setattr(pulumi.log, "debug", pulumi.log.debug)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    if ours:
+        monkeypatch.setattr(paths, "ROOT", tmp_path)
+    info = language_pb2.ProgramInfo(root_directory=str(tmp_path), program_directory=str(tmp_path))
+    request = language_pb2.RunRequest(
+        info=info, pwd=str(tmp_path), parallel=1, monitor_address=address
+    )
+    with contextlib.chdir(tmp_path):
+        assert not program.run(request, "").bail
+    server.stop(None)
+    assert answers == ([lifeline.READY] if ours else [])
