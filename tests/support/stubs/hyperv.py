@@ -575,11 +575,14 @@ class Hyperv(Stub):
         self._device(vm, "DvdDrive", Path=path, Granted=self._identity(path), **where)
 
     def _identity(self, path: str | None) -> list[int]:
-        """What tells a file from another of its name: Hyper-V lets a guest read that which was inserted."""
+        """What tells a file from another of its name: Hyper-V lets a guest read that which was inserted.
+
+        A machine that was kept has copies of its files, of the same times.
+        """
         real = self._windows(path) if path else None
         if real is None or not real.is_file():
             return []
-        return [(found := real.stat()).st_ino, found.st_mtime_ns]
+        return [(found := real.stat()).st_size, found.st_mtime_ns]
 
     def _free(self, vm: Object, at: tuple[str, int, int]) -> None:
         # Microsoft, Plan for Hyper-V scalability: 4 IDE devices, 4 SCSI controllers with 64 disks each.
