@@ -37,11 +37,13 @@ def lines(told: Mapping[str, Any], stack: str, *, colour: bool = False) -> list[
         "WEB": [row["url"] for row in sheet],
         "SCREEN": [_screen(row) for row in sheet],
         "GET IN": [_way_in(row, stack) for row in sheet],
+        # A lab that was made by an older nestlab says nothing of them.
+        "DRIVES": [", ".join(row.get("drives", ())) for row in sheet],
     }
     for title, output in PASSWORDS.items():
         if known := told.get(output):
             columns[title] = [known.get(row["name"], "") for row in sheet]
-    for title in ("STATE", "WEB", *PASSWORDS):
+    for title in ("STATE", "WEB", "DRIVES", *PASSWORDS):
         if not any(columns.get(title, ())):
             columns.pop(title, None)
     table = [[title, *(cell or "-" for cell in cells)] for title, cells in columns.items()]
@@ -97,6 +99,7 @@ def planned(stack: str) -> list[dict[str, Any]]:
             **dict.fromkeys(("user", "console", "url"), ""),
             "enter": [],
             "run": [],
+            "drives": list(machine.drives),
         }
         for machine, kind in stack_check.machines(stack)
     ]

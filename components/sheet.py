@@ -31,7 +31,8 @@ def sheet(entries: Sequence[Entry]) -> pulumi.Output[list[dict[str, Any]]]:
     Each has name, kind, layer (1 on the outer host), inside (names of the hypervisors around it,
     from the outside in), domain (what its hypervisor calls it), address, user, console, url (of a web
     interface), enter (command on its hypervisor that opens it, words) and run (what comes before a
-    command to run in it, words); empty where there is none.
+    command to run in it, words), and drives (what is in them beside a system disk, in words, where that
+    is more than an ISO); empty where there is none.
     """
     rows = [_row(entry) for entry in sorted(entries, key=lambda each: each.plan.layer)]
     return pulumi.Output.all(*rows).apply(list)
@@ -53,6 +54,7 @@ def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
             "url": live["url"],
             "enter": live["enter"],
             "run": live["run"],
+            "drives": list(plan.drives),
         }
 
     made = entry.made

@@ -124,6 +124,8 @@ class GuestArgs(TypedDict, total=False):
     """Whether its CPU shows hardware virtualization (vmx, svm), which hypervisors in it need; default: true for a hypervisor, for a guest what its place shows by itself (docs/nested.md)."""
     iso: str | None
     """Name of a medium: the ISO in its CD drive."""
+    discs: Sequence[str]
+    """Names of media: ISOs in further CD drives, in order, such as a disc with drivers or answers."""
     image: str | None
     """Name of a medium: the qcow2 or raw image its disk is a clone of."""
     boot: Sequence[Literal["cdrom", "hd", "network"]] | None

@@ -172,6 +172,7 @@ class CommandPlace:
             store=self.store,
             owner=self._own("domain", f"{name}-guest"),
             seed=seed.called if seed else "",
+            discs=[self.medium(disc, iso=True).called for disc in spec.discs],
         )
         made = self._object(
             name,

@@ -24,12 +24,13 @@ def machine_facts(spec: ContainerSpec | MachineSpec, plan: MachinePlan) -> dict[
     Otherwise a guest more or less in a nested host would look like another host, and in preview
     nothing would be known of all that is in it.
     """
-    left_out = {"networks", "guests", "containers", "hypervisors", "ready"}
+    left_out = {"networks", "guests", "containers", "hypervisors", "ready", "drives"}
     planned = {key: value for key, value in asdict(plan).items() if key not in left_out}
     said = spec.model_dump(exclude=left_out)
     # As a lab has it that was made before there was any.
-    if said.get("cloud_init", ...) is None:
-        del said["cloud_init"]
+    for field, none in (("cloud_init", None), ("discs", ())):
+        if said.get(field, ...) == none:
+            del said[field]
     usual = {None, True} if plan.group == "hypervisors" else {None}
     if said.get("nested", ...) in usual:
         del said["nested"]

@@ -91,6 +91,7 @@ def guest(
     store: str,
     owner: pulumi.Input[str],
     seed: pulumi.Input[str] = "",
+    discs: Sequence[pulumi.Input[str]] = (),
 ) -> GuestOrder:
     """Return what a driver makes a guest of."""
     tcp = plan.ready.probe == "tcp"
@@ -131,6 +132,7 @@ def guest(
         owner=later(owner),
         seed=later(seed),
         nested=spec.nested is True,
+        discs=[later(disc) for disc in discs],
     )
 
 

@@ -7,7 +7,7 @@ other lab has: it tells what is the lab's own from what somebody made by hand un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,8 @@ class GuestOrder:
     """Path at the place of the disc that tells it who it is (NoCloud); empty for none."""
     nested: bool = False
     """Whether its CPU shows hardware virtualization."""
+    discs: list[str] = field(default_factory=list)
+    """Paths at the place of what is in its further CD drives, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,10 @@ class GuestSpec(MachineSpec):
 
     memory_mib: Mib = Field(512, description="Memory, MiB")
     iso: str | None = Field(None, description="Name of a medium: the ISO in its CD drive")
+    discs: tuple[str, ...] = Field(
+        (),
+        description="Names of media: ISOs in further CD drives, in order, such as a disc with drivers or answers",
+    )
     image: str | None = Field(
         None, description="Name of a medium: the qcow2 or raw image its disk is a clone of"
     )
@@ -223,7 +227,15 @@ class GuestSpec(MachineSpec):
             rule = "a guest boots from something"
             remedy = "add iso: or image: with the name of a medium"
             wrong.append(Problem("iso", "neither iso nor image given", rule, remedy))
-        return wrong + self._unbootable()
+        return wrong + self._twice() + self._unbootable()
+
+    def _twice(self) -> list[Problem]:
+        there = (self.iso, *self.discs)
+        return [
+            Problem(f"discs.{number}", f"{name!r} given", "it is in a drive already", "remove it")
+            for number, name in enumerate(self.discs)
+            if name in there[: number + 1]
+        ]
 
     def _unbootable(self) -> list[Problem]:
         lacking = {
@@ -256,11 +268,9 @@ class GuestSpec(MachineSpec):
 
     @override
     def media(self) -> dict[str, str]:
-        return {
-            field: name
-            for field, name in (("iso", self.iso), ("image", self.image))
-            if name is not None
-        }
+        found = {"iso": self.iso, "image": self.image}
+        found |= {f"discs.{number}": name for number, name in enumerate(self.discs)}
+        return {field: name for field, name in found.items() if name is not None}
 
 
 _Word = Annotated[str, Later("a word of a container's command", "a text", "OUTPUT")]

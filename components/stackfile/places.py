@@ -167,6 +167,18 @@ class Minimum:
 
 
 @dataclass(frozen=True, slots=True)
+class Drives:
+    """How many CD drives a guest has beside those of its ``iso`` and its configuration."""
+
+    most: int
+    why: str
+    """What has the places, and who says so."""
+
+
+ONE_DRIVE = Drives(0, "its guests have one CD drive")
+
+
+@dataclass(frozen=True, slots=True)
 class Offers:
     """What machines and networks a place can hold; the first of each is the default there."""
 
@@ -214,6 +226,8 @@ class Offers:
     nics: int = 16
     """The most NICs of one machine; who says so stands at the kind. 16: what QEMU's machine pc has slots
     for beside its own devices and a disk or two, of 32."""
+    drives: Callable[[GuestSpec], Drives] = lambda _: ONE_DRIVE
+    """The further CD drives of a guest of that spec."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """Fields of a guest that may not be given there, and what holds instead."""
 

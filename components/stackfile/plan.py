@@ -126,6 +126,8 @@ class MachinePlan:
     nics: tuple[NicPlan, ...]
     ready: ReadyPlan
     hardware: Hardware = field(default_factory=Hardware)
+    drives: tuple[str, ...] = field(default=(), repr=False)
+    """What is in a guest's drives beside its system disk, in words, for people."""
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -319,7 +321,12 @@ def _machine(
         nics=tuple(nics),
         ready=_ready(lab, machine),
         hardware=_hardware(spec),
+        drives=_drives(spec) if isinstance(spec, GuestSpec) else (),
     )
+
+
+def _drives(spec: GuestSpec) -> tuple[str, ...]:
+    return spec.discs and tuple(f"CD {name}" for name in (spec.iso, *spec.discs) if name)
 
 
 def _hardware(spec: GuestSpec | ContainerSpec | HypervisorSpec) -> Hardware:

@@ -320,3 +320,28 @@ def test_a_seed_that_is_gone_is_sent_again_and_a_guest_without_one_starts_withou
     project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
     project.pulumi("destroy", "--yes", "--skip-preview")
     assert (pve.vms(), pve.files()) == ({}, {})
+
+
+def test_a_guest_has_its_discs_and_loses_what_the_stack_forgets(
+    project: Project, pve: Pve, media: Path
+) -> None:
+    def of(*discs: str) -> str:
+        live = {"iso": "live", "discs": list(discs), "memory_mib": 256, "network": "out"}
+        return program(lab(containers={}, guests={"live": live}), pve, media)
+
+    def drives() -> dict[str, str]:
+        config = pve.config(numbers(pve)["live"])
+        return {key: str(it).split(",")[0] for key, it in config.items() if "cdrom" in str(it)}
+
+    project.up(of("installer"))
+    made = drives()
+    assert sorted(made) == ["ide2", "sata2"]
+    assert "medium-installer" in made["sata2"]
+    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    project.pulumi("refresh", "--yes", "--skip-preview")
+    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    assert drives() == made, "the provider takes none of them for its own CD"
+    project.up(of())
+    assert sorted(drives()) == ["ide2"]
+    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    project.pulumi("destroy", "--yes", "--skip-preview")

@@ -197,3 +197,29 @@ def test_a_machine_of_somebody_else_under_the_same_name_is_left_alone(
     assert "DC0 has a guest lab-live that is not this lab's: rename one" in said
     project.pulumi("destroy", *SKIP)
     assert vcsim.machines()["lab-live"].note == "precious"
+
+
+def test_a_guest_has_its_discs_and_loses_what_the_stack_forgets(
+    project: Project, vcsim: Vcsim, root: Path
+) -> None:
+    trusted(project, vcsim)
+    (root / "drivers.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(8192))
+    media = {"live": {"path": "live.iso"}, "drivers": {"path": "drivers.iso"}}
+
+    def of(*discs: str) -> str:
+        guests = {"live": LIVE["live"] | {"discs": list(discs)}}
+        return program(lab(vcsim, **ONE, media=media, guests=guests), root)
+
+    def held() -> list[str]:
+        files = [each.partition("] ")[2] for each in vcsim.machines()["lab-live"].cdroms]
+        return [file.split("-")[2] for file in files if file]
+
+    project.up(of("drivers"))
+    assert held() == ["live", "drivers"]
+    project.pulumi("up", *SKIP, "--expect-no-changes")
+    project.up(of())
+    assert held() == ["live"]
+    assert running(vcsim) == {"lab-live"}
+    project.pulumi("up", *SKIP, "--expect-no-changes")
+    project.pulumi("destroy", *SKIP)
+    assert vcsim.machines() == {}

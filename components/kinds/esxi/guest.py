@@ -16,7 +16,7 @@ from components.kinds.esxi import vimcmd
 from components.kinds.esxi.medium import unfit_image
 from components.kinds.esxi.names import digest, unfit
 from components.kinds.esxi.vimcmd import UPLOAD_S, VOLUMES, must
-from components.kinds.esxi.vmx import DISKS, differences, has_disk, merged
+from components.kinds.esxi.vmx import DISCS, DISKS, differences, has_disk, merged
 from components.reach.driver import Driver, DriverError, foreign
 from components.reach.orders import GuestOrder, Nic
 from components.reach.upload import PART
@@ -59,7 +59,9 @@ class GuestDriver(Driver[GuestOrder]):
             return f"{name}: {wrong}"
         if has_disk(wanted) and wanted.disk_bus not in DISKS:
             return f"{name} has its disk on {wanted.disk_bus!r}: ESXi has {', '.join(DISKS)}"
-        for path in (wanted.iso, wanted.image, wanted.seed):
+        if len(wanted.discs) > len(DISCS):
+            return f"{name} has {len(wanted.discs)} discs: {len(DISCS)} have a place on its SATA controller"
+        for path in (wanted.iso, wanted.image, wanted.seed, *wanted.discs):
             if path and not (path.startswith("/") and path.isprintable()):
                 return f"{path!r} can't be the path of a medium of {name}: rename the medium"
         return unfit_image(wanted.image) if wanted.image else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import Field
 from typing_extensions import override
 
-from components.stackfile.places import InstalledSpec, Kind, Minimum, Offers
+from components.stackfile.places import Drives, InstalledSpec, Kind, Minimum, Offers
 from components.stackfile.problems import Problem, choose, listed
 from components.stackfile.values import Cores, Gib, Later, Mib
 
@@ -103,6 +103,7 @@ KIND = Kind(
         # A switch without an uplink has no port of ESXi's own.
         beyond=("isolated",),
         image_formats=("vmdk",),
+        drives=lambda _: Drives(4, "they are SATA's places 2 to 5"),
         uplink="vSwitch0, its switch to the network it is managed by",
         fixed={
             "console": "its Host Client shows screens, at https://ADDRESS/ui",

@@ -6,6 +6,7 @@ Only our keys are compared, because ESXi writes its own ones beside them and peo
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from components.kinds.esxi.vimcmd import VOLUMES
@@ -21,12 +22,14 @@ DISKS = {"sata": "sata0:0", "scsi": "scsi0:0", "ide": "ide0:0"}
 CD = "ide1:0"
 SEED = "sata0:1"
 """Beside a disk on SATA, and no slave of an IDE drive that may not be there: the seed is a CD of its own."""
+DISCS = ("sata0:2", "sata0:3", "sata0:4", "sata0:5")
+"""Of the 30 places of a SATA controller (VMware's configuration maximums), those of further CDs."""
 BOOT = {"cdrom": "cdrom", "hd": "hdd", "network": "ethernet0"}
 USUAL = {
     "numvcpus": "1",
     "firmware": "bios",
     "vhv.enable": "FALSE",
-    f"{SEED}.startconnected": "TRUE",
+    **{f"{drive}.startconnected": "TRUE" for drive in (SEED, *DISCS)},
 }
 """What ESXi leaves out of a .vmx when it says no more than the default."""
 
@@ -56,13 +59,15 @@ def _decided(wanted: GuestOrder) -> dict[str, str]:
     if wanted.iso:
         found[f"{CD}.deviceType"] = "cdrom-image"
         found[f"{CD}.fileName"] = wanted.iso
-    found[f"{SEED}.present"] = "TRUE" if wanted.seed else "FALSE"
-    if wanted.seed:
-        found["sata0.present"] = "TRUE"
-        found[f"{SEED}.deviceType"] = "cdrom-image"
-        found[f"{SEED}.fileName"] = wanted.seed
-        # One that is not connected is a drive without a disc in it.
-        found[f"{SEED}.startConnected"] = "TRUE"
+    more = zip_longest((SEED, *DISCS), (wanted.seed, *wanted.discs), fillvalue="")
+    for drive, disc in more:
+        found[f"{drive}.present"] = "TRUE" if disc else "FALSE"
+        if disc:
+            found["sata0.present"] = "TRUE"
+            found[f"{drive}.deviceType"] = "cdrom-image"
+            found[f"{drive}.fileName"] = disc
+            # One that is not connected is a drive without a disc in it.
+            found[f"{drive}.startConnected"] = "TRUE"
     if has_disk(wanted):
         disk = DISKS[wanted.disk_bus]
         found[f"{disk}.present"] = "TRUE"
@@ -141,7 +146,7 @@ def _same(key: str, real: str, value: str, wanted: GuestOrder) -> bool:
     if key == "annotation":
         # People write notes below.
         return value in real
-    if key in {f"{CD}.filename", f"{SEED}.filename"}:
+    if key in {f"{drive}.filename" for drive in (CD, SEED, *DISCS)}:
         return _volume_path(real) == _volume_path(value)
     if key.endswith(".filename"):
         return _is_disk(real, wanted)

@@ -30,6 +30,7 @@ from components.kinds.hyperv.settings import (
     insert_again,
     make_disk,
     model_of,
+    most_discs,
 )
 from components.reach.driver import Driver, DriverError, foreign
 from components.reach.orders import GuestOrder
@@ -115,11 +116,20 @@ class GuestDriver(Driver[GuestOrder]):
         remove_folder(shell, folder_of(wanted))
 
 
-def _problem_of_hardware(wanted: GuestOrder) -> str:
-    """Say what Hyper-V does not give a guest; empty when it gives all of it."""
+def _problem_of_size(wanted: GuestOrder) -> str:
     memory = wanted.memory_mib
     if memory < LEAST_MIB or memory % 2:
         return f"{memory} MiB of memory: Hyper-V gives {LEAST_MIB} or more, by twos"
+    most = most_discs(wanted)
+    if len(wanted.discs) > most:
+        return f"{len(wanted.discs)} discs: Hyper-V has drives for {most} of them there"
+    return ""
+
+
+def _problem_of_hardware(wanted: GuestOrder) -> str:
+    """Say what Hyper-V does not give a guest; empty when it gives all of it."""
+    if wrong := _problem_of_size(wanted):
+        return wrong
     models = [model_of(nic) for nic in wanted.nics]
     for model, most in MOST_NICS.items():
         if models.count(model) > most:

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from components.stackfile.places import (
+    Drives,
     Hardware,
     InstalledSpec,
     Kind,
@@ -114,6 +115,14 @@ def _unfit(guest: GuestSpec) -> Iterator[Problem]:
         yield Problem("memory_mib", f"{guest.memory_mib} MiB given", rule, remedy)
 
 
+def drives(spec: GuestSpec) -> Drives:
+    """Return what a guest has drives for beside its disk, its ISO and its seed."""
+    if spec.firmware == "uefi":
+        return Drives(4, "they are places 3 to 6 of SCSI")
+    why = "generation 1 has four places on IDE, and disk, iso and configuration have one each"
+    return Drives(2 - bool(spec.cloud_init), why)
+
+
 _MICROSOFT = "Microsoft's system requirements of Windows Server and of nested virtualization"
 
 KIND = Kind(
@@ -141,6 +150,7 @@ KIND = Kind(
         modes=("bridge", "isolated", "nat"),
         containers=False,
         probes=("none", "tcp", "ssh"),
+        drives=drives,
         uplink="an external switch over the adapter that it is managed by",
         fixed={
             "console": "a guest's screen is vmconnect's, on the host's own desktop; or RDP, SSH to it",

@@ -25,6 +25,10 @@ DEVICE_AT = {1: ("IDE", 0, 0), 2: ("SCSI", 0, 0)}
 DVD_AT = {1: ("IDE", 1, 0), 2: ("SCSI", 0, 1)}
 SEED_AT = {1: ("IDE", 1, 1), 2: ("SCSI", 0, 2)}
 """Microsoft, Add-VMDvdDrive: a drive is where controller and location say; two are on each IDE controller."""
+BESIDE_DISK = ("IDE", 0, 1)
+DISCS_AT = tuple(("SCSI", 0, location) for location in range(3, 7))
+"""Where further discs are: generation 1 has drives for discs on its two IDE controllers alone, generation 2 on SCSI
+(Microsoft, Hyper-V's storage of both generations)."""
 BIOS_NAMES = {"cdrom": "CD", "hd": "IDE", "network": "LegacyNetworkAdapter"}
 BIOS_ORDER = ("CD", "IDE", "LegacyNetworkAdapter", "Floppy")
 """Set-VMBios wants them all; those that the stack does not name come last."""
@@ -178,7 +182,7 @@ def _system_disk(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder
 
 
 def _cds(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
-    """Put ISO and seed into their drives; return whether these are others than before."""
+    """Put ISO, seed and further discs into their drives; return whether these are others than before."""
     dvds, first = guest.dvds, generation(wanted)
     right = _discs(wanted)
     if not right:
@@ -191,7 +195,7 @@ def _cds(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
     if sorted(has) == sorted(right):
         for at, path in right.items():
             if has[at].lower() != path.lower():
-                _insert(work, at, path, seed=at == SEED_AT[first])
+                _insert(work, at, path, seed=bool(wanted.seed) and at == SEED_AT[first])
         return False
     work.note("has no CD drive, or another one", off=True)
     if dvds:
@@ -203,11 +207,22 @@ def _cds(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
     return True
 
 
+def most_discs(wanted: GuestOrder) -> int:
+    """Return how many further discs a guest has drives for."""
+    return 2 - bool(wanted.seed) if generation(wanted) == 1 else len(DISCS_AT)
+
+
 def _discs(wanted: GuestOrder) -> dict[tuple[str, int, int], str]:
-    """Return what is in its drives, by where they are."""
+    """Return what is in its drives, by where they are: firmware boots the first, so that is its ISO's."""
     first = generation(wanted)
-    places = ((DVD_AT[first], wanted.iso), (SEED_AT[first], wanted.seed))
-    return {at: path for at, path in places if path}
+    places = {DVD_AT[first]: wanted.iso, SEED_AT[first]: wanted.seed}
+    found = {at: path for at, path in places.items() if path}
+    if first != 1 or not wanted.discs:
+        return found | dict(zip(DISCS_AT, wanted.discs, strict=False))
+    seed = {SEED_AT[1]: wanted.seed} if wanted.seed else {}
+    discs = [each for each in (wanted.iso, *wanted.discs) if each]
+    free = [at for at in (BESIDE_DISK, DVD_AT[1], SEED_AT[1]) if at not in seed]
+    return seed | dict(zip(free[max(0, len(free) - len(discs)) :], discs, strict=False))
 
 
 def insert_again(work: Work, wanted: GuestOrder) -> None:

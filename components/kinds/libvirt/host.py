@@ -12,15 +12,35 @@ from typing_extensions import override
 from components.stackfile.host import Accelerates, Entry, HostKind, HostSpec
 from components.stackfile.machines import Probe
 from components.stackfile.networks import Mode
-from components.stackfile.places import Offers
+from components.stackfile.places import Drives, Offers
 from components.stackfile.pools import POOLS
 from components.stackfile.values import Folder, Uri  # noqa: TC001 - pydantic reads them at run time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from components.stackfile.machines import GuestSpec
+
 LOCAL_URI = "qemu:///system"
 SSH_PORT = 22
+PLACES = {"pc": ("ide", 4), "q35": ("sata", 6)}
+"""The bus of CDs by chipset, and how many drives are on it: QEMU's pc has two IDE channels of two, q35's own
+AHCI controller six ports (its manual, "i440fx PC" and ICH9_SATA; libvirt makes further controllers of SATA alone)."""
+
+
+def drives(spec: GuestSpec) -> Drives:
+    """Return what a guest has drives for beside its disk, its ISO and its seed."""
+    bus, places = PLACES[spec.machine]
+    # A seed is a CD where the disk is on neither virtio nor SCSI (`volumes.seed_drive`).
+    seed = bool(spec.cloud_init) and spec.disk_bus in {"ide", "sata"}
+    disk = bool(spec.image or spec.disk_gib) and spec.disk_bus == bus
+    taken = {"its disk": disk, "its iso": bool(spec.iso), "its configuration": seed}
+    who = [what for what, there in taken.items() if there]
+    most = places - len(who)
+    why = f"{spec.machine} has {places} places on {bus.upper()}"
+    return Drives(most, f"{why}, of which {' and '.join(who)} take {len(who)}" if who else why)
+
+
 LIBVIRT = Offers(
     nic_models=("virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"),
     disk_buses=("virtio", "scsi", "sata", "ide"),
@@ -32,6 +52,7 @@ LIBVIRT = Offers(
     sticks=True,
     dhcp=True,
     probes=get_args(Probe),
+    drives=drives,
 )
 """libvirt with QEMU, wherever it runs."""
 

@@ -31,7 +31,7 @@ from components.kinds.libvirt.domain import (
 from components.kinds.libvirt.domain_xml import DiskProfile
 from components.kinds.libvirt.gates.machine import Domain, MachineGate
 from components.kinds.libvirt.gates.pool import Pool, PoolGate
-from components.kinds.libvirt.host import LIBVIRT
+from components.kinds.libvirt.host import LIBVIRT, PLACES
 from components.kinds.libvirt.network import network as made_network
 from components.kinds.libvirt.ownership import CONSOLE_LOG
 from components.kinds.libvirt.volumes import PRIVATE, format_of, seed_drive
@@ -238,9 +238,12 @@ class LibvirtPlace:
             base = self.medium(spec.image, iso=False) if spec.image else None
             disk = self.disk(name, plan, opts.parent, base_volume_id=base.id if base else None)
             drives.append(Drive(disk, DiskProfile(plan.disk_bus or "virtio")))
-        if spec.iso:
-            bus = "ide" if spec.machine == "pc" else "sata"
-            drives.append(Drive(self.medium(spec.iso, iso=True), DiskProfile(bus, "cdrom")))
+        bus, _ = PLACES[spec.machine]
+        drives += [
+            Drive(self.medium(disc, iso=True), DiskProfile(bus, "cdrom"))
+            for disc in (spec.iso, *spec.discs)
+            if disc
+        ]
         seeds = Seeds(self.lab, self.plan, self.target)
         seeded = seeds.make(name, spec, plan, self.bound(opts.parent))
         if seeded:
@@ -327,7 +330,7 @@ class LibvirtPlace:
         """See `NestingPlace.hypervisor`."""
         base = self.medium(build.image, iso=False).id if build.image else None
         disk = self.disk(name, plan, opts.parent, base_volume_id=base)
-        bus = "ide" if spec.machine == "pc" else "sata"
+        bus, _ = PLACES[spec.machine]
         drives = [
             Drive(disk, DiskProfile(plan.disk_bus or "virtio")),
             *(

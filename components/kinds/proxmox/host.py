@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from typing_extensions import override
 
 from components.stackfile.host import HTTPS_PORT, ClusterSpec, Entry, HostKind
-from components.stackfile.places import Offers
+from components.stackfile.places import Drives, Offers
 from components.stackfile.values import Bridge, Flag, endpoint, matches, text_schema
 
 USER = r"^[^\s:/@!$%-][^\s:/@!$%]*@[A-Za-z][A-Za-z0-9._-]+(![A-Za-z][A-Za-z0-9._-]+)?$"
@@ -17,6 +17,8 @@ PACKED = (
     "by gzip, xz, zstd or bzip2 (8.4's PVE/Storage.pm, VZTMPL_EXT_RE_1; 9 takes a plain tar, too)"
 )
 """How a container's template is compressed."""
+DISCS = Drives(4, "they are sata2 to sata5")
+"""qm.conf(5): sata0 to sata5; a disk and a seed have the first two where they are on SATA."""
 STORAGE = r"^[a-zA-Z][a-zA-Z0-9._-]*[a-zA-Z0-9]$"
 """pve-storage-id of its API."""
 User = Annotated[
@@ -100,6 +102,7 @@ HOST = HostKind(
         ahci=("q35",),
         ends=True,
         probes=("none", "tcp", "ssh"),
+        drives=lambda _: DISCS,
         uplink="host.uplink",
         fixed={
             "console": "its web interface shows screens, with noVNC",

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from typing_extensions import override
 
-from components.kinds.proxmox.host import PACKED
+from components.kinds.proxmox.host import DISCS, PACKED
 from components.stackfile.places import InstalledSpec, Kind, Minimum, Offers
 from components.stackfile.problems import Problem
 from components.stackfile.values import Cores, Flag, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
@@ -76,6 +76,7 @@ KIND = Kind(
         ahci=("q35",),
         ends=True,
         probes=("none", "tcp", "ssh"),
+        drives=lambda _: DISCS,
         uplink="vmbr0, its bridge to the network it is managed by",
         fixed={
             "console": "its web interface shows screens, with noVNC",

@@ -31,7 +31,7 @@ from components.kinds.proxmox.machine import (
     tag_of,
 )
 from components.kinds.proxmox.numbers import number, vmids
-from components.kinds.proxmox.seed import seed_drive
+from components.kinds.proxmox.seed import as_cd, further_drives
 from components.kinds.proxmox.uploads import IMPORT, uploaded, virtual_gib
 from components.media import sums
 from components.place.contract import (
@@ -235,7 +235,7 @@ class ProxmoxPlace:
             image=spec.image or "",
             boot=plan.boot,
             up=seeded.awaited(asked(plan)) if seeded else asked(plan),
-            config=seed_drive(self, name, seeded, plan, opts.parent) if seeded else None,
+            config=further_drives(self, name, seeded, spec, plan, opts.parent),
         )
         shown = self.plan.path and not (seeded and seeded.opened)
         return MachineMade(
@@ -421,7 +421,7 @@ class ProxmoxPlace:
         """See `NestingPlace.hypervisor`."""
         discs = [self._file(f"disc-{disc.name}", disc.path, "iso", ".iso") for disc in build.discs]
         more = {
-            f"ide{number}": disc.id.apply(lambda volume: f"{volume},media=cdrom")
+            f"ide{number}": disc.id.apply(as_cd)
             # The provider knows one CD drive, ide2.
             for number, disc in zip((0, 1, 3), discs[1:], strict=False)
         }

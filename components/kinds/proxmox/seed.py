@@ -1,4 +1,4 @@
-"""The drive of a guest's seed on a node."""
+"""The drives of a guest's seed and discs on a node."""
 
 from __future__ import annotations
 
@@ -13,11 +13,35 @@ if TYPE_CHECKING:
 
     from components.kinds.proxmox.place import ProxmoxPlace
     from components.place.seeds import Seeded
-    from components.stackfile import MachinePlan
+    from components.stackfile import GuestSpec, MachinePlan
 
+FIRST = 2
+"""Of the places on SATA, that of the first disc."""
 DRIVES = {"scsi": "scsi1", "virtio": "scsi1", "sata": "sata1", "ide": "ide1"}
 """Where a seed is, by the bus of the disk: its guest has a driver for that bus, or for virtio's. Not ide3, which the
 provider takes for the CD of a guest that has none, and would remove after a refresh (its vm.go, dvCDROMInterface)."""
+
+
+def as_cd(volume: str) -> str:
+    """Return ``volume`` in a CD drive, as an option of a guest."""
+    return f"{volume},media=cdrom"
+
+
+def further_drives(
+    node: ProxmoxPlace,
+    name: str,
+    seeded: Seeded | None,
+    spec: GuestSpec,
+    plan: MachinePlan,
+    parent: pulumi.Resource | None,
+) -> dict[str, pulumi.Input[str]]:
+    """Return the drives of a guest's seed and further discs, as options of it."""
+    found = seed_drive(node, name, seeded, plan, parent) if seeded else {}
+    discs = {
+        f"sata{number}": node.medium(disc, "iso").id.apply(as_cd)
+        for number, disc in enumerate(spec.discs, FIRST)
+    }
+    return found | discs
 
 
 def seed_drive(
@@ -47,4 +71,4 @@ def seed_drive(
         node.bound(parent),
     )
     drive = DRIVES[plan.disk_bus or "scsi"]
-    return {drive: file.volume.apply(lambda volume: f"{volume},media=cdrom")}
+    return {drive: file.volume.apply(as_cd)}

@@ -80,7 +80,7 @@ class GuestDriver(Driver[GuestOrder]):
             return wrong
         if wrong := impossible(wanted):
             return wrong
-        for path in (wanted.iso, wanted.image, wanted.seed, wanted.store):
+        for path in (wanted.iso, wanted.image, wanted.seed, *wanted.discs, wanted.store):
             if not str(path).isprintable():
                 return f"the path {path!r} holds a letter that does not print: rename the medium"
         return ""

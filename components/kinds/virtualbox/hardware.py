@@ -39,6 +39,8 @@ CONTROLLERS = {
     "scsi": Controller("SCSI", "scsi", "LsiLogic", "LsiLogic"),
     "virtio": Controller("VirtIO", "virtio", "VirtIO", "VirtioSCSI"),
 }
+DISCS = range(3, 11)
+"""Of the 30 ports that a SATA controller has (StorageControllerImpl.cpp), those of further CDs."""
 OWN = frozenset(one.name for one in CONTROLLERS.values())
 
 
@@ -79,7 +81,11 @@ def drives(wanted: GuestOrder) -> list[Drive]:
         found.append(Drive(cd, 1, "dvddrive", wanted.iso))
     if wanted.seed:
         found.append(Drive(CONTROLLERS["sata"], 2, "dvddrive", wanted.seed))
-    return found
+    more = (
+        Drive(CONTROLLERS["sata"], port, "dvddrive", disc)
+        for port, disc in zip(DISCS, wanted.discs, strict=False)
+    )
+    return [*found, *more]
 
 
 def settings(
@@ -145,6 +151,12 @@ def impossible(wanted: GuestOrder) -> str:
             return f"NIC model {nic.model}: VirtualBox has {', '.join(NICS)}"
     if wanted.cores > MOST_CORES:
         return f"{wanted.cores} cores: VirtualBox gives a guest {MOST_CORES} at most"
+    return _too_many(wanted)
+
+
+def _too_many(wanted: GuestOrder) -> str:
+    if len(wanted.discs) > len(DISCS):
+        return f"{len(wanted.discs)} discs: {len(DISCS)} have a port here"
     most = MOST_NICS[wanted.machine]
     if len(wanted.nics) > most:
         return f"{len(wanted.nics)} NICs: the chipset {wanted.machine} has {most} at most"

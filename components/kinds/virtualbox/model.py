@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from components.stackfile.places import ClonedSpec, Kind, Minimum, Offers
+from components.stackfile.places import ClonedSpec, Drives, Kind, Minimum, Offers
 from components.stackfile.problems import Problem
 from components.stackfile.values import Cores, Gib, Mib, Sha256  # noqa: TC001 - pydantic reads them at run time
 
@@ -128,6 +128,7 @@ KIND = Kind(
         nics=8,
         disk_buses=("sata", "scsi", "ide", "virtio"),
         modes=("nat", "isolated", "bridge"),
+        drives=lambda _: Drives(8, "they are SATA's ports 3 to 10"),
         containers=False,
         dhcp=True,
         # VirtualBox' manual, "NAT networks", and its natd (VBoxNetLwipNAT, VBoxNetSlirpNAT).

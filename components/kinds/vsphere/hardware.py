@@ -36,6 +36,8 @@ class Wanted:
     """Of cdrom, hd, network."""
 
 
+FOLDER = "nestlab"
+"""Of the datastore, for the media of all labs."""
 IDE_KEYS = (200, 201)
 """Every machine has these two controllers, with these keys."""
 IDE_UNITS = 2
@@ -82,6 +84,7 @@ def differences(config: Any, wanted: Wanted) -> list[str]:
     for number, path in enumerate(wanted.cds):
         if discs[number : number + 1] != [path]:
             found.append(f"does not have the CD {path}")
+    found += [f"has the CD {path} in a drive" for path in discs[len(wanted.cds) :] if _ours(path)]
     if _boots(config) != wanted.boot:
         found.append(f"does not boot from {', '.join(wanted.boot)}")
     return found
@@ -259,6 +262,11 @@ def _disc(drive: Any) -> str:
     return str(getattr(drive.backing, "fileName", "") or "").partition("] ")[2]
 
 
+def _ours(path: str) -> bool:
+    """Whether a disc is one that a lab put in; what somebody else did stays."""
+    return path.startswith(f"{FOLDER}/")
+
+
 def _boots(config: Any) -> list[str]:
     """Return from what a machine boots, in the stack's words."""
     options = config.bootOptions
@@ -306,6 +314,12 @@ def _drives_put_right(config: Any, paths: Sequence[str], store: str) -> list[Any
             connectable=plugged,
         )
         changes.append(kinds.VirtualDeviceSpec(operation="add", device=drive))
+    for drive in there[len(paths) :]:
+        if _ours(_disc(drive)):
+            drive.backing = kinds.VirtualCdrom.RemotePassthroughBackingInfo(
+                deviceName="", exclusive=False
+            )
+            changes.append(kinds.VirtualDeviceSpec(operation="edit", device=drive))
     return changes
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from typing_extensions import override
 
 from components.stackfile.host import HTTPS_PORT, NODE, ClusterSpec, Entry, HostKind
-from components.stackfile.places import Offers
+from components.stackfile.places import Drives, Offers
 from components.stackfile.values import matches, text_schema
+
+if TYPE_CHECKING:
+    from components.stackfile.machines import GuestSpec
 
 LABEL = r"^[^\s/\\%][^/\\%]*$"
 """vSphere escapes these three in names of its inventory."""
@@ -75,6 +78,14 @@ class VsphereHost(ClusterSpec):
         return Entry("server", self.user, host, int(port or HTTPS_PORT))
 
 
+def drives(spec: GuestSpec) -> Drives:
+    """Return what a guest has drives for: VMware's machines have two IDE controllers of two (configuration maximums)."""
+    disk = bool(spec.disk_gib) and spec.disk_bus == "ide"
+    return Drives(
+        4 - disk - bool(spec.iso), "IDE has 4 places, and its iso and a disk on IDE take one each"
+    )
+
+
 HOST = HostKind(
     name="vsphere",
     title="vSphere",
@@ -91,6 +102,7 @@ HOST = HostKind(
         needs_nic=True,
         uplink="host.switch",
         images=False,
+        drives=drives,
         fixed={
             "cloud_init": "guests there are installed from an ISO, and cloud-init acts in images",
             "console": "its web interface shows screens",

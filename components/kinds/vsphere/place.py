@@ -19,7 +19,7 @@ from components.gates.codec import later
 from components.kinds.vsphere.gates.guest import Guest, VsphereGuestGate
 from components.kinds.vsphere.gates.network import PortGroup, VsphereNetworkGate
 from components.kinds.vsphere.gates.slot import Slot, VsphereSlot
-from components.kinds.vsphere.hardware import Nic, Wanted
+from components.kinds.vsphere.hardware import FOLDER, Nic, Wanted
 from components.kinds.vsphere.host import HOST
 from components.kinds.vsphere.machine import PATIENCE, cards, disks, memory_of
 from components.media import sums
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 TOGETHER = 4
 """Most machines of one lab that start at the same time on a host, where the stack says nothing."""
-FOLDER = "nestlab"
-"""Of the datastore, for the media of all labs."""
 SCSI = {"virtio-scsi": "pvscsi", "lsilogic": "lsilogic"}
 GUEST = "otherGuest64"
 SYSTEMS = {"esxi": "vmkernel65Guest", "hyperv": "windows9Server64Guest"}
@@ -185,9 +183,8 @@ class VspherePlace:
     ) -> MachineMade:
         """See `Place.guest`."""
         _no_image(name, spec.image or "")
-        cds = []
-        if spec.iso:
-            cds.append(self._file(f"medium-{spec.iso}", str(self.lab.medium(spec.iso))))
+        media = [spec.iso, *spec.discs] if spec.iso else spec.discs
+        cds = [self._file(f"medium-{medium}", str(self.lab.medium(medium))) for medium in media]
         _, gate = self._machine(
             name,
             spec,

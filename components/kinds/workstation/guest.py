@@ -18,6 +18,7 @@ from components.kinds.workstation import vmrun
 from components.kinds.workstation.names import MAC, NAME, PLUG, bad_store, unquotable
 from components.kinds.workstation.vmrun import CLAIMS, COPY_S
 from components.kinds.workstation.vmx import (
+    DISCS,
     DISK,
     MOST_CORES,
     MOST_NICS,
@@ -124,7 +125,7 @@ class GuestDriver(Driver[GuestOrder]):
         texts = [
             (wanted.iso, "medium"),
             (wanted.image, "medium"),
-            (wanted.seed, "medium"),
+            *((each, "medium") for each in (wanted.seed, *wanted.discs)),
             (console.listen, "address"),
         ]
         found = (unquotable(text, what) for text, what in texts)
@@ -148,6 +149,8 @@ class GuestDriver(Driver[GuestOrder]):
                 yield f"{nic.network!r} is no network of Workstation's"
         if len(wanted.nics) > MOST_NICS:
             yield f"{len(wanted.nics)} NICs: Workstation gives a guest {MOST_NICS} at most"
+        if len(wanted.discs) > len(DISCS):
+            yield f"{len(wanted.discs)} discs: {len(DISCS)} have a place on its SATA controller"
         if wanted.cores > MOST_CORES:
             yield f"{wanted.cores} cores: Workstation gives a guest {MOST_CORES} at most"
         if wanted.memory_mib % 4:

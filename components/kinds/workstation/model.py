@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from typing_extensions import override
 
-from components.stackfile.places import ClonedSpec, Kind, Minimum, Offers
+from components.stackfile.places import ClonedSpec, Drives, Kind, Minimum, Offers
 from components.stackfile.problems import Problem
 from components.stackfile.values import Cores, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
@@ -108,6 +108,7 @@ KIND = Kind(
         disk_buses=("sata", "scsi"),
         modes=("nat", "isolated", "bridge"),
         probes=("none", "tcp", "ssh"),
+        drives=lambda _: Drives(4, "they are SATA's places 3 to 6"),
         containers=False,
         dhcp=True,
         image_formats=("qcow2", "raw", "vmdk", "vdi", "vhd", "vhdx"),

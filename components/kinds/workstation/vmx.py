@@ -6,6 +6,7 @@ VMware rewrites and extends it whenever the guest runs; so only our own keys are
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from components.reach.vmx import escaped, unescaped
@@ -21,6 +22,8 @@ BOOT = {"cdrom": "cdrom", "hd": "hdd", "network": "ethernet0"}
 SLOTS = {"sata": "sata0:0", "scsi": "scsi0:0"}
 CD = "sata0:1"
 SEED = "sata0:2"
+DISCS = ("sata0:3", "sata0:4", "sata0:5", "sata0:6")
+"""Of the 30 places of a SATA controller (Workstation's maximums), those of further CDs."""
 MOST_CORES = 32
 MOST_NICS = 10
 HARDWARE = "19"
@@ -103,7 +106,8 @@ def settings(wanted: GuestOrder, plugs: Sequence[str], vmdk: str = DISK) -> dict
         found[f"{slot}.present"] = TRUE if slot == disk else FALSE
     if disk:
         found[f"{disk}.fileName"] = vmdk
-    for drive, medium in ((CD, wanted.iso), (SEED, wanted.seed)):
+    media = (wanted.iso, wanted.seed, *wanted.discs)
+    for drive, medium in zip_longest((CD, SEED, *DISCS), media, fillvalue=""):
         found[f"{drive}.present"] = TRUE if medium else FALSE
         if medium:
             found[f"{drive}.deviceType"] = "cdrom-image"
@@ -149,7 +153,7 @@ def secrets(wanted: GuestOrder) -> dict[str, str]:
 
 def unknown(wanted: GuestOrder, vmx: Mapping[str, str]) -> dict[str, str]:
     """Return NICs and drives that somebody else plugged in."""
-    own = {*SLOTS.values(), CD, SEED, *(f"ethernet{n}" for n in range(len(wanted.nics)))}
+    own = {*SLOTS.values(), CD, SEED, *DISCS, *(f"ethernet{n}" for n in range(len(wanted.nics)))}
     device = re.compile(r"(ethernet\d+|(?:scsi|sata|ide|nvme)\d+:\d+)\.present")
     found = ((key, device.fullmatch(key)) for key in vmx)
     return {key: FALSE for key, it in found if it and it[1] not in own and vmx[key].upper() == TRUE}

@@ -42,6 +42,9 @@ CREATE_S = 600.0
 COPY_S = 1800.0
 STOP_S = 30.0
 """How long a guest may take to switch itself off before its settings change, seconds."""
+DISCS = "defg"
+"""Letters of further CDs, after those of the disk, the ISO and the seed: up to xvdp a disk has its 15 partitions
+in any guest (xen-vbd-interface(7))."""
 GONE_S = 60.0
 """How long a domain may take to go once it was destroyed, seconds."""
 AUTO = "/etc/xen/auto"
@@ -62,7 +65,9 @@ def disks(wanted: GuestOrder) -> list[tuple[str, str, bool]]:
         found.append(("xvdb", wanted.iso, True))
     if wanted.seed:
         found.append(("xvdc", wanted.seed, True))
-    return found
+    return found + [
+        (f"xvd{letter}", disc, True) for letter, disc in zip(DISCS, wanted.discs, strict=False)
+    ]
 
 
 def configuration(wanted: GuestOrder) -> str:
@@ -101,7 +106,8 @@ class GuestDriver(Driver[GuestOrder]):
             or unfit(NAME, wanted.name, "guest")
             or unfit(PATH, wanted.store, "folder")
         )
-        for what, path in (("iso", wanted.iso), ("image", wanted.image), ("seed", wanted.seed)):
+        media = [("iso", wanted.iso), ("image", wanted.image), ("seed", wanted.seed)]
+        for what, path in media + [("disc", disc) for disc in wanted.discs]:
             if path:
                 wrong = wrong or unfit(PATH, path, what)
         for nic in wanted.nics:
@@ -111,6 +117,8 @@ class GuestDriver(Driver[GuestOrder]):
                 wrong = wrong or f"NIC model {nic.model}: Xen's PV guests have netfront"
         if wanted.disk_bus not in {"", "xen"}:
             wrong = wrong or f"disk_bus {wanted.disk_bus}: Xen's PV guests have xen"
+        if len(wanted.discs) > len(DISCS):
+            wrong = wrong or f"{len(wanted.discs)} discs: a guest has places for {len(DISCS)} here"
         if not (wanted.iso or wanted.image or wanted.disk_gib):
             wrong = (
                 wrong or f"guest {wanted.name}: nothing to boot from: give it an iso or an image"

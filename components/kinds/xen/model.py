@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from typing_extensions import override
 
-from components.stackfile.places import Hardware, HypervisorSpec, Kind, Minimum, Offers
+from components.stackfile.places import Drives, Hardware, HypervisorSpec, Kind, Minimum, Offers
 from components.stackfile.problems import Problem
 from components.stackfile.values import Cores, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
@@ -74,6 +74,7 @@ KIND = Kind(
         dhcp=True,
         image_formats=("raw",),
         probes=("none", "tcp", "ssh"),
+        drives=lambda _: Drives(4, "they are xvdd to xvdg"),
         fixed={
             "firmware": "its guests are paravirtual, PV GRUB boots them",
             "machine": "its guests are paravirtual and have no chipset",

@@ -44,6 +44,10 @@ CD_DEVICE = "3"
 SEED_DEVICE = "2"
 """Where the drive of a seed is: XAPI emulates the devices 0 to 3, on IDE, for guests without Xen's own drivers
 (xen-api, ``allowed_VBD_devices_HVM``), and Linux leaves CDs to those."""
+FIRST_DEVICE = "1"
+"""Where the ISO is of a guest that has further discs."""
+MOST_DISCS = 2
+"""Of those four, without the disk's and the ISO's."""
 NIC_MODELS = ("rtl8139", "e1000")
 VIDEO = {"vga": "std", "cirrus": "cirrus"}
 """XAPI's ``platform:vga`` by our name."""
@@ -63,6 +67,23 @@ class Step:
     """Whether the guest must not run meanwhile, or sees the change only when it starts."""
 
 
+def places(wanted: GuestOrder) -> dict[str, str]:
+    """Return what is in a guest's drives, by their devices: firmware boots the first, so that is its ISO's."""
+    iso = FIRST_DEVICE if wanted.discs else CD_DEVICE
+    found = {iso: wanted.iso, SEED_DEVICE: wanted.seed}
+    found = {device: path for device, path in found.items() if path}
+    free = [device for device in (CD_DEVICE, SEED_DEVICE) if device not in found]
+    return found | dict(zip(sorted(free[: len(wanted.discs)]), wanted.discs, strict=False))
+
+
+def _too_many(wanted: GuestOrder) -> str:
+    if len(wanted.nics) > MOST_NICS:
+        return f"{len(wanted.nics)} NICs given, and XAPI gives a guest {MOST_NICS} at most"
+    if len(wanted.discs) > MOST_DISCS - bool(wanted.seed):
+        return f"{len(wanted.discs)} discs given, and XAPI emulates four drives"
+    return ""
+
+
 class GuestDriver(Driver[GuestOrder]):
     """See `components.reach.driver.Driver`."""
 
@@ -75,18 +96,17 @@ class GuestDriver(Driver[GuestOrder]):
             return f"XAPI emulates no NIC {unknown[0]!r}: take {' or '.join(NIC_MODELS)}"
         if len(models) > 1:
             return f"all NICs of a guest are of one model, and {' and '.join(models)} are given"
-        if len(wanted.nics) > MOST_NICS:
-            return f"{len(wanted.nics)} NICs given, and XAPI gives a guest {MOST_NICS} at most"
         if wanted.video not in VIDEO:
             return f"XAPI has no adapter {wanted.video!r}: take {' or '.join(VIDEO)}"
         if wanted.disk_gib > MOST_GIB:
             return f"a disk of {wanted.disk_gib} GiB given, and its storage ends at {MOST_GIB}"
-        return self._unfit(wanted) or self._unanswered(wanted)
+        return _too_many(wanted) or self._unfit(wanted) or self._unanswered(wanted)
 
     def _unfit(self, wanted: GuestOrder) -> str:
         texts = [("name", wanted.name)]
         media = (("iso", wanted.iso), ("image", wanted.image), ("seed", wanted.seed))
         texts += [each for each in media if each[1]]
+        texts += [("disc", disc) for disc in wanted.discs]
         texts += [("network", nic.network) for nic in wanted.nics]
         for what, text in texts:
             if wrong := unfit(what, text):
@@ -196,7 +216,6 @@ class GuestDriver(Driver[GuestOrder]):
             *self._size(row, wanted),
             *self._nics(host, row, wanted),
             *self._cds(host, row, wanted),
-            *self._seeds(host, row, wanted),
             *self._disk(host, row, wanted),
         ]
 
@@ -301,43 +320,27 @@ class GuestDriver(Driver[GuestOrder]):
         return steps
 
     def _cds(self, host: Host, row: Row, wanted: GuestOrder) -> list[Step]:
-        """Media are changed while a guest runs; only a drive that it never had needs a start."""
-        vdi = self._medium(host, wanted.iso)
+        """Media are changed while a guest runs, but for a seed, which is read when it starts; drives are not."""
+        vdis = {device: self._medium(host, path) for device, path in places(wanted).items()}
         every = host.all("vbd", vm_uuid=row["uuid"], type="CD")
-        drives = sorted(
-            (each for each in every if each["userdevice"] != SEED_DEVICE),
-            key=lambda each: each["userdevice"],
-        )
+        drives = {each["userdevice"]: each for each in every}
         steps = []
-        if vdi and not drives:
-            where = (f"vm-uuid={row['uuid']}", f"device={CD_DEVICE}", "type=CD", "mode=RO")
-            steps.append(Step("CD drive", [("vbd-create", *where, f"vdi-uuid={vdi}")], halted=True))
-        for number, drive in enumerate(drives):
-            wants, full = vdi if number == 0 else "", drive["empty"] != "true"
-            if (drive["vdi-uuid"] if full else "") == wants:
-                continue
+        for device in sorted(vdis.keys() - drives.keys(), key=int):
+            where = (f"vm-uuid={row['uuid']}", f"device={device}", "type=CD", "mode=RO")
+            made = ("vbd-create", *where, f"vdi-uuid={vdis[device]}")
+            steps.append(Step(f"CD drive {device}", [made], halted=True))
+        for device, drive in sorted(drives.items()):
+            wants, full = vdis.get(device, ""), drive["empty"] != "true"
             uuid = f"uuid={drive['uuid']}"
-            commands: list[Sequence[str]] = [("vbd-eject", uuid)] if full else []
-            if wants:
-                commands.append(("vbd-insert", uuid, f"vdi-uuid={wants}"))
-            steps.append(Step("medium in its CD drive", commands))
+            if not wants and device in {FIRST_DEVICE, SEED_DEVICE}:
+                steps.append(Step(f"CD drive {device}", [("vbd-destroy", uuid)], halted=True))
+            elif (drive["vdi-uuid"] if full else "") != wants:
+                commands: list[Sequence[str]] = [("vbd-eject", uuid)] if full else []
+                if wants:
+                    commands.append(("vbd-insert", uuid, f"vdi-uuid={wants}"))
+                seed = bool(wanted.seed) and device == SEED_DEVICE
+                steps.append(Step(f"medium in its CD drive {device}", commands, halted=seed))
         return steps
-
-    def _seeds(self, host: Host, row: Row, wanted: GuestOrder) -> list[Step]:
-        """A seed is read when its guest starts, so it is changed while that is off."""
-        vdi = self._medium(host, wanted.seed)
-        drives = host.all("vbd", vm_uuid=row["uuid"], type="CD", userdevice=SEED_DEVICE)
-        if not drives:
-            where = (f"vm-uuid={row['uuid']}", f"device={SEED_DEVICE}", "type=CD", "mode=RO")
-            made = ("vbd-create", *where, f"vdi-uuid={vdi}")
-            return [Step("drive of its seed", [made], halted=True)] if vdi else []
-        uuid, full = f"uuid={drives[0]['uuid']}", drives[0]["empty"] != "true"
-        if not vdi:
-            return [Step("drive of a seed", [("vbd-destroy", uuid)], halted=True)]
-        if full and drives[0]["vdi-uuid"] == vdi:
-            return []
-        commands: list[Sequence[str]] = [("vbd-eject", uuid)] if full else []
-        return [Step("seed", [*commands, ("vbd-insert", uuid, f"vdi-uuid={vdi}")], halted=True)]
 
     def _medium(self, host: Host, path: str) -> str:
         """Return the UUID of the ISO that is the file ``path``; empty for none.

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
-from components.stackfile.places import Hardware, InstalledSpec, Kind, Minimum, Offers
+from components.stackfile.places import Drives, Hardware, InstalledSpec, Kind, Minimum, Offers
 from components.stackfile.problems import Problem
 from components.stackfile.values import Cores, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
+if TYPE_CHECKING:
+    from components.stackfile.machines import GuestSpec
+
 NIC: Literal["e1000"] = "e1000"
+
+
+def drives(spec: GuestSpec) -> Drives:
+    """Return what a guest has drives for beside its disk, its ISO and its seed."""
+    why = "XAPI emulates four drives, and disk, iso and configuration have one each"
+    return Drives(2 - bool(spec.cloud_init), why)
 
 
 class XenServerSpec(InstalledSpec):
@@ -82,6 +91,7 @@ KIND = Kind(
         probes=("none", "tcp", "ssh"),
         # XCP-ng's documentation, internal networks: none of the host's own interfaces is on one.
         beyond=("isolated",),
+        drives=drives,
         uplink="the network that it is managed by",
         image_formats=("raw", "vhd"),
         fixed={

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from components.stackfile.places import PlaceSpec
 
 GIB = 1 << 30
-ISOS = ("iso", "tools", "openssh")
+ISOS = ("iso", "tools", "openssh", "discs")
 """Fields of machines that name an ISO."""
 DEEPEST = 3
 """Layers of machines: each one runs roughly ten times slower than the one around it."""
@@ -210,6 +210,20 @@ def templates(lab: LabSpec) -> list[Problem]:
     return found
 
 
+def discs(lab: LabSpec) -> list[Problem]:
+    """A guest has no more CDs than its place has drives for."""
+    found = []
+    for machine in machines(lab):
+        if not isinstance(machine.spec, GuestSpec) or not machine.spec.discs:
+            continue
+        has = machine.place.offers.drives(machine.spec)
+        if (given := len(machine.spec.discs)) > has.most:
+            rule = f"{_title(machine.place)} has drives for {has.most} of them: {has.why}"
+            remedy = f"remove {given - has.most}" if has.most else "remove them"
+            found.append(Problem(f"{machine.at}.discs", f"{given} given", rule, remedy))
+    return found
+
+
 def _closed(place: Place, at: str, network: NetworkSpec) -> Iterator[Problem]:
     if network.closed and not place.offers.closes:
         rule = f"networks of {_title(place)} can't be closed"
@@ -344,7 +358,8 @@ def _uses(lab: LabSpec) -> dict[str, dict[str, set[str]]]:
     for machine in machines(lab):
         nested = isinstance(machine.spec, HypervisorSpec)
         formats = set[str](CLONED if nested else machine.place.offers.image_formats)
-        for field, name in _media_of(machine).items():
+        for at, name in _media_of(machine).items():
+            field = at.partition(".")[0]
             uses = used.setdefault(name, {})
             uses[field] = uses[field] & formats if field in uses else formats
     return used
@@ -441,4 +456,5 @@ CONTENTS = (
     media,
     templates,
     hardware,
+    discs,
 )

@@ -64,6 +64,7 @@ def for_guests(folder: Path, fault_exit: int) -> Machine:
     (media / "base.vmdk").write_bytes(vmdk(2))
     for number in (1, 2):
         (media / f"web-seed-{number}.iso").write_bytes(b"a seed")
+        (media / f"drivers-{number}.iso").write_bytes(b"drivers")
     with machine.changing() as state:
         state["fault_exit"] = fault_exit
         for name in ("lan-1", "inner-1"):
@@ -246,7 +247,8 @@ NIC = Nic("lan-1", MAC, "vmxnet3", "")
 
 def from_iso(_: Path) -> GuestOrder:
     iso, seed = f"{STORE}/media/other.iso", f"{STORE}/media/web-seed-1.iso"
-    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, store=STORE)
+    discs = [f"{STORE}/media/drivers-1.iso"]
+    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, discs=discs, store=STORE)
 
 
 def from_image(_: Path) -> GuestOrder:
@@ -373,9 +375,14 @@ FROM_ISO = guest_case(
         "iso": "",
         "seed": f"{STORE}/media/web-seed-2.iso",
         "no seed": {"seed": ""},
+        "discs": [f"{STORE}/media/drivers-2.iso", f"{STORE}/media/drivers-1.iso"],
+        "no discs": {"discs": []},
     },
     harms={
         "its CD is out": rewritten(ide1___0__fileName=""),
+        "a disc is out": rewritten(sata0___2__fileName=""),
+        "a disc is not connected": rewritten(sata0___2__startConnected="FALSE"),
+        "a disc's drive is removed": rewritten(sata0___2__present=None),
         "its seed is out": rewritten(sata0___1__fileName=""),
         "its seed is not connected": rewritten(sata0___1__startConnected="FALSE"),
         "its seed's drive is removed": rewritten(sata0___1__present=None),
@@ -395,6 +402,7 @@ FROM_IMAGE = guest_case(
         "boot": ["hd", "cdrom"],
         "iso": f"{STORE}/media/other.iso",
         "seed": f"{STORE}/media/web-seed-1.iso",
+        "discs": [f"{STORE}/media/drivers-1.iso"],
     },
     harms={"its disk is unplugged": rewritten(scsi0___0__present=None)},
 )

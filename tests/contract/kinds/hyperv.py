@@ -79,6 +79,7 @@ def for_guests(folder: Path) -> Machine:
         ("two.iso/6.iso", b"2nd ISO"),
         ("web-seed-1.iso/6.iso", b"a seed"),
         ("web-seed-2.iso/6.iso", b"a seed"),
+        ("drivers.iso/7.iso", b"drivers"),
         ("base.vhdx/9.vhdx", VHDX + b"\0base"),
     ):
         file = machine.path(f"/C:/nestlab/media/{name}")
@@ -276,18 +277,21 @@ MEDIA = [medium_case(iso, ".iso"), medium_case(image, ".vhdx")]
 
 NIC = Nic("inner", MAC, "synthetic", "")
 SEED = f"{ISOS}\\web-seed-1.iso\\6.iso"
+DRIVERS = f"{ISOS}\\drivers.iso\\7.iso"
 OTHER_SEED = f"{ISOS}\\web-seed-2.iso\\6.iso"
 
 
 def from_iso(_: Path) -> GuestOrder:
     order = guest_order(cores=1, disk_bus="", store=STORE)
-    return replace(order, nics=[NIC], iso=f"{ISOS}\\one.iso\\6.iso", seed=SEED)
+    iso = f"{ISOS}\\one.iso\\6.iso"
+    return replace(order, nics=[NIC], iso=iso, seed=SEED, discs=[DRIVERS])
 
 
 def from_image(_: Path) -> GuestOrder:
     order = guest_order(cores=1, disk_bus="", firmware="uefi", boot=["hd", "cdrom"], store=STORE)
     iso = f"{ISOS}\\one.iso\\6.iso"
-    return replace(order, nics=[NIC], iso=iso, image=IMAGE, autostart=False, seed=SEED)
+    order = replace(order, nics=[NIC], iso=iso, image=IMAGE, autostart=False)
+    return replace(order, seed=SEED, discs=[DRIVERS])
 
 
 def ours(state: dict[str, Any]) -> dict[str, Any]:
@@ -297,6 +301,11 @@ def ours(state: dict[str, Any]) -> dict[str, Any]:
 
 def with_guest(change: Callable[[dict[str, Any]], object]) -> Callable[[Machine], None]:
     return changing(lambda state: change(ours(state)))
+
+
+def dvd(vm: dict[str, Any], path: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in vm["dvds"] if each["Path"] == path)
+    return found
 
 
 def is_(**values: Any) -> Callable[[Machine], None]:
@@ -327,8 +336,9 @@ GUEST_HARMS: dict[str, Callable[[Machine], object]] = {
     "its disk is removed": disk_removed,
     "its CD is out": with_guest(lambda vm: vm["dvds"][0].update(Path=None)),
     "its CD drive is removed": is_(dvds=[]),
-    "its seed is out": with_guest(lambda vm: vm["dvds"][1].update(Path=None)),
-    "its seed is another guest's": with_guest(lambda vm: vm["dvds"][1].update(Path=OTHER_SEED)),
+    "its seed is out": with_guest(lambda vm: dvd(vm, SEED).update(Path=None)),
+    "its seed is another guest's": with_guest(lambda vm: dvd(vm, SEED).update(Path=OTHER_SEED)),
+    "a disc is out": with_guest(lambda vm: dvd(vm, DRIVERS).update(Path=None)),
     "its seed's drive is removed": with_guest(lambda vm: vm["dvds"].pop()),
     "its NIC is another": with_guest(lambda vm: vm["nics"][0].update(MacAddress="00155D000001")),
     "its NIC is unplugged": with_guest(lambda vm: vm["nics"][0].update(SwitchName=None)),
@@ -352,6 +362,8 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
             "iso": f"{ISOS}\\two.iso\\6.iso",
             "seed": OTHER_SEED,
             "no seed": {"seed": ""},
+            "discs": [f"{ISOS}\\two.iso\\6.iso"],
+            "no discs": {"discs": []},
             "autostart": order is from_image,
         },
         one_way={"disk_gib": 8},

@@ -56,6 +56,7 @@ def for_guests(folder: Path) -> Machine:
     machine.path(f"{STORE}/live.iso").write_bytes(b"an ISO")
     for number in (1, 2):
         machine.path(f"{STORE}/web-seed-{number}.iso").write_bytes(b"a seed")
+        machine.path(f"{STORE}/drivers-{number}.iso").write_bytes(b"drivers")
     machine.path(f"{STORE}/base.vdi").write_text(f'{VDI}{{"mib": 2048, "parent": ""}}')
     return machine
 
@@ -227,7 +228,8 @@ NIC = Nic("natnetwork own", MAC, "e1000", "10.78.0.9")
 
 def guest(_: Path) -> GuestOrder:
     iso, seed = f"{STORE}/live.iso", f"{STORE}/web-seed-1.iso"
-    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, store=STORE)
+    discs = [f"{STORE}/drivers-1.iso"]
+    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, discs=discs, store=STORE)
 
 
 def their_guest(machine: Machine) -> None:
@@ -272,6 +274,8 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "iso": "",
         "seed": f"{STORE}/web-seed-2.iso",
         "no seed": {"seed": ""},
+        "discs": [f"{STORE}/drivers-2.iso", f"{STORE}/drivers-1.iso"],
+        "no discs": {"discs": []},
         "autostart": False,
         "nested": True,
         "console": Console("vnc", "127.0.0.1", 5901, ""),
@@ -303,6 +307,9 @@ GUEST: Case[Machine, GuestOrder] = Case(
         ),
         "its seed is out": changing(
             lambda state: own(state)["drives"]["SATA-2-0"].update(path="emptydrive")
+        ),
+        "another disc is in": changing(
+            lambda state: own(state)["drives"]["SATA-3-0"].update(path=f"{STORE}/drivers-2.iso")
         ),
         "another guest's seed is in": changing(
             lambda state: own(state)["drives"]["SATA-2-0"].update(path=f"{STORE}/web-seed-2.iso")

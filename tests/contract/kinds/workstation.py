@@ -46,6 +46,7 @@ def host(folder: Path) -> Machine:
     machine.path(f"{STORE}/live.iso").write_bytes(b"an ISO")
     for number in (1, 2):
         machine.path(f"{STORE}/web-seed-{number}.iso").write_bytes(b"a seed")
+        machine.path(f"{STORE}/drivers-{number}.iso").write_bytes(b"drivers")
     machine.path(f"{STORE}/base.qcow2").write_bytes(QCOW2)
     assert machine.shell().run(["vmware-networks", "--start"]).ok
     return machine
@@ -204,7 +205,8 @@ NIC = Nic(f"of {NET}", MAC, "e1000e", "10.78.0.9")
 
 def guest(_: Path) -> GuestOrder:
     iso, seed = f"{STORE}/live.iso", f"{STORE}/web-seed-1.iso"
-    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, store=STORE)
+    discs = [f"{STORE}/drivers-1.iso"]
+    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, discs=discs, store=STORE)
 
 
 def their_guest(machine: Machine) -> None:
@@ -253,6 +255,8 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "iso": "",
         "seed": f"{STORE}/web-seed-2.iso",
         "no seed": {"seed": ""},
+        "discs": [f"{STORE}/drivers-2.iso", f"{STORE}/drivers-1.iso"],
+        "no discs": {"discs": []},
         "autostart": False,
         "nested": True,
         "console": Console("vnc", "10.77.0.9", 5901, 's|e"cret'),
@@ -274,6 +278,9 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "its network is another": settings(ethernet0__vnet="/dev/vmnet8"),
         "its NIC is another": settings(ethernet0__virtualDev="vmxnet3"),
         "it has one more NIC": settings(ethernet1__present="TRUE", ethernet1__virtualDev="e1000"),
+        "a disc is out": settings(**{"sata0:3__fileName": ""}),
+        "a disc is not connected": settings(**{"sata0:3__startConnected": "FALSE"}),
+        "a disc's drive is removed": settings(**{"sata0:3__present": "FALSE"}),
         "its seed is out": settings(**{"sata0:2__fileName": ""}),
         "its seed is not connected": settings(**{"sata0:2__startConnected": "FALSE"}),
         "its seed's drive is removed": settings(**{"sata0:2__present": "FALSE"}),

@@ -72,6 +72,7 @@ def for_guests(at: Path) -> Machine:
     machine.path(f"{STORE}/live.iso").write_bytes(b"an ISO")
     for number in (1, 2):
         machine.path(f"{STORE}/web-seed-{number}.iso").write_bytes(b"a seed")
+    machine.path(f"{STORE}/drivers.iso").write_bytes(b"drivers")
     machine.path(f"{STORE}/base.raw").write_bytes(b"a disk")
     return machine
 
@@ -247,6 +248,7 @@ def guest(_: Path) -> GuestOrder:
         nics=[NIC],
         iso=f"{STORE}/live.iso",
         seed=f"{STORE}/web-seed-1.iso",
+        discs=[f"{STORE}/drivers.iso"],
         store=STORE,
         disk_bus="xen",
         disk_gib=1,
@@ -296,6 +298,8 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "iso": "",
         "seed": f"{STORE}/web-seed-2.iso",
         "no seed": {"seed": ""},
+        "discs": [f"{STORE}/web-seed-1.iso"],
+        "other discs": {"discs": [f"{STORE}/drivers.iso", f"{STORE}/live.iso"]},
         "autostart": False,
     },
     fixed={
@@ -323,7 +327,11 @@ GUEST: Case[Machine, GuestOrder] = Case(
             lambda one: one["config"]["c_info"].update(name="renamed")
         ),
         "its NIC is out": with_domain(lambda one: one["config"].pop("nics")),
-        "its seed is out": with_domain(lambda one: one["config"]["disks"].pop()),
+        "its seed is out": with_domain(lambda one: one["config"]["disks"].pop(2)),
+        "a disc is out": with_domain(lambda one: one["config"]["disks"].pop()),
+        "a disc is another": with_domain(
+            lambda one: one["config"]["disks"][3].update(pdev_path=f"{STORE}/live.iso")
+        ),
         "its seed is another guest's": with_domain(
             lambda one: one["config"]["disks"][2].update(pdev_path=f"{STORE}/web-seed-2.iso")
         ),

@@ -54,6 +54,7 @@ def for_guests(folder: Path) -> Machine:
         ("other.iso", b"2nd"),
         ("web-seed-1.iso", b"a seed"),
         ("x-seed-2.iso", b"a seed"),
+        ("drivers.iso", b"drivers"),
         ("base.img", bytes(MIB)),
     ):
         (files / name).write_bytes(content)
@@ -67,6 +68,15 @@ def for_guests(folder: Path) -> Machine:
         )
         network.DRIVER.ensure(made.shell(), wanted_net)
     return made
+
+
+def _without_empty_drives(state: dict[str, Any]) -> None:
+    """One that held a disc once stays, as it can't be removed while its guest runs."""
+    state["vbd"] = {
+        uuid: each
+        for uuid, each in state["vbd"].items()
+        if not (each["userdevice"] == "3" and each["type"] == "CD" and each["empty"] == "true")
+    }
 
 
 def _without_defaults(state: dict[str, Any]) -> None:
@@ -90,6 +100,7 @@ def plain(contents: dict[str, Any]) -> dict[str, Any]:
     state = contents["state"]
     del state["serial"]
     _without_defaults(state)
+    _without_empty_drives(state)
     names: dict[str, str] = {}
     for what in ("sr", "network", "vm", "vdi"):
         for uuid, each in state[what].items():
@@ -272,7 +283,9 @@ NIC = Nic("own", MAC, "rtl8139", "10.78.0.9")
 
 def guest(_: Path) -> GuestOrder:
     iso, seed = f"{STORE}/live.iso", f"{STORE}/web-seed-1.iso"
-    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, store=STORE, disk_bus="xen")
+    discs = [f"{STORE}/drivers.iso"]
+    order = replace(guest_order(), iso=iso, seed=seed, discs=discs)
+    return replace(order, nics=[NIC], store=STORE, disk_bus="xen")
 
 
 def from_image(_: Path) -> GuestOrder:
@@ -319,11 +332,12 @@ def device(what: str, key: str, number: str) -> Callable[[dict[str, Any]], dict[
     return find
 
 
-nic, drive, cd, seed = (
+nic, drive, cd, seed, disc = (
     device("vif", "device", "0"),
     device("vbd", "userdevice", "0"),
-    device("vbd", "userdevice", "3"),
+    device("vbd", "userdevice", "1"),
     device("vbd", "userdevice", "2"),
+    device("vbd", "userdevice", "3"),
 )
 
 
@@ -398,6 +412,12 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
             "its seed's drive is removed": changing(
                 lambda state: state["vbd"].pop(seed(state)["uuid"])
             ),
+            "a disc is out": lambda machine: xe("vbd-eject", f"uuid={disc(machine.state)['uuid']}")(
+                machine
+            ),
+            "a disc is another": changing(
+                lambda state: disc(state).update({"vdi-uuid": cd(state)["vdi-uuid"]})
+            ),
         }
     return Case(
         f"xenserver.guest {name}",
@@ -421,6 +441,10 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
             "seed": f"{STORE}/x-seed-2.iso",
             "no seed" if order is guest else "another seed": {
                 "seed": "" if order is guest else f"{STORE}/web-seed-1.iso"
+            },
+            "discs": [f"{STORE}/other.iso"],
+            "no discs" if order is guest else "other discs": {
+                "discs": [] if order is guest else [f"{STORE}/drivers.iso"]
             },
         },
         one_way={"disk_gib": 6},

@@ -61,7 +61,7 @@ CONTROLLERS = {
     "virtio": {"virtio": "VirtioSCSI", "virtio-scsi": "VirtioSCSI"},
 }
 PORTS = {"ide": (2, 2), "sata": (30, 1), "scsi": (16, 1), "virtio": (256, 1)}
-SHOWN = {"ide": (2, 2), "sata": (4, 1), "scsi": (4, 1), "virtio": (4, 1)}
+SHOWN = {"ide": (2, 2), "sata": (30, 1), "scsi": (4, 1), "virtio": (4, 1)}
 """Ports and devices; fewer are shown here, the real ones print them all."""
 MODIFIED = (
     *(

@@ -81,6 +81,7 @@ def test_a_row_says_what_a_machine_is_where_it_is_and_how_to_get_in() -> None:
             "url": "",
             "enter": [],
             "run": [],
+            "drives": [],
         }
     ]
 
