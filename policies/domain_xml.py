@@ -34,6 +34,7 @@ OTHERS = {
     "forward": ("nat",),
 }
 """What libvirt or another version of the provider adds, by where."""
+FILLED_IN = frozenset(tag for tags in OTHERS.values() for tag in tags)
 BARE = {
     ".": ("features",),
     "devices": ("emulator", "channel", "rng"),
@@ -153,13 +154,24 @@ def _styled(props: Any, root: ET.Element) -> Made:
         return Made(root, settled=False)
     if not sheet.strip():
         return Made(root, settled=True)
-    made, *others = _read(_transformed(tuple(_variants(root)), sheet.strip()))
-    if any(_judged(other) != _judged(made) for other in others):
+    return Made(_agreed(tuple(_variants(root)), sheet.strip()), settled=True)
+
+
+@functools.lru_cache(maxsize=512)
+def _agreed(documents: tuple[str, ...], sheet: str) -> ET.Element:
+    """Return what ``sheet`` makes of the first of ``documents``.
+
+    Raises:
+        Unjudgeable: it makes something else of another one, or can't be run.
+    """
+    made, *others = _read(_transformed(documents, sheet))
+    judged = _judged(made)
+    if any(_judged(other) != judged for other in others):
         raise Unjudgeable(
             "its xml.xslt makes one thing or another of it by what the host or libvirt fills in: match "
             "on what the program gives"
         )
-    return Made(made, settled=True)
+    return made
 
 
 def _read(made: str) -> list[ET.Element]:
@@ -197,8 +209,13 @@ def _variants(root: ET.Element) -> Iterator[str]:
     yield ET.tostring(bare, encoding="unicode")
 
 
-def _canon(element: ET.Element) -> str:
-    return ET.canonicalize(ET.tostring(element, encoding="unicode"), strip_text=True)
+def _form(element: ET.Element, without: frozenset[str] = frozenset()) -> tuple[object, ...]:
+    """Return what two elements that say the same have the same of; ``without``: tags in it that don't count."""
+    inside = [
+        (_form(each), (each.tail or "").strip()) for each in element if each.tag not in without
+    ]
+    text = (element.text or "").strip()
+    return (element.tag, sorted(element.attrib.items()), text, inside)
 
 
 def _each(
@@ -219,17 +236,10 @@ def _canonical(machine: str) -> str:
     return {"pc": "pc-i440fx-8.2", "q35": "pc-q35-8.2"}.get(machine, machine)
 
 
-def _judged(made: ET.Element) -> list[str]:
+def _judged(made: ET.Element) -> list[object]:
     """Return the parts of a document that any rule looks at, but for what was filled in."""
-    found = [str(sorted(made.attrib.items()))]
-    for path in JUDGED:
-        for element in made.findall(path):
-            kept = copy.deepcopy(element)
-            for tags in OTHERS.values():
-                for tag in tags:
-                    _drop(kept, tag)
-            kept.tail = None
-            found.append(_canon(kept))
+    found: list[object] = [sorted(made.attrib.items())]
+    found += [_form(each, FILLED_IN) for path in JUDGED for each in made.findall(path)]
     found += [each.get("value", "") for each in made.iter(f"{{{QEMU}}}arg")]
     return found
 
