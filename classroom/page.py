@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 CSS = """\
 body { font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #111; background: #fff }
@@ -16,12 +16,14 @@ th, td { border: 1px solid #9ca3af; padding: .3rem .6rem; text-align: left; vert
 th { background: #f3f4f6; white-space: nowrap }
 pre { background: #f3f4f6; padding: .6rem; overflow-x: auto }
 svg { max-width: 100%; height: auto }
+.screens { display: flex; flex-wrap: wrap; gap: 1rem }
+figure { margin: 0; width: 18rem } figure img { width: 100%; border: 1px solid #9ca3af }
 .secret { border-left: 4px solid #b91c1c; padding-left: 1rem }
 .up { color: #166534 } .drift, .past { color: #92400e } .off, .unknown { color: #b91c1c }
 @media print { body { max-width: none } }
 """
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""What a browser may load: nothing but the style in the page itself."""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""What a browser may load: nothing but the style and the pictures in the page itself."""
 MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 """What Markdown takes for more than letters."""
 
@@ -70,6 +72,16 @@ def heading(told: str) -> str:
 def code(told: str) -> str:
     """Return what is to be typed or kept as it is."""
     return f"<pre>{escape(told)}</pre>"
+
+
+def screens(pictures: Mapping[str, str]) -> str:
+    """Return pictures side by side: what each is of -> PNG in Base64."""
+    figures = [
+        f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{escape(picture)}">'
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for name, picture in pictures.items()
+    ]
+    return "\n".join(['<div class="screens">', *figures, "</div>"])
 
 
 def md(told: str) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from classroom.status import Seen
     from components.stackfile import LabPlan
 
+    Screens = Mapping[str, Mapping[str, str]]
+    """Student -> machine -> what its screen shows, PNG in Base64."""
+
 FOLDER = "sheets"
 CLASS_PAGE = "_class"
 """Name of the class's page: no student has such an id."""
@@ -173,8 +176,10 @@ def markdown(sheet: Sheet) -> str:
 HEAD = ("student", "name", "state", "layers", "why", "age", "GiB h", "cost", "past")
 
 
-def class_html(kept: Register, found: Sequence[Seen], when: str) -> str:
-    """Return the teacher's page, as it was seen ``when``."""
+def class_html(
+    kept: Register, found: Sequence[Seen], when: str, screens: Screens | None = None
+) -> str:
+    """Return the teacher's page, as it was seen ``when``, with what the ``screens`` showed."""
     rows = []
     for each, cells in zip(found, _rows(kept, found), strict=True):
         # An id has none of what HTML takes for more.
@@ -182,6 +187,11 @@ def class_html(kept: Register, found: Sequence[Seen], when: str) -> str:
         word = page.Raw(f'<span class="{each.state.split()[0]}">{cells[2]}</span>')
         rows.append([link, cells[1], word, *cells[3:]])
     parts = [page.paragraph(_summary(found, when)), page.table(HEAD, rows)]
+    for student, pictures in (screens or {}).items():
+        if pictures:
+            # An id has none of what HTML takes for more.
+            title = f"{student}, {kept.students[student].name}".removesuffix(", ")
+            parts += [page.heading(f"Screens of {title}"), page.screens(pictures)]
     return page.html(f"Class {kept.name}", parts)
 
 

@@ -6,6 +6,7 @@ one that is not up is not asked: whoever waits for its answer waits for nothing.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import os
@@ -24,9 +25,11 @@ from components.refused import Refused
 from toolchain.engine import providers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     Machine = Mapping[str, Any]
+    Look = Callable[[Mapping[str, Any]], dict[str, str]]
+    """Takes the properties of a machine's gate; returns its ``state`` and what was ``said``."""
 
 UP, OFF, SILENT, OTHER, UNKNOWN = "up", "off", "not answering", "not as wanted", "unknown"
 RUNS = "running"
@@ -40,13 +43,16 @@ GONE = re.compile(
 def main() -> int:
     """Look at what standard input names; print what was seen, and end whatever still waits."""
     given = json.load(sys.stdin)
-    print(json.dumps(states(given["machines"], given["seconds"])), flush=True)
+    look = pictured if given["pictures"] else seen
+    print(json.dumps(states(given["machines"], given["seconds"], look)), flush=True)
     # Threads that wait for a machine that says nothing would be waited for.
     os._exit(0)
 
 
-def states(machines: Sequence[Machine], seconds: float) -> dict[str, dict[str, str]]:
-    """Return what is of each machine, by name, within ``seconds``."""
+def states(
+    machines: Sequence[Machine], seconds: float, look: Look | None = None
+) -> dict[str, dict[str, str]]:
+    """Return what is of each machine, by name, within ``seconds``; ``look``: by what else than `seen`."""
     until = time.monotonic() + seconds
     found: dict[str, dict[str, str]] = {}
     layers = sorted({len(machine["inside"]) for machine in machines})
@@ -59,7 +65,9 @@ def states(machines: Sequence[Machine], seconds: float) -> dict[str, dict[str, s
             if behind := _behind(machine, found):
                 found[name] = _state(UNKNOWN, behind)
                 continue
-            waiting[name] = threading.Thread(target=_into, args=(found, machine), daemon=True)
+            waiting[name] = threading.Thread(
+                target=_into, args=(found, machine, look or seen), daemon=True
+            )
             waiting[name].start()
         for name, thread in waiting.items():
             thread.join(max(0.0, until - time.monotonic()))
@@ -76,8 +84,8 @@ def _behind(machine: Machine, found: Mapping[str, Mapping[str, str]]) -> str:
     return ""
 
 
-def _into(found: dict[str, dict[str, str]], machine: Machine) -> None:
-    found.setdefault(machine["name"], seen(machine["props"]))
+def _into(found: dict[str, dict[str, str]], machine: Machine, look: Look) -> None:
+    found.setdefault(machine["name"], look(machine["props"]))
 
 
 def _state(word: str, said: str) -> dict[str, str]:
@@ -86,19 +94,44 @@ def _state(word: str, said: str) -> dict[str, str]:
 
 def seen(props: Mapping[str, Any]) -> dict[str, str]:
     """Return what the gate with these properties sees of its machine."""
+
+    def look(gate: Gate[Named], told: Named) -> dict[str, str]:
+        found = gate.look(told)
+        return _state(UP if found.ok else _word(told, found.text), found.text)
+
+    return _asked(props, look)
+
+
+def pictured(props: Mapping[str, Any]) -> dict[str, str]:
+    """Return the ``picture`` of a machine's screen, PNG in Base64, or why there is none."""
+
+    def look(gate: Gate[Named], told: Named) -> dict[str, str]:
+        try:
+            picture = gate.picture(told)
+        except Unreachable:
+            raise
+        except Refused as refused:
+            # What is in it may have one.
+            return _state(UP, str(refused))
+        return _state(UP, "") | {"picture": base64.b64encode(picture).decode()}
+
+    return _asked(props, look)
+
+
+def _asked(
+    props: Mapping[str, Any], look: Callable[[Gate[Named], Named], dict[str, str]]
+) -> dict[str, str]:
+    """Return what ``look`` finds by the gate with these properties, or why nothing."""
     try:
         gate = _gate(str(props.get("__provider")))
         told = gate.stored({key: value for key, value in props.items() if key != "__provider"})
-        look = gate.look(told)
+        return look(gate, told)
     except Unreachable as silent:
         return _state(SILENT, str(silent))
     except Refused as refused:
         return _state(OTHER, str(refused))
     except Exception as wrong:  # noqa: BLE001 - whatever it is, the others are shown all the same
         return _state(UNKNOWN, f"{type(wrong).__name__}: {wrong}")
-    if look.ok:
-        return _state(UP, look.text)
-    return _state(_word(told, look.text), look.text)
 
 
 def _word(props: Named, said: str) -> str:

@@ -47,6 +47,18 @@ def look(stack: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, State]:
     return {str(row["name"]): told.get(str(row["name"]), missing) for row in rows}
 
 
+def pictures(stack: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, State]:
+    """Return for each of ``rows``, by name, the ``picture`` of its screen (PNG in Base64), or what is ``said``.
+
+    Raises:
+        Problem: they can't be asked.
+    """
+    asked = _asked(_gates(stack), rows)
+    told = _ask(asked, pictures=True) if asked else {}
+    missing = {"said": "it is not in the lab's state yet"}
+    return {str(row["name"]): told.get(str(row["name"]), missing) for row in rows}
+
+
 def way_in(stack: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``row`` of a lab that is half up, with who logs in and what opens it as far as it is made.
 
@@ -160,7 +172,7 @@ def _clear(value: Any) -> Any:
     return [_clear(each) for each in value] if isinstance(value, list) else value
 
 
-def _ask(asked: Sequence[Mapping[str, Any]]) -> dict[str, State]:
+def _ask(asked: Sequence[Mapping[str, Any]], *, pictures: bool = False) -> dict[str, State]:
     command = [
         *lab.in_namespace(),
         str(paths.VENV / "bin" / "python3"),
@@ -169,7 +181,7 @@ def _ask(asked: Sequence[Mapping[str, Any]]) -> dict[str, State]:
         CODE,
         str(paths.ROOT),
     ]
-    given = {"machines": asked, "seconds": LONGEST_S}
+    given = {"machines": asked, "seconds": LONGEST_S, "pictures": pictures}
     try:
         done = subprocess.run(
             command,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from toolchain import lab
 from toolchain.bootstrap import ui
 from toolchain.engine import stack_file, state
 
@@ -34,3 +36,11 @@ def stack(verb: Verb) -> Verb:
 def as_json(verb: Verb) -> Verb:
     """Give ``verb`` the option that makes its standard output JSON; all else goes to standard error."""
     return click.option("--json", "as_json", is_flag=True, help="For programs.")(verb)
+
+
+def machine_names(ctx: click.Context, _argument: click.Parameter, begun: str) -> list[str]:
+    """Return the machines of the stack whose names have ``begun``, for a shell that completes words."""
+    with contextlib.suppress(ui.Problem, OSError):
+        rows = lab.outputs(ctx.params.get("stack") or ui.DEFAULT_STACK)["sheet"]
+        return [row["name"] for row in rows if row["name"].startswith(begun)]
+    return []

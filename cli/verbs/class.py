@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,10 +235,14 @@ def state(given: str, *, name: str | None, as_json: bool) -> int:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the pages.  [default: .nestlab/classes/CLASS/sheets]",
 )
-def pages(given: str, students: Sequence[str], *, name: str | None, to: Path | None) -> int:
+@click.option("--screens/--no-screens", default=True, help="Pictures on the page of the class.")
+def pages(
+    given: str, students: Sequence[str], *, name: str | None, to: Path | None, screens: bool
+) -> int:
     """Write a page for each student, with that lab's secrets, and one of the class, with none.
 
-    HTML that opens offline, and Markdown; only you may read them.
+    HTML that opens offline, and Markdown; only you may read them. The page of the class has a picture of
+    each screen that can be had: what a student sees, it shows too.
     """
     kept = acts.opened(given, name)
     acts.refuse_unknown(students, kept.students)
@@ -258,7 +263,7 @@ def pages(given: str, students: Sequence[str], *, name: str | None, to: Path | N
         files = sheets.write(
             folder,
             sheets.CLASS_PAGE,
-            sheets.class_html(kept, found, when),
+            sheets.class_html(kept, found, when, _screens(found) if screens else None),
             sheets.class_markdown(kept, found, when),
         )
         ui.say(f"the class: {files[0]}")
@@ -271,6 +276,23 @@ def told(stack: str, *, made: bool) -> dict[str, Any]:
     """Return the rows of ``stack`` as ``sheet``, and its secrets where it is up as a whole."""
     found = lab.found(stack, secrets=True) if made else {}
     return found if "sheet" in found else {"sheet": sheet.planned(stack)}
+
+
+def _screens(found: Sequence[status.Seen]) -> dict[str, dict[str, str]]:
+    """Return what the screens of each student's lab show, by machine; of none, where they can't be asked."""
+
+    def one(seen: status.Seen) -> dict[str, str]:
+        try:
+            known = lab.found(seen.stack)
+            told = machines.pictures(seen.stack, known.get("sheet") or sheet.planned(seen.stack))
+        except (ui.Problem, OSError, ValueError, LookupError) as wrong:
+            ui.warn(f"{seen.student}: no pictures of the screens: {ui.in_words(wrong)}")
+            return {}
+        return {name: each["picture"] for name, each in told.items() if "picture" in each}
+
+    there = [each for each in found if each.state not in {status.NONE, status.OFF}]
+    with ThreadPoolExecutor(capacity.cores()) as pool:
+        return dict(zip((each.student for each in there), pool.map(one, there), strict=True))
 
 
 def look(stack: str) -> list[dict[str, Any]]:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli import machines, options, sheet
 from toolchain import lab
-from toolchain.bootstrap import ui
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def _names(ctx: click.Context, _argument: click.Parameter, begun: str) -> list[str]:
-    with contextlib.suppress(ui.Problem, OSError):
-        rows = lab.outputs(ctx.params.get("stack") or ui.DEFAULT_STACK)["sheet"]
-        return [row["name"] for row in rows if row["name"].startswith(begun)]
-    return []
-
-
 @click.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 @options.stack
-@click.argument("name", required=False, shell_complete=_names)
+@click.argument("name", required=False, shell_complete=options.machine_names)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND]...")
 def command(stack: str, name: str | None, words: Sequence[str]) -> int:
     """Open a shell on the machine NAME, as `show` calls it, or run COMMAND there.

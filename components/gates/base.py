@@ -149,6 +149,15 @@ class Gate(BorderProvider[N]):
         """
         raise NotImplementedError
 
+    def picture(self, props: N) -> bytes:
+        """Return a picture of the thing's screen, PNG.
+
+        Raises:
+            Refused: none can be had, and why.
+            Unreachable: the place does not answer.
+        """
+        raise Refused(f"no command of its hypervisor takes a picture of {props.name}'s screen")
+
     def mend(self, olds: N | None, news: N) -> N:
         """Make the real thing as ``news`` wants it and return it with what was made; ``olds``: what was before."""
         raise NotImplementedError

@@ -115,6 +115,10 @@ class RemoteObjectProvider(Gate[Object]):
         return seen
 
     @override
+    def picture(self, props: Object) -> bytes:
+        return driver_of(props.driver).picture(shell_of(props.target), props.wanted)
+
+    @override
     def mend(self, olds: Object | None, news: Object) -> Object:
         driver, shell, wanted = driver_of(news.driver), shell_of(news.target), news.wanted
         driver.ensure(shell, wanted)

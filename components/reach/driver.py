@@ -105,6 +105,16 @@ class Driver(ABC, Generic[Order_]):
     def remove(self, shell: Shell, wanted: Order_) -> None:
         """Stop the object and remove all of it; nothing happens when it is not there, or not ours."""
 
+    def picture(self, shell: Shell, wanted: Order_) -> bytes:
+        """Return a picture of the object's screen, PNG.
+
+        Raises:
+            Refused: none can be had, and why.
+        """
+        raise DriverError(
+            f"no command of {shell.name}'s product takes a picture of {wanted.name}'s screen"
+        )
+
     def problem(self, wanted: Order_) -> str:
         """Say why ``wanted`` can't be made, found and remedy; empty when it can."""
         del wanted

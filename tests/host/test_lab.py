@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from components.reach.picture import PNG
 from tests.support import account
 from tests.support.checkout import virsh
 
@@ -98,6 +99,13 @@ def test_make_up_brings_a_guest_and_a_container_up_inside_a_nested_host(checkout
     answer = checkout.run("./nestlab", "enter", "box", "--", "cat", "/proc/1/comm")
     assert answer.said.strip() == "init", "the container answers a command"
     assert "1 packets received" in packet(checkout), "the container has its network"
+    for name in ("kvm1", "ipxe"):
+        shown = checkout.run("./nestlab", "screen", name, "--to", f"{name}.png")
+        assert shown.code == 0, shown.said
+        assert (checkout.root / f"{name}.png").read_bytes().startswith(PNG), "at both layers"
+    refused = checkout.run("./nestlab", "screen", "box")
+    assert refused.code == 1
+    assert "no picture of box" in refused.said
 
 
 def test_an_emulated_host_does_without_nested_paging(checkout: Checkout) -> None:

@@ -24,7 +24,7 @@ from components.kinds.virtualbox.hardware import (
     settings,
 )
 from components.kinds.virtualbox.vboxmanage import COPY_S
-from components.reach import linux_host
+from components.reach import linux_host, picture
 from components.reach.driver import Driver, DriverError, strange
 from components.reach.orders import GuestOrder
 from components.reach.waiting import NotReady, Seen, say, wait_for
@@ -124,6 +124,12 @@ class GuestDriver(Driver[GuestOrder]):
             self._set(shell, wanted, info, plugs)
         self._start(shell, wanted)
         UNIT.set(shell, wanted.owner, on=wanted.autostart)
+
+    @override
+    def picture(self, shell: Shell, wanted: GuestOrder) -> bytes:
+        # VBoxManage(1), controlvm.
+        words = ("VBoxManage", "controlvm", wanted.owner, "screenshotpng")
+        return picture.taken(shell, lambda file: [*words, file])
 
     @override
     def remove(self, shell: Shell, wanted: GuestOrder) -> None:

@@ -5,11 +5,13 @@ Only where Debian's chromium is installed, and not in every run: it is none of w
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 import pytest
 
 from classroom import register, sheets, status
+from components.reach.picture import png
 from tests.support.browser import Browser, browser, reason
 from tests.unit.classroom.test_class_sheets import ODD, ROWS
 from toolchain import stack_check
@@ -68,10 +70,13 @@ def test_a_browser_shows_the_class_s_page(checkout: Path, chromium: Browser) -> 
         status.Seen("ana", ODD, "net1.ana", "drift", {"1": "up", "2": "1 of 3 off"},
                     ["ipxe: " + "x" * 300], False, 50.0, 210.0, ["its budget, 210.0 of 200 GiB h"]),
     ]  # fmt: skip
-    page = sheets.write(checkout / "sheets", "_class", sheets.class_html(kept, found, "now"), "")[0]
+    shown = base64.b64encode(png(b"P6\n3 2\n255\n" + bytes(range(18)))).decode()
+    text = sheets.class_html(kept, found, "now", {"ana": {"ipxe": shown}})
+    page = sheets.write(checkout / "sheets", "_class", text, "")[0]
     chromium.show(page)
     quiet(chromium, page)
     assert ODD in chromium.value("document.body.innerText")
+    assert chromium.value("document.images[0].naturalWidth") == 3, "a screen is seen"
 
 
 def test_what_a_browser_refuses_is_seen_here(tmp_path: Path, chromium: Browser) -> None:

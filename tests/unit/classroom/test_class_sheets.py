@@ -42,7 +42,7 @@ ROWS: list[dict[str, Any]] = [
         "enter": ["lxc-attach", "-n", "box"],
     },
 ]
-VOID = {"meta", "br"}
+VOID = {"img", "meta", "br"}
 
 
 class Reader(HTMLParser):
@@ -187,3 +187,16 @@ def test_the_class_has_a_page_without_secrets() -> None:
     assert "its end, 2020-01-01" in read.words
     assert "6.00" in read.words
     assert "not made (left)" in sheets.class_markdown(kept, found, "now")
+
+
+def test_the_class_s_page_has_what_screens_show() -> None:
+    kept = register.Register("net1")
+    kept.students["ana"], kept.students["bob"] = register.Given(ODD), register.Given("Bob")
+    found = [status.seen(kept, "ana", [], None)]
+    shown = {"ana": {ODD: "aGVsbG8="}, "bob": {}}
+    text = sheets.class_html(kept, found, "now", shown)
+    read = Reader(text)
+    assert read.open == []
+    assert 'src="data:image/png;base64,aGVsbG8="' in text
+    assert f"Screens of ana, {ODD}" in read.words
+    assert "Bob" not in text, "nothing of a lab without a picture"

@@ -21,6 +21,7 @@ from components.gates.machine import Machine, MachineResource
 from components.kinds.libvirt.census import census, changed
 from components.kinds.libvirt.ownership import defined
 from components.kinds.libvirt.virsh import DomainFacts, Virsh, VirshError, libvirt_of
+from components.reach import picture
 from components.reach.shell import Unreachable, keep
 from components.reach.waiting import NotReady, Seen, say, wait_for
 
@@ -64,6 +65,12 @@ class MachineGateProvider(Gate[Domain]):
         if state != "running":
             return Seen(ok=False, text=f"domain {props.domain} is {state}")
         return probes.glance(props, virsh)
+
+    @override
+    def picture(self, props: Domain) -> bytes:
+        virsh = libvirt_of(props)
+        words = ("virsh", "-q", "-c", virsh.uri, "screenshot", props.domain)
+        return picture.taken(virsh.shell, lambda file: [*words, file])
 
     @override
     def mend(self, olds: Domain | None, news: Domain) -> Domain:
