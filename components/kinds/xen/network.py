@@ -26,7 +26,7 @@ from components.kinds.xen.xl import (
 )
 from components.reach.driver import Driver, DriverError, strange
 from components.reach.orders import NetworkOrder
-from components.reach.waiting import Seen
+from components.reach.waiting import Seen, wait_for
 
 if TYPE_CHECKING:
     from components.reach.shell import Shell
@@ -35,6 +35,8 @@ NETWORKD = "/etc/systemd/network"
 DNSMASQ = "/etc/dnsmasq.d"
 LEASES = "/var/lib/misc"
 NICS = "/sys/class/net"
+SETTLE_S = 60.0
+"""How long systemd-networkd may take to set a bridge after it was told to, seconds."""
 
 
 def files(wanted: NetworkOrder) -> dict[str, str]:
@@ -50,12 +52,12 @@ def files(wanted: NetworkOrder) -> dict[str, str]:
         lines.append("IPMasquerade=ipv4")
     else:
         # dom0 routes for the others. What comes from here, or from elsewhere to here, it does not.
-        rules = (
+        policy = (
             (f"IncomingInterface={device}", "Type=prohibit"),
             (f"IncomingInterface=lo\nTo={wanted.subnet}", "Table=main"),
             (f"To={wanted.subnet}", "Type=prohibit"),
         )
-        for number, (which, what) in enumerate(rules, 100):
+        for number, (which, what) in enumerate(policy, 100):
             lines.append(f"\n[RoutingPolicyRule]\nPriority={number}\n{which}\n{what}")
     found = {
         f"{NETWORKD}/20-{device}.netdev": netdev,
@@ -64,6 +66,16 @@ def files(wanted: NetworkOrder) -> dict[str, str]:
     if wanted.dhcp:
         found[f"{DNSMASQ}/{device}.conf"] = _dnsmasq(wanted)
     return {path: mark(wanted) + text for path, text in found.items()}
+
+
+def rules(wanted: NetworkOrder) -> list[str]:
+    """Return the routing policy rules of an isolated network, as ip-rule(8) shows those of its file."""
+    device, subnet = wanted.bridge, wanted.subnet
+    return [
+        f"from all iif {device} prohibit",
+        f"from all to {subnet} iif lo lookup main",
+        f"from all to {subnet} prohibit",
+    ]
 
 
 def _dnsmasq(wanted: NetworkOrder) -> str:
@@ -140,10 +152,12 @@ class NetworkDriver(Driver[NetworkOrder]):
             put(shell, path, files(wanted)[path])
         # Makes what is missing, and sets anew what has a changed file.
         must(shell, "networkctl", "reload")
-        shown = shell.run(["ip", "-o", "-4", "addr", "show", "dev", device])
-        kept = f"{NETWORKD}/20-{device}.network" not in stale
-        if shown.ok and kept and f"{wanted.gateway}/" not in shown.out:
+        if self._unset(shell, wanted):
+            # Another network's reload in the middle of it leaves a bridge half set.
             must(shell, "networkctl", "reconfigure", device)
+            wait_for(
+                f"network {wanted.name}", lambda: self._set(shell, wanted), deadline_s=SETTLE_S
+            )
         self._serve(shell, wanted, anew=f"{DNSMASQ}/{device}.conf" in stale)
 
     @override
@@ -173,17 +187,32 @@ class NetworkDriver(Driver[NetworkOrder]):
     def _down(self, shell: Shell, wanted: NetworkOrder) -> str:
         """Say what of it does not run, empty for nothing."""
         device = wanted.bridge
-        address = f"{wanted.gateway}/{wanted.prefix}"
-        shown = shell.run(["ip", "-o", "-4", "addr", "show", "dev", device])
-        if not shown.ok:
-            return f"is down: its bridge {device} is gone"
-        if address not in shown.out.split():
-            return f"is down: its host does not have {address} there"
+        if unset := self._unset(shell, wanted):
+            return unset
         if self._unit(shell, "is-active", device) is not wanted.dhcp:
             return f"has {'no ' if wanted.dhcp else ''}dnsmasq@{device} running"
         if self._unit(shell, "is-enabled", device) is not wanted.dhcp:
             return f"has dnsmasq@{device}, {'not ' if wanted.dhcp else ''}started with its host"
         return ""
+
+    def _unset(self, shell: Shell, wanted: NetworkOrder) -> str:
+        """Say what systemd-networkd has not set of it, empty for nothing."""
+        device, address = wanted.bridge, f"{wanted.gateway}/{wanted.prefix}"
+        shown = shell.run(["ip", "-o", "-4", "addr", "show", "dev", device])
+        if not shown.ok:
+            return f"is down: its bridge {device} is gone"
+        if address not in shown.out.split():
+            return f"is down: its host does not have {address} there"
+        if wanted.mode == "nat":
+            return ""
+        there = [line.split()[1:] for line in must(shell, "ip", "-4", "rule", "show").splitlines()]
+        if lacking := [rule for rule in rules(wanted) if rule.split() not in there]:
+            return f"is routed: its host has no rule `{lacking[0]}`"
+        return ""
+
+    def _set(self, shell: Shell, wanted: NetworkOrder) -> Seen:
+        unset = self._unset(shell, wanted)
+        return Seen(ok=not unset, text=unset or "is set")
 
     def _unit(self, shell: Shell, what: str, device: str) -> bool:
         asked = shell.run(["systemctl", what, f"dnsmasq@{device}"])

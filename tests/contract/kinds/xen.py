@@ -25,7 +25,7 @@ ASKS = frozenset(
     {
         *("cat", "readlink", "stat", "sha256sum", "xl list"),
         *("systemctl is-active", "systemctl is-enabled"),
-        *("ip -o -4 addr show", "ip link show"),
+        *("ip -o -4 addr show", "ip -4 rule show", "ip link show"),
         # What is as it should be they leave so.
         *("networkctl reload", "systemctl enable", "systemctl start"),
     }
@@ -156,6 +156,15 @@ def network_case(mode: str, **other: Any) -> Case[Machine, NetworkOrder]:
             ),
             "its address is another": changing(
                 lambda state: state["links"][BRIDGE].update(addresses=["10.78.0.3/24"])
+            ),
+            **(
+                {
+                    "its rules are lost": changing(
+                        lambda state: state["links"][BRIDGE].update(rules=[])
+                    )
+                }
+                if mode == "isolated"
+                else {}
             ),
             "its server is stopped": changing(
                 lambda state: state["units"][f"dnsmasq@{BRIDGE}"].update(active=False)

@@ -32,6 +32,27 @@ def libxl(text: str, code: int) -> Refused:
     return Refused(f"libxl: error: libxl_device.c:1:f: {text}\nlibxl: error: it failed", code)
 
 
+def _sections(text: str) -> list[dict[str, str]]:
+    """Return the routing policy rules of a file of systemd-networkd's."""
+    parts = re.split(r"(?m)^\[(.*)\]$", text)[1:]
+    found = zip(parts[::2], parts[1::2], strict=True)
+    return [
+        dict(re.findall(r"(?m)^(\w+)=(.*)$", each))
+        for name, each in found
+        if name == "RoutingPolicyRule"
+    ]
+
+
+def _rule(section: dict[str, str]) -> str:
+    """Return a rule as the kernel has it: its number first, then what it asks for, then what it does."""
+    asks = [
+        *(["to", section["To"]] if "To" in section else []),
+        *(["iif", section["IncomingInterface"]] if "IncomingInterface" in section else []),
+    ]
+    does = section.get("Type") or f"lookup {section['Table']}"
+    return f"{section['Priority']}:\t{' '.join(['from', 'all', *asks, does])}"
+
+
 class Xen(Stub):
     """A Debian host with Xen; guests pay no heed to ``xl shutdown`` unless they are ``polite``."""
 
@@ -45,6 +66,7 @@ class Xen(Stub):
         "links": {"eth0": {"addresses": ["10.77.0.5/24"], "network": ""}},
         "units": {},
         "polite": True,
+        "halves": False,
     }
 
     # xl
@@ -201,8 +223,19 @@ class Xen(Stub):
 
     @command("ip")
     def ip(self, argv: list[str], stdin: bytes) -> str:
+        """ip(8); rules as iproute2 6.1 of Debian 12 prints them."""
         del stdin
         links = self.state["links"]
+        if argv == ["-4", "rule", "show"]:
+            rows = [
+                "0:\tfrom all lookup local",
+                *(rule for each in links.values() for rule in each.get("rules", ())),
+                "32766:\tfrom all lookup main",
+                "32767:\tfrom all lookup default",
+            ]
+            return "".join(
+                f"{row}\n" for row in sorted(rows, key=lambda row: int(row.split(":")[0]))
+            )
         device = argv[argv.index("dev") + 1] if "dev" in argv else ""
         match argv:
             case ["link", "delete", "dev", _] if device not in links:
@@ -239,6 +272,9 @@ class Xen(Stub):
                 for device in links:
                     if self._network(device) != links[device]["network"]:
                         self._configure(device)
+                        if self.state["halves"]:
+                            # systemd 252 on a busy host, when it was told twice: addresses, and no rules.
+                            links[device]["rules"] = []
             case ["reconfigure", device]:
                 if device not in links:
                     raise Refused(f'Interface "{device}" not found.', 1)
@@ -254,7 +290,9 @@ class Xen(Stub):
     def _configure(self, device: str) -> None:
         text = self._network(device)
         addresses = re.findall(r"(?m)^Address=(.*)$", text)
-        self.state["links"][device].update(network=text, addresses=addresses)
+        self.state["links"][device].update(
+            network=text, addresses=addresses, rules=[_rule(each) for each in _sections(text)]
+        )
 
     # Units
 

@@ -180,6 +180,22 @@ def test_a_nat_network_is_a_bridge_whose_dnsmasq_hands_out_the_planned_addresses
     assert NETWORK.called(network()) == BRIDGE
 
 
+def test_a_bridge_that_was_half_set_is_set_again(machine: Machine) -> None:
+    """As on a busy host, whose systemd-networkd was told of another network in the middle of this one."""
+    with machine.changing() as state:
+        state["halves"] = True
+    NETWORK.ensure(machine.shell(), network(mode="isolated"))
+    assert ["networkctl", "reconfigure", BRIDGE] in [call.words for call in machine.calls]
+    assert NETWORK.look(machine.shell(), network(mode="isolated")).ok
+    with machine.changing() as state:
+        del state["links"][BRIDGE]["rules"][1]
+    seen = NETWORK.look(machine.shell(), network(mode="isolated"))
+    assert not seen.ok
+    assert (
+        "is routed: its host has no rule `from all to 10.78.0.0/24 iif lo lookup main`" in seen.text
+    )
+
+
 def test_an_isolated_network_is_routed_nowhere(machine: Machine) -> None:
     NETWORK.ensure(machine.shell(), network(mode="isolated"))
     text = machine.path(f"/etc/systemd/network/20-{BRIDGE}.network").read_text()
