@@ -22,7 +22,7 @@ from components.refused import Refused
 from components.stackfile.proofs import FAILED, REAL, UNTRIED
 from toolchain import lab, stack_check
 from toolchain.bootstrap import paths, ui
-from toolchain.engine import changes, child, stack_file
+from toolchain.engine import changes, stack_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -129,8 +129,6 @@ class Trial:
     def up(self) -> None:
         """Bring the lab to what its file says, whatever is lost: it is this run's own."""
         if not lab.up(self.stack, lose=True, aside=True).ok:
-            if child.was_cut():
-                raise KeyboardInterrupt
             raise Wrong("`pulumi up` failed; what it said is above")
         self.rows = lab.outputs(self.stack)["sheet"]
 

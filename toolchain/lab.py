@@ -465,11 +465,17 @@ def run(
     """Run the engine, which prints for itself; return its exit status.
 
     ``aside``: all of that goes to standard error. ``more``: variables of its environment.
+
+    Raises:
+        KeyboardInterrupt: somebody told us to end, by whatever signal, and it did not get to its own end.
     """
     command = [str(paths.BIN / "pulumi"), *words, "--stack", stack]
-    return child.run(
+    status = child.run(
         command, env={**environment(), **more}, cwd=paths.ROOT, stdout=sys.stderr if aside else None
     )
+    if status and child.was_cut():
+        raise KeyboardInterrupt
+    return status
 
 
 def capture(*words: str) -> str:
