@@ -462,17 +462,13 @@ def _files() -> Path | None:
 def run(
     *words: str, stack: str, aside: bool = False, more: Mapping[str, str] = MappingProxyType({})
 ) -> int:
-    """Run the engine, which prints for itself; return its exit status.
+    """Run the engine, which prints for itself; return its exit status. Told to end, it is a KeyboardInterrupt.
 
     ``aside``: all of that goes to standard error. ``more``: variables of its environment.
-
-    Raises:
-        KeyboardInterrupt: somebody told us to end, by whatever signal, and it did not get to its own end.
     """
-    command = [str(paths.BIN / "pulumi"), *words, "--stack", stack]
-    status = child.run(
-        command, env={**environment(), **more}, cwd=paths.ROOT, stdout=sys.stderr if aside else None
-    )
+    words, given = (*words, "--stack", stack), {**environment(), **more}
+    to = sys.stderr if aside else None
+    status = child.run([str(paths.BIN / "pulumi"), *words], env=given, cwd=paths.ROOT, stdout=to)
     if status and child.was_cut():
         raise KeyboardInterrupt
     return status

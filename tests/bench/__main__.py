@@ -410,7 +410,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stopped)
     figures = Figures()
     scratch = Path(tempfile.mkdtemp(prefix="bench-"))
-    checkout = Checkout.make(scratch / "checkout")
+    checkout = Checkout.make(scratch / "checkout", new=True)
     plain: Plain | None = None
     try:
         for number in range(1, rounds + 1):

@@ -36,7 +36,7 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    made = Checkout.make(tmp_path_factory.mktemp("readme"))
+    made = Checkout.make(tmp_path_factory.mktemp("readme"), new=True)
     try:
         yield made
     finally:

@@ -57,9 +57,7 @@ def expected(lab: object, ready: Checkout) -> list[str]:
 @pytest.fixture(scope="module")
 def ready(checkout: Checkout) -> Checkout:
     """A checkout with its toolchain and facts."""
-    for step in ("toolchain", "host", "image", "doctor"):
-        done = checkout.make_target(step)
-        assert done.code == 0, done.said
+    checkout.prepare("toolchain", "host", "image")
     assert checkout.pulumi("stack", "init", "local").code == 0
     return checkout
 

@@ -62,9 +62,7 @@ def lab(checkout: Checkout, iso: Path) -> Checkout:
         }
 
     checkout.edit(xen)
-    for target in ("toolchain", "host", "image", "doctor"):
-        done = checkout.make_target(target)
-        assert done.code == 0, done.said
+    checkout.prepare("toolchain", "host", "image")
     done = checkout.run("python3", "-m", "toolchain", "image", "xen")
     assert done.code == 0, done.said
     assert checkout.pulumi("stack", "init", "local").code == 0

@@ -53,9 +53,17 @@ class Checkout:
 
     @classmethod
     def make(
-        cls, root: Path, given: Mapping[str, str] | None = None, stack: str = STACK
+        cls,
+        root: Path,
+        given: Mapping[str, str] | None = None,
+        stack: str = STACK,
+        *,
+        new: bool = False,
     ) -> Checkout:
-        """Copy what git would commit into ``root``, and give its ``stack`` a lab of its own."""
+        """Copy what git would commit into ``root``, and give its ``stack`` a lab of its own.
+
+        With what is known of this machine already, which a guest was booted for, but for a ``new`` one.
+        """
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=paths.ROOT,
@@ -67,6 +75,10 @@ class Checkout:
             if source.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
+        if paths.HOST_JSON.is_file() and not new:
+            local = root / paths.LOCAL.name
+            local.mkdir(mode=0o700)
+            shutil.copy2(paths.HOST_JSON, local)
         made = cls(root, given=given or {}, stack=stack)
         made.edit(made._own)
         return made
@@ -129,6 +141,13 @@ class Checkout:
     def make_target(self, target: str, *more: str, timeout_s: float = UP_S) -> Done:
         """Run one of the Makefile's targets."""
         return self.run("make", "-s", target, *more, timeout_s=timeout_s)
+
+    def prepare(self, *targets: str) -> None:
+        """Run these of the Makefile's targets, and `doctor` where what it finds is not known yet."""
+        known = (self.root / paths.LOCAL.name / paths.HOST_JSON.name).is_file()
+        for target in (*targets, *(() if known else ("doctor",))):
+            done = self.make_target(target)
+            assert done.code == 0, done.said
 
     def pulumi(self, *words: str, timeout_s: float = UP_S) -> Done:
         """Run plain ``pulumi`` in a shell that has read the environment file."""
