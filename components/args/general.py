@@ -128,6 +128,8 @@ class GuestArgs(TypedDict, total=False):
     """Names of media: ISOs in further CD drives, in order, such as a disc with drivers or answers."""
     image: str | None
     """Name of a medium: the qcow2 or raw image its disk is a clone of."""
+    disks: Mapping[str, int]
+    """Further disks, empty at first: GiB by name. They stay with whatever else of the guest changes, and can grow; one that is removed is lost with what is on it."""
     boot: Sequence[Literal["cdrom", "hd", "network"]] | None
     """Boot order; of hd, cdrom and network, default: its image, its CD, its empty disk."""
     cloud_init: CloudInitArgs | None

@@ -170,6 +170,11 @@ class Gate(BorderProvider[N]):
         del news
         return ()
 
+    def forbidden(self, olds: N, news: N) -> Iterable[tuple[str, str]]:
+        """Yield inputs that can't become what they are to be, and why."""
+        del olds, news
+        return ()
+
     def compare(self, olds: N, news: N) -> DiffResult:
         """Say what there is to do, looking at the real thing where nothing was asked for."""
         asked = {key: getattr(news, key) for key in news.asked()}
@@ -195,7 +200,10 @@ class Gate(BorderProvider[N]):
 
     @override
     def check(self, _olds: Props, news: Props) -> CheckResult:
-        found = self.problems(self.given(news))
+        given = self.given(news)
+        found = [*self.problems(given)]
+        if _olds:
+            found += self.forbidden(self.stored(_olds), given)
         return CheckResult(news, [CheckFailure(key, why) for key, why in found])
 
     @override

@@ -19,7 +19,7 @@ from components.gates.base import BorderResource, Gate, Made, Named, Secret, Una
 from components.gates.codec import has_unknown
 from components.gates.keys import remove_keys, write_keys
 from components.gates.probes import Probe
-from components.reach.driver import driver_of
+from components.reach.driver import driver_of, shrinks
 from components.reach.orders import ContainerOrder, GuestOrder, MediumOrder, NetworkOrder, Order
 from components.reach.shell import NOWHERE, Target, Unreachable, keep, shell_of
 from components.reach.waiting import NotReady, Seen, say, wait_for
@@ -105,6 +105,14 @@ class RemoteObjectProvider(Gate[Object]):
         problem = "" if has_unknown(wanted) else driver_of(news.driver).problem(wanted)
         if problem:
             yield "wanted", problem
+
+    @override
+    def forbidden(self, olds: Object, news: Object) -> Iterable[tuple[str, str]]:
+        if isinstance(olds.wanted, GuestOrder) and isinstance(news.wanted, GuestOrder):
+            had = {disk.name: disk.gib for disk in olds.wanted.disks}
+            for disk in news.wanted.disks:
+                if disk.gib < had.get(disk.name, 0):
+                    yield "wanted", shrinks(news.wanted.name, disk.name, had[disk.name], disk.gib)
 
     @override
     def look(self, props: Object) -> Seen:

@@ -8,6 +8,7 @@ from components.gates.codec import later
 from components.reach.orders import (
     Console,
     ContainerOrder,
+    DataDisk,
     GuestOrder,
     MediumOrder,
     NetworkOrder,
@@ -15,6 +16,7 @@ from components.reach.orders import (
     Ready,
     Reservation,
 )
+from components.stackfile.places import ordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,6 +135,7 @@ def guest(
         seed=later(seed),
         nested=spec.nested is True,
         discs=[later(disc) for disc in discs],
+        disks=[DataDisk(name=name, gib=gib) for name, gib in ordered(spec.disks)],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from abc import ABC, abstractmethod
@@ -67,6 +68,14 @@ def must(
 def foreign(shell: Shell, what: str, remedy: str) -> DriverError:
     """Return what to raise where ``what`` has the order's name and is somebody else's."""
     return DriverError(f"{what} on {shell.name} is not this lab's and is left alone: {remedy}")
+
+
+def shrinks(guest: str, disk: str, has: float, wants: int) -> str:
+    """Return why a further disk of a guest can't become smaller, sizes in GiB, and what to do."""
+    return (
+        f"the disk {disk} of guest {guest} has {has:g} GiB and the stack says {wants}: disks don't shrink; "
+        f"write {math.ceil(has)} or more, or give it another name: what is on it is lost then"
+    )
 
 
 def strange(owner: str) -> str:

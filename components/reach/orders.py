@@ -83,6 +83,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class DataDisk:
+    """A disk of a guest beside its system disk, empty when it is made."""
+
+    name: str
+    gib: int
+
+
+@dataclass(frozen=True, slots=True)
 class GuestOrder:
     """What a guest is made of."""
 
@@ -113,6 +121,8 @@ class GuestOrder:
     """Whether its CPU shows hardware virtualization."""
     discs: list[str] = field(default_factory=list)
     """Paths at the place of what is in its further CD drives, in order."""
+    disks: list[DataDisk] = field(default_factory=list)
+    """They can grow, and what was on one that is left out is gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ raw domain XML may be given: what the profile can't say belongs into a kind.
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads it at run time
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 
@@ -26,6 +27,7 @@ from components.stackfile.values import (
     Later,
     Listen,
     Mib,
+    Name,
     Port,
     Seconds,
     SpecModel,
@@ -204,6 +206,11 @@ class GuestSpec(MachineSpec):
     )
     image: str | None = Field(
         None, description="Name of a medium: the qcow2 or raw image its disk is a clone of"
+    )
+    disks: Mapping[Name, Annotated[Gib, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="Further disks, empty at first: GiB by name. They stay with whatever else of the guest changes, and "
+        "can grow; one that is removed is lost with what is on it",
     )
     boot: Annotated[tuple[BootDevice, ...], Field(min_length=1)] | None = Field(
         None,

@@ -228,6 +228,8 @@ class Offers:
     for beside its own devices and a disk or two, of 32."""
     drives: Callable[[GuestSpec], Drives] = lambda _: ONE_DRIVE
     """The further CD drives of a guest of that spec."""
+    disks: int = 0
+    """The most further disks of a guest; who says so stands at the kind."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """Fields of a guest that may not be given there, and what holds instead."""
 

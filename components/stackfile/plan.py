@@ -315,7 +315,7 @@ def _machine(
         called=_physical(lab, place, machine.name),
         memory_mib=memory_of(machine),
         cores=spec.cores,
-        disk_gib=disk_of(machine),
+        disk_gib=0 if isinstance(spec, ContainerSpec) else spec.disk_gib,
         disk_bus=disk_bus,
         boot=spec.boot_order if isinstance(spec, GuestSpec) else (),
         nics=tuple(nics),
@@ -326,7 +326,9 @@ def _machine(
 
 
 def _drives(spec: GuestSpec) -> tuple[str, ...]:
-    return spec.discs and tuple(f"CD {name}" for name in (spec.iso, *spec.discs) if name)
+    cds = (spec.iso, *spec.discs) if spec.discs else ()
+    disks = (f"{name} {gib} GiB" for name, gib in ordered(spec.disks))
+    return (*(f"CD {name}" for name in cds if name), *disks)
 
 
 def _hardware(spec: GuestSpec | ContainerSpec | HypervisorSpec) -> Hardware:

@@ -6,6 +6,7 @@ A failure here is a driver disc that its guest does not see, or one that stays i
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tests.support.stubs.virtualbox import VirtualBox
 from tests.support.stubs.workstation import DEFAULTS, Workstation
 from tests.support.stubs.xen import Xen
 from tests.support.stubs.xenserver import XenServer
+from toolchain.engine import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.double
 
 ISOS = ("live", "drivers", "answers")
 NET = {"own": {"mode": "isolated", "subnet": "10.78.0.0/24"}}
+DATA = r"(?:many-)?data-(\w+)\.(?:img|vdi|vmdk|vhdx)"
 SAME = ("--yes", "--skip-preview", "--expect-no-changes")
 
 
@@ -119,25 +122,73 @@ def media(root: Path) -> dict[str, Any]:
     return {name: {"path": file} for name, file in files.items()}
 
 
-@pytest.mark.parametrize("kind", PRODUCTS)
-def test_a_guest_has_its_discs_in_order_and_loses_what_the_stack_forgets(
-    project: Project, sshd: Serve, tmp_path: Path, kind: str
-) -> None:
+def further(machine: Machine) -> dict[str, object]:
+    """The further disks that lie there by name, each with what tells it from another of its name."""
+    named = ((re.fullmatch(DATA, file.name), file) for file in machine.folder.rglob("*data-*"))
+    found: dict[str, object] = {name[1]: file.stat().st_ino for name, file in named if name}
+    for uuid, vdi in machine.state.get("vdi", {}).items():
+        if name := re.match(r"many/(\w+) \(nestlab", vdi["name-label"]):
+            found[name[1]] = uuid
+    return found
+
+
+def made(kind: str, sshd: Serve, root: Path) -> tuple[Machine, Callable[..., str]]:
+    """A host of a kind, and programs of a lab in it whose guest `many` has these fields beside its ISO."""
     product = PRODUCTS[kind]
-    machine = Machine(tmp_path / "host", product.stub)
+    machine = Machine(root / "host", product.stub)
     for place in product.folders:
         machine.path(place).mkdir(parents=True, exist_ok=True)
     product.furnish(machine)
     target = sshd(machine).target("x")
-    files = media(tmp_path)
+    files = media(root)
+
+    def program(**guest: Any) -> str:
+        many = {"iso": "live", "disk_gib": 1, "memory_mib": 256, "network": "own", **guest}
+        inside = {**product.more, "networks": NET, "guests": {"many": many}}
+        return inner.program(kind, inner.lab_of(kind, inside, media=files), target, root)
+
+    return machine, program
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_a_further_disk_stays_grows_and_goes_only_when_the_stack_forgets_it(
+    project: Project, sshd: Serve, tmp_path: Path, kind: str
+) -> None:
+    machine, program = made(kind, sshd, tmp_path)
+    project.up(program(disks={"data": 1}))
+    first = further(machine)
+    assert list(first) == ["data"]
+    project.pulumi("up", *SAME)
+    project.up(program(disks={"data": 1, "a": 1}, memory_mib=512))
+    assert further(machine) == first | {"a": further(machine)["a"]}, "it is the one it was"
+
+    project.up(program(disks={"data": 2, "a": 1}, memory_mib=512))
+    assert set(further(machine)) == {"a", "data"}
+    project.pulumi("up", *SAME)
+    project.write(program(disks={"data": 1, "a": 1}, memory_mib=512))
+    said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
+    assert "the disk data of guest many has 2 GiB and the stack says 1: disks don't shrink" in said
+    project.write(program(disks={"a": 1}, memory_mib=512))
+    told = changes.read(project.pulumi("preview", "--json"))
+    assert told.losses == ("x-many: its further disks are removed, with what is on them: data",)
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert list(further(machine)) == ["a"]
+    project.pulumi("up", *SAME)
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert further(machine) == {}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_a_guest_has_its_discs_in_order_and_loses_what_the_stack_forgets(
+    project: Project, sshd: Serve, tmp_path: Path, kind: str
+) -> None:
+    machine, of = made(kind, sshd, tmp_path)
 
     def program(*discs: str) -> str:
-        guest = {"iso": "live", "discs": list(discs), "disk_gib": 1, "memory_mib": 256}
-        inside = {**product.more, "networks": NET, "guests": {"many": guest | {"network": "own"}}}
-        return inner.program(kind, inner.lab_of(kind, inside, media=files), target, tmp_path)
+        return of(discs=list(discs))
 
     def seen() -> list[str]:
-        found = product.discs(machine)
+        found = PRODUCTS[kind].discs(machine)
         return sorted((name for name in ISOS if name in found), key=found.index)
 
     project.up(program("drivers", "answers"))

@@ -12,6 +12,7 @@ import pytest
 
 from components.kinds.vsphere.api import Api, Vsphere, sdk
 from tests.double.test_proxmox_outer import program
+from toolchain.engine import changes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,6 +221,36 @@ def test_a_guest_has_its_discs_and_loses_what_the_stack_forgets(
     project.up(of())
     assert held() == ["live"]
     assert running(vcsim) == {"lab-live"}
+    project.pulumi("up", *SKIP, "--expect-no-changes")
+    project.pulumi("destroy", *SKIP)
+    assert vcsim.machines() == {}
+
+
+def test_a_further_disk_stays_grows_and_goes_when_the_stack_forgets_it(
+    project: Project, vcsim: Vcsim, root: Path
+) -> None:
+    trusted(project, vcsim)
+
+    def of(memory_mib: int, **disks: int) -> str:
+        guest = LIVE["live"] | {"memory_mib": memory_mib, "disks": disks}
+        return program(lab(vcsim, **ONE, guests={"live": guest}), root)
+
+    def held() -> tuple[str, ...]:
+        return vcsim.machines()["lab-live"].disks
+
+    project.up(of(256, data=1))
+    first = held()
+    assert len(first) == 2
+    project.pulumi("up", *SKIP, "--expect-no-changes")
+    project.up(of(512, data=2, logs=1))
+    assert held()[:2] == first
+    assert len(held()) == 3
+    project.pulumi("up", *SKIP, "--expect-no-changes")
+    project.write(of(512, logs=1))
+    told = changes.read(project.pulumi("preview", "--json"))
+    assert told.losses == ("live: its further disks are removed, with what is on them: data",)
+    project.pulumi("up", *SKIP)
+    assert len(held()) == 2
     project.pulumi("up", *SKIP, "--expect-no-changes")
     project.pulumi("destroy", *SKIP)
     assert vcsim.machines() == {}

@@ -133,12 +133,17 @@ def losses(steps: list[dict[str, Any]]) -> list[str]:
 
 
 def _fate(what: str, step: dict[str, Any], inputs: dict[str, Any]) -> tuple[str, str]:
-    """Return what ``step`` does to an object ("removed", "anew", "unsure" or nothing), and why."""
+    """Return what ``step`` does to an object ("removed", "anew", "smaller", "unsure" or nothing), and why."""
     operation = str(step["op"])
     if operation == "delete":
         return "removed", ""
     if operation in LOST:
         return "anew", ", ".join(step.get("replaceReasons") or [])
+    if operation == "update" and what == "machine":
+        gone = (
+            _disks(inputs).keys() - _disks((step.get("newState") or {}).get("inputs") or {}).keys()
+        )
+        return ("smaller", ", ".join(sorted(gone))) if gone else ("", "")
     if operation == "update" and step.get("detailedDiff") is None and what in {"disk", "domain"}:
         changed = _changed(inputs, (step.get("newState") or {}).get("inputs") or {})
         return ("unsure", ", ".join(changed)) if changed else ("", "")
@@ -150,6 +155,8 @@ def _words(fates: dict[str, tuple[str, str]]) -> str:
     what = next(each for each in ("disk", "machine", "domain") if each in fates)
     fate, reason = fates[what]
     why = f" ({reason})" if reason else ""
+    if fate == "smaller":
+        return f"its further disks are removed, with what is on them: {reason}"
     if fate == "removed":
         return "removed, with what is on its disk" if what == "disk" else "removed"
     if fate == "unsure":
@@ -168,6 +175,15 @@ def _object(kind: str, inputs: dict[str, Any]) -> str:
         return "domain"
     remote = kind == REMOTE and str(inputs.get("driver", "")).endswith(REMOTE_MACHINES)
     return "machine" if remote or (kind in WHOLE and not inputs.get("template")) else ""
+
+
+def _disks(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the further disks of a whole machine, by what they are called."""
+    wanted = inputs.get("wanted")
+    if isinstance(wanted, dict):
+        return {str(disk["name"]): disk for disk in wanted.get("disks") or []}
+    labels = (str(disk.get("label", "")) for disk in inputs.get("disks") or [])
+    return {label.removeprefix("data-"): label for label in labels if label}
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

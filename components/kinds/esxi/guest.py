@@ -16,12 +16,12 @@ from components.kinds.esxi import vimcmd
 from components.kinds.esxi.medium import unfit_image
 from components.kinds.esxi.names import digest, unfit
 from components.kinds.esxi.vimcmd import UPLOAD_S, VOLUMES, must
-from components.kinds.esxi.vmx import DISCS, DISKS, differences, has_disk, merged
+from components.kinds.esxi.vmx import DATA, DISCS, DISKS, data_stem, differences, has_disk, merged
 from components.reach.driver import Driver, DriverError, foreign
-from components.reach.orders import GuestOrder, Nic
+from components.reach.orders import DataDisk, GuestOrder, Nic
 from components.reach.upload import PART
 from components.reach.vmx import parsed, rendered
-from components.reach.waiting import Seen
+from components.reach.waiting import Seen, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,8 @@ MEMORY_STEP_MIB = 4
 GIB = 1 << 30
 SECTOR = 512
 COPY_S = 3600.0
+OWN_ENDING = re.compile(r"-(flat|half|\d{6})$")
+"""How names of files end that ESXi, or we, put beside a disk."""
 
 
 class GuestDriver(Driver[GuestOrder]):
@@ -55,12 +57,10 @@ class GuestDriver(Driver[GuestOrder]):
     @override
     def problem(self, wanted: GuestOrder) -> str:
         name = wanted.name
-        if wrong := unfit(name) or _unfit_size(wanted) or _unfit_nic(wanted.nics):
+        if wrong := (
+            unfit(name) or _unfit_size(wanted) or _unfit_drives(wanted) or _unfit_nic(wanted.nics)
+        ):
             return f"{name}: {wrong}"
-        if has_disk(wanted) and wanted.disk_bus not in DISKS:
-            return f"{name} has its disk on {wanted.disk_bus!r}: ESXi has {', '.join(DISKS)}"
-        if len(wanted.discs) > len(DISCS):
-            return f"{name} has {len(wanted.discs)} discs: {len(DISCS)} have a place on its SATA controller"
         for path in (wanted.iso, wanted.image, wanted.seed, *wanted.discs):
             if path and not (path.startswith("/") and path.isprintable()):
                 return f"{path!r} can't be the path of a medium of {name}: rename the medium"
@@ -89,6 +89,9 @@ class GuestDriver(Driver[GuestOrder]):
         disk = vimcmd.read(shell, f"{_home(wanted)}/{wanted.name}.vmdk")
         if has_disk(wanted) and (wrong := _wrong_size(disk, wanted)):
             return f"has a disk that {wrong}"
+        for data in wanted.disks:
+            if (has := _has(shell, wanted, data)) < data.gib * GIB:
+                return f"has {has / GIB:g} GiB of its disk {data.name}"
         return self._idle(shell, wanted, vmid)
 
     def _idle(self, shell: Shell, wanted: GuestOrder, vmid: str) -> str:
@@ -107,12 +110,18 @@ class GuestDriver(Driver[GuestOrder]):
         _claim(shell, wanted)
         have = parsed(vimcmd.read(shell, f"{home}/{name}.vmx") or "")
         grows = self._disk(shell, wanted)
-        if differences(have, wanted) or not have or grows:
+        more = [disk for disk in wanted.disks if _has(shell, wanted, disk) < disk.gib * GIB]
+        if differences(have, wanted) or not have or grows or more:
             if vmid:
                 vimcmd.stop(shell, wanted.name, vmid)
             if grows:
-                size = f"{wanted.disk_gib}G"
-                must(shell, ["vmkfstools", "-X", size, f"{home}/{name}.vmdk"], timeout_s=COPY_S)
+                _grown(shell, f"{home}/{name}.vmdk", wanted.disk_gib)
+            for disk in more:
+                if _has(shell, wanted, disk):
+                    _grown(shell, _data(wanted, disk), disk.gib)
+                else:
+                    _made(shell, _data(wanted, disk), ["-c", f"{disk.gib}G"])
+            self._drop(shell, wanted)
             text = rendered(merged(have, wanted))
             shell.put(text.encode(), f"{home}/{name}.vmx", timeout_s=UPLOAD_S)
             if vmid:
@@ -171,28 +180,53 @@ class GuestDriver(Driver[GuestOrder]):
 
     def _disk(self, shell: Shell, wanted: GuestOrder) -> bool:
         """Make the disk where there is none; return whether it has to grow."""
-        name, home = wanted.name, _home(wanted)
-        disk, half = f"{home}/{name}.vmdk", f"{home}/{name}-half.vmdk"
+        disk = f"{_home(wanted)}/{wanted.name}.vmdk"
         there = vimcmd.read(shell, disk)
         if not has_disk(wanted):
             if there is not None:
                 raise DriverError(_lossy(wanted, "has a disk, which the stack does not want"))
             return False
         if there is None:
-            # Under another name until it is whole: copies take minutes, and connections are cut.
-            if shell.run(["test", "-e", half]).ok and not shell.run(["vmkfstools", "-U", half]).ok:
-                must(shell, ["rm", "-f", half, half.replace(".vmdk", "-flat.vmdk")])
-            if wanted.image:
-                made = ["vmkfstools", "-i", wanted.image, "-d", "thin", half]
-            else:
-                made = ["vmkfstools", "-c", f"{wanted.disk_gib}G", "-d", "thin", half]
-            must(shell, made, timeout_s=COPY_S)
-            must(shell, ["vmkfstools", "-E", half, disk])
+            made = ["-i", wanted.image] if wanted.image else ["-c", f"{wanted.disk_gib}G"]
+            _made(shell, disk, made)
             there = vimcmd.read(shell, disk)
         wrong = _wrong_size(there, wanted)
         if wrong and not wanted.image and _size(there) > wanted.disk_gib * GIB:
             raise DriverError(_lossy(wanted, f"has a disk that {wrong}"))
         return bool(wrong)
+
+    def _drop(self, shell: Shell, wanted: GuestOrder) -> None:
+        """Remove the further disks that the guest has no more."""
+        home, prefix = _home(wanted), data_stem(wanted, "")
+        kept = {disk.name for disk in wanted.disks}
+        for file in must(shell, ["ls", "-A", home]).split("\n"):
+            name = file.removeprefix(prefix).removesuffix(".vmdk")
+            if file != f"{prefix}{name}.vmdk" or name in kept or OWN_ENDING.search(name):
+                continue
+            say(f"{wanted.name}: its disk {name} is removed")
+            must(shell, ["vmkfstools", "-U", f"{home}/{file}"], timeout_s=COPY_S)
+
+
+def _made(shell: Shell, disk: str, how: Sequence[str]) -> None:
+    """Make a disk, under another name until it is whole: copies take minutes, and connections are cut."""
+    half = f"{disk.removesuffix('.vmdk')}-half.vmdk"
+    if shell.run(["test", "-e", half]).ok and not shell.run(["vmkfstools", "-U", half]).ok:
+        must(shell, ["rm", "-f", half, half.replace(".vmdk", "-flat.vmdk")])
+    must(shell, ["vmkfstools", *how, "-d", "thin", half], timeout_s=COPY_S)
+    must(shell, ["vmkfstools", "-E", half, disk])
+
+
+def _grown(shell: Shell, disk: str, gib: int) -> None:
+    must(shell, ["vmkfstools", "-X", f"{gib}G", disk], timeout_s=COPY_S)
+
+
+def _has(shell: Shell, wanted: GuestOrder, disk: DataDisk) -> int:
+    """Return how large a further disk is, bytes; 0 for none."""
+    return _size(vimcmd.read(shell, _data(wanted, disk)))
+
+
+def _data(wanted: GuestOrder, disk: DataDisk) -> str:
+    return f"{_home(wanted)}/{data_stem(wanted, disk.name)}.vmdk"
 
 
 def _listed(vms: Sequence[Vm], wanted: GuestOrder) -> str:
@@ -219,6 +253,21 @@ def _unfit_size(wanted: GuestOrder) -> str:
         )
     if memory % MEMORY_STEP_MIB:
         return f"{memory} MiB, and ESXi gives memory in steps of {MEMORY_STEP_MIB}: round it"
+    return ""
+
+
+def _unfit_drives(wanted: GuestOrder) -> str:
+    if has_disk(wanted) and wanted.disk_bus not in DISKS:
+        return f"its disk is on {wanted.disk_bus!r}: ESXi has {', '.join(DISKS)}"
+    for disk in wanted.disks:
+        if OWN_ENDING.search(disk.name):
+            return f"its disk {disk.name} is called as a file of ESXi's own: rename it"
+    for what, those, places in (
+        ("discs", wanted.discs, DISCS),
+        ("further disks", wanted.disks, DATA),
+    ):
+        if len(those) > len(places):
+            return f"{len(those)} {what}: {len(places)} have a place on its SATA controller"
     return ""
 
 

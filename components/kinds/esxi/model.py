@@ -104,6 +104,7 @@ KIND = Kind(
         beyond=("isolated",),
         image_formats=("vmdk",),
         drives=lambda _: Drives(4, "they are SATA's places 2 to 5"),
+        disks=8,
         uplink="vSwitch0, its switch to the network it is managed by",
         fixed={
             "console": "its Host Client shows screens, at https://ADDRESS/ui",

@@ -24,6 +24,8 @@ SEED = "sata0:1"
 """Beside a disk on SATA, and no slave of an IDE drive that may not be there: the seed is a CD of its own."""
 DISCS = ("sata0:2", "sata0:3", "sata0:4", "sata0:5")
 """Of the 30 places of a SATA controller (VMware's configuration maximums), those of further CDs."""
+DATA = tuple(f"sata0:{place}" for place in range(6, 14))
+"""Those of further disks."""
 BOOT = {"cdrom": "cdrom", "hd": "hdd", "network": "ethernet0"}
 USUAL = {
     "numvcpus": "1",
@@ -42,6 +44,11 @@ def _volume_path(path: str) -> str:
 def has_disk(wanted: GuestOrder) -> bool:
     """Whether a guest has a disk."""
     return bool(wanted.image or wanted.disk_gib)
+
+
+def data_stem(wanted: GuestOrder, disk: str) -> str:
+    """Return what the file of a further disk is called, without its ending."""
+    return f"{wanted.name}-data-{disk}"
 
 
 def _decided(wanted: GuestOrder) -> dict[str, str]:
@@ -68,6 +75,11 @@ def _decided(wanted: GuestOrder) -> dict[str, str]:
             found[f"{drive}.fileName"] = disc
             # One that is not connected is a drive without a disc in it.
             found[f"{drive}.startConnected"] = "TRUE"
+    for slot, data in zip_longest(DATA, wanted.disks):
+        found[f"{slot}.present"] = "TRUE" if data else "FALSE"
+        if data:
+            found["sata0.present"] = "TRUE"
+            found[f"{slot}.fileName"] = f"{data_stem(wanted, data.name)}.vmdk"
     if has_disk(wanted):
         disk = DISKS[wanted.disk_bus]
         found[f"{disk}.present"] = "TRUE"
@@ -132,7 +144,7 @@ def differences(have: Mapping[str, str], wanted: GuestOrder) -> list[str]:
     for key, value in _decided(wanted).items():
         low = key.casefold()
         usual = "FALSE" if low.endswith(".present") else USUAL.get(low, "")
-        if not _same(low, real.get(low, usual), value, wanted):
+        if not _same(low, real.get(low, usual), value):
             found.append(key)
     nics = len(wanted.nics)
     return found + [
@@ -142,22 +154,22 @@ def differences(have: Mapping[str, str], wanted: GuestOrder) -> list[str]:
     ]
 
 
-def _same(key: str, real: str, value: str, wanted: GuestOrder) -> bool:
+def _same(key: str, real: str, value: str) -> bool:
     if key == "annotation":
         # People write notes below.
         return value in real
     if key in {f"{drive}.filename" for drive in (CD, SEED, *DISCS)}:
         return _volume_path(real) == _volume_path(value)
     if key.endswith(".filename"):
-        return _is_disk(real, wanted)
+        return _is_of(real, value)
     if key == "displayname" or key.endswith(".networkname"):
         return real == value
     return real.lower() == value.lower()
 
 
-def _is_disk(file: str, wanted: GuestOrder) -> bool:
-    """Whether ``file`` is the guest's disk, or a snapshot's that somebody made of it."""
-    return bool(re.fullmatch(rf"{re.escape(wanted.name)}(-\d{{6}})?\.vmdk", file))
+def _is_of(file: str, disk: str) -> bool:
+    """Whether ``file`` is a ``disk``, or a snapshot's that somebody made of it."""
+    return bool(re.fullmatch(rf"{re.escape(disk.removesuffix('.vmdk'))}(-\d{{6}})?\.vmdk", file))
 
 
 def merged(have: Mapping[str, str], wanted: GuestOrder) -> dict[str, str]:
@@ -168,7 +180,7 @@ def merged(have: Mapping[str, str], wanted: GuestOrder) -> dict[str, str]:
     by_low = {key.casefold(): key for key in made}
     for key, value in _decided(wanted).items():
         at = by_low.get(key.casefold(), key)
-        if at not in made or not _same(key.casefold(), made[at], value, wanted):
+        if at not in made or not _same(key.casefold(), made[at], value):
             made[at] = value
     for key in [key for key in made if "generatedaddress" in key.lower()]:
         del made[key]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from components.kinds.hyperv.cmdlets import ANY, NO_GUEST, NO_PATH, NOTHING_TAKEN, ask
-from components.kinds.hyperv.names import disk_of, folder_of, mark
+from components.kinds.hyperv.names import data_of, disk_of, folder_of, mark
 from components.kinds.hyperv.objects import (
     Adapter,
     Address,
@@ -118,6 +118,8 @@ class GuestFacts:
     files: frozenset[str]
     disk_bytes: int
     """Size of its disk as the guest sees it; 0 where there is none."""
+    sizes: Mapping[str, int]
+    """Likewise of its further disks that are there, by name."""
     strangers: list[Vm]
     """Other guests of the name."""
 
@@ -156,6 +158,7 @@ def read(shell: Shell, wanted: GuestOrder) -> GuestFacts:
         guest=guest,
         files=frozenset(each.name.lower() for each in told.files),
         disk_bytes=told.disks[0].size if told.disks else 0,
+        sizes={name: vhd.size for name, vhd in told.data.items()},
         strangers=[
             each for each in told.guests if each.name.lower() == name and not _ours(each, wanted)
         ],
@@ -177,6 +180,7 @@ class _Told:
     firmware: list[Bios] | list[Firmware]
     files: list[File]
     disks: list[Vhd]
+    data: dict[str, Vhd]
 
     def ours(self, wanted: GuestOrder) -> Vm | None:
         return next((each for each in self.guests if _ours(each, wanted)), None)
@@ -198,7 +202,9 @@ def _asked(shell: Shell, wanted: GuestOrder, which: Mapping[str, str]) -> _Told:
     part("Get-VMBios" if first else "Get-VMFirmware", Bios if first else Firmware, ANY)
     folder, files = folder_of(wanted), properties(File)
     script.add("Get-ChildItem", *files, may_fail=NO_PATH, LiteralPath=folder, File=True)
-    script.add("Get-VHD", *properties(Vhd), may_fail=ANY, Path=disk_of(wanted))
+    names = [disk.name for disk in wanted.disks]
+    for path in (disk_of(wanted), *(data_of(wanted, name) for name in names)):
+        script.add("Get-VHD", *properties(Vhd), may_fail=ANY, Path=path)
     told = ask(shell, script)
     return _Told(
         guests=objects(Vm, told[0]),
@@ -210,4 +216,9 @@ def _asked(shell: Shell, wanted: GuestOrder, which: Mapping[str, str]) -> _Told:
         firmware=objects(Bios, told[6]) if first else objects(Firmware, told[6]),
         files=objects(File, told[7]),
         disks=objects(Vhd, told[8]),
+        data={
+            name: vhd
+            for name, rows in zip(names, told[9:], strict=True)
+            for vhd in objects(Vhd, rows)
+        },
     )

@@ -23,6 +23,7 @@ from components.kinds.hyperv.names import (
 from components.kinds.hyperv.objects import Vhd, objects, properties
 from components.kinds.hyperv.powershell import Script
 from components.kinds.hyperv.settings import (
+    DATA_AT,
     GIB,
     MIB,
     differences,
@@ -121,6 +122,8 @@ def _problem_of_size(wanted: GuestOrder) -> str:
     if memory < LEAST_MIB or memory % 2:
         return f"{memory} MiB of memory: Hyper-V gives {LEAST_MIB} or more, by twos"
     most = most_discs(wanted)
+    if len(wanted.disks) > len(DATA_AT):
+        return f"{len(wanted.disks)} further disks: Hyper-V has places for {len(DATA_AT)} here"
     if len(wanted.discs) > most:
         return f"{len(wanted.discs)} discs: Hyper-V has drives for {most} of them there"
     return ""

@@ -151,6 +151,7 @@ KIND = Kind(
         containers=False,
         probes=("none", "tcp", "ssh"),
         drives=drives,
+        disks=8,
         uplink="an external switch over the adapter that it is managed by",
         fixed={
             "console": "a guest's screen is vmconnect's, on the host's own desktop; or RDP, SSH to it",

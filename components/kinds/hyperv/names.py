@@ -24,6 +24,8 @@ DEVICES = frozenset(
 """Names that are devices in every folder of Windows, with any suffix."""
 DISK, PART = "disk.vhdx", "part.vhdx"
 """A guest's disk, and what it is called while it is made."""
+DATA = "data-"
+"""How the files of its further disks begin."""
 
 
 def mark(wanted: GuestOrder | NetworkOrder) -> str:
@@ -68,6 +70,11 @@ def folder_of(wanted: GuestOrder) -> str:
 def disk_of(wanted: GuestOrder) -> str:
     """Return the path of a guest's disk."""
     return f"{folder_of(wanted)}\\{DISK}"
+
+
+def data_of(wanted: GuestOrder, disk: str) -> str:
+    """Return the path of a further disk of a guest."""
+    return f"{folder_of(wanted)}\\{DATA}{disk}.vhdx"
 
 
 def nat_of(wanted: NetworkOrder) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from components.kinds.hyperv.cmdlets import NO_PATH
 from components.kinds.hyperv.facts import generation
-from components.kinds.hyperv.names import DISK, PART, disk_of, folder_of, mark
+from components.kinds.hyperv.names import DATA, DISK, PART, data_of, disk_of, folder_of, mark
 from components.kinds.hyperv.objects import Bios, Firmware
 from components.kinds.hyperv.powershell import Script
 
@@ -29,6 +29,8 @@ BESIDE_DISK = ("IDE", 0, 1)
 DISCS_AT = tuple(("SCSI", 0, location) for location in range(3, 7))
 """Where further discs are: generation 1 has drives for discs on its two IDE controllers alone, generation 2 on SCSI
 (Microsoft, Hyper-V's storage of both generations)."""
+DATA_AT = tuple(("SCSI", 0, location) for location in range(8, 16))
+"""Where further disks are: New-VM gives both generations a SCSI controller."""
 BIOS_NAMES = {"cdrom": "CD", "hd": "IDE", "network": "LegacyNetworkAdapter"}
 BIOS_ORDER = ("CD", "IDE", "LegacyNetworkAdapter", "Floppy")
 """Set-VMBios wants them all; those that the stack does not name come last."""
@@ -65,17 +67,24 @@ def has_disk(wanted: GuestOrder) -> bool:
 
 
 def make_disk(script: Script, wanted: GuestOrder) -> None:
-    """Add what makes the disk, under its name only when it is whole."""
-    part = f"{folder_of(wanted)}\\{PART}"
+    """Add what makes the disk."""
     size = wanted.disk_gib * GIB
-    script.add("Remove-Item", may_fail=NO_PATH, LiteralPath=part, Force=True)
     made_of: dict[str, Parameter] = {"SizeBytes": size} if size else {}
     if wanted.image:
         made_of |= {"ParentPath": wanted.image, "Differencing": True}
     else:
         made_of["Dynamic"] = True
+    new_vhd(script, wanted, disk_of(wanted), made_of)
+
+
+def new_vhd(
+    script: Script, wanted: GuestOrder, path: str, made_of: Mapping[str, Parameter]
+) -> None:
+    """Add what makes a disk, under its name only when it is whole."""
+    part = f"{folder_of(wanted)}\\{PART}"
+    script.add("Remove-Item", may_fail=NO_PATH, LiteralPath=part, Force=True)
     script.add("New-VHD", Path=part, given=made_of)
-    script.add("Move-Item", LiteralPath=part, Destination=disk_of(wanted))
+    script.add("Move-Item", LiteralPath=part, Destination=path)
 
 
 def differences(found: GuestFacts, guest: Guest, wanted: GuestOrder) -> Work:
@@ -105,6 +114,8 @@ def _compared(found: GuestFacts, guest: Guest, wanted: GuestOrder, *, stop: str)
         if made
     }
     _boot(work, guest, wanted, anew)
+    # Last: firmware tries what is added in the end.
+    further_disks(work, found, guest, wanted)
     return work
 
 
@@ -151,7 +162,12 @@ def _system_disk(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder
     path, size = disk_of(wanted), wanted.disk_gib * GIB
     home = f"{folder_of(wanted)}\\".lower()
     # A checkpoint made by hand has its own file, beside the disk it stands on.
-    mine = [each for each in guest.drives if each.path.lower().startswith(home)]
+    mine = [
+        each
+        for each in guest.drives
+        if each.path.lower().startswith(home) and not is_data(each.path, wanted)
+    ]
+    at = _where(DEVICE_AT[generation(wanted)])
     if not has_disk(wanted):
         if mine:
             work.note("has a disk, and the stack gives it none")
@@ -159,7 +175,7 @@ def _system_disk(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder
     if DISK not in found.files:
         work.note("has no disk any more: a new one is made", off=True)
         if mine:
-            drives = work.script.add("Get-VMHardDiskDrive", take=work.vm)
+            drives = work.script.add("Get-VMHardDiskDrive", take=work.vm, given=at)
             work.script.add("Remove-VMHardDiskDrive", take={"VMHardDiskDrive": [drives]})
             mine = []
         make_disk(work.script, wanted)
@@ -169,16 +185,57 @@ def _system_disk(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder
     if mine:
         return False
     work.note("is not connected to its disk", off=True)
-    kind, number, location = DEVICE_AT[generation(wanted)]
-    work.script.add(
-        "Add-VMHardDiskDrive",
-        take=work.vm,
-        ControllerType=kind,
-        ControllerNumber=number,
-        ControllerLocation=location,
-        Path=path,
-    )
+    work.script.add("Add-VMHardDiskDrive", take=work.vm, given=at, Path=path)
     return True
+
+
+def is_data(path: str, wanted: GuestOrder) -> bool:
+    """Whether a file is a further disk of the guest, or a checkpoint's that somebody made of it."""
+    return path.lower().startswith(f"{folder_of(wanted)}\\{DATA}".lower())
+
+
+def further_disks(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder) -> None:
+    """Make, grow and plug in further disks; what the guest has no more is unplugged and removed."""
+    plugged = {
+        (each.controller, each.number, each.location): each.path.lower()
+        for each in guest.drives
+        if is_data(each.path, wanted)
+    }
+    right = {
+        at: data_of(wanted, disk.name) for at, disk in zip(DATA_AT, wanted.disks, strict=False)
+    }
+    files = {f"{folder_of(wanted)}\\{each}".lower() for each in found.files}
+    for at, path in plugged.items():
+        own = right.get(at, "").lower()
+        if own in files and path.startswith(own.removesuffix(".vhdx")):
+            continue
+        work.note(f"has {path} plugged in", off=True)
+        drive = work.script.add("Get-VMHardDiskDrive", take=work.vm, given=_where(at))
+        work.script.add("Remove-VMHardDiskDrive", take={"VMHardDiskDrive": [drive]})
+    for at, disk in zip(DATA_AT, wanted.disks, strict=False):
+        path, size = right[at], disk.gib * GIB
+        if path.lower() not in files:
+            work.note(f"has no disk {disk.name}: a new one is made", off=True)
+            new_vhd(work.script, wanted, path, {"SizeBytes": size, "Dynamic": True})
+        elif found.sizes.get(disk.name, size) < size:
+            has = found.sizes[disk.name] / GIB
+            work.note(f"has {has:g} GiB of disk {disk.name}, not {disk.gib}", off=True)
+            work.script.add("Resize-VHD", Path=path, SizeBytes=size)
+        if path.lower() not in files or not plugged.get(at, "").startswith(
+            path.lower().removesuffix(".vhdx")
+        ):
+            work.note(f"is not connected to its disk {disk.name}", off=True)
+            work.script.add("Add-VMHardDiskDrive", take=work.vm, given=_where(at), Path=path)
+    kept = {f"{DATA}{disk.name}.vhdx" for disk in wanted.disks}
+    for file in sorted(found.files - kept):
+        if file.startswith(DATA) and file.endswith(".vhdx"):
+            work.note(f"has a disk {file}, which is removed", off=True)
+            path = f"{folder_of(wanted)}\\{file}"
+            work.script.add("Remove-Item", may_fail=NO_PATH, LiteralPath=path, Force=True)
+
+
+def _where(at: tuple[str, int, int]) -> dict[str, Parameter]:
+    return dict(zip(("ControllerType", "ControllerNumber", "ControllerLocation"), at, strict=True))
 
 
 def _cds(work: Work, guest: Guest, wanted: GuestOrder) -> bool:
@@ -299,7 +356,7 @@ def _boot(work: Work, guest: Guest, wanted: GuestOrder, anew: set[str]) -> None:
         work.note("has secure boot on", off=True)
         work.script.add("Set-VMFirmware", take=work.vm, EnableSecureBoot="Off")
     ids = {
-        "hd": [each.id for each in guest.drives],
+        "hd": [each.id for each in guest.drives if not is_data(each.path, wanted)],
         "cdrom": [each.id for each in guest.dvds],
         "network": [each.id for each in guest.nics],
     }
@@ -316,5 +373,10 @@ def _boot(work: Work, guest: Guest, wanted: GuestOrder, anew: set[str]) -> None:
         "cdrom": "Get-VMDvdDrive",
         "network": "Get-VMNetworkAdapter",
     }
-    devices = [work.script.add(cmdlets[device], take=work.vm) for device in order]
+    # Of its disks the system disk alone.
+    only = {"hd": _where(DEVICE_AT[2])}
+    devices = [
+        work.script.add(cmdlets[device], take=work.vm, given=only.get(device, {}))
+        for device in order
+    ]
     work.script.add("Set-VMFirmware", take={**work.vm, "BootOrder": devices})

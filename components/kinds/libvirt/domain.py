@@ -57,6 +57,8 @@ class Drive:
 
     volume: libvirt.Volume
     profile: DiskProfile
+    ready: pulumi.Resource | None = None
+    """What it has to be before the machine gets it; None: no more than made."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,16 @@ def arguments(
         autostart=spec.autostart,
         xml=libvirt.DomainXmlArgs(xslt=xslt),
     )
+
+
+def in_order(drives: Sequence[Drive]) -> list[Drive]:
+    """Return drives in the order in which libvirt has them: those of a bus stand together.
+
+    So it inserts each (conf/domain_conf.c, virDomainDiskInsert), and the provider, which reads them back, takes another
+    order for other disks, with which it would make the domain anew at each `pulumi up`.
+    """
+    buses = list(dict.fromkeys(drive.profile.bus for drive in drives))
+    return sorted(drives, key=lambda drive: buses.index(drive.profile.bus))
 
 
 def nic_args(

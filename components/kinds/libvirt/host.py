@@ -53,6 +53,7 @@ LIBVIRT = Offers(
     dhcp=True,
     probes=get_args(Probe),
     drives=drives,
+    disks=8,
 )
 """libvirt with QEMU, wherever it runs."""
 

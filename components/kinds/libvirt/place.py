@@ -25,6 +25,7 @@ from components.kinds.libvirt.domain import (
     as_url,
     awaited,
     has_screen,
+    in_order,
     nic_args,
     stylesheet,
 )
@@ -34,7 +35,7 @@ from components.kinds.libvirt.gates.pool import Pool, PoolGate
 from components.kinds.libvirt.host import LIBVIRT, PLACES
 from components.kinds.libvirt.network import network as made_network
 from components.kinds.libvirt.ownership import CONSOLE_LOG
-from components.kinds.libvirt.volumes import PRIVATE, format_of, seed_drive
+from components.kinds.libvirt.volumes import PRIVATE, data_drive, format_of, seed_drive
 from components.media import sums
 from components.place import orders as wanted
 from components.place.contract import (
@@ -53,6 +54,7 @@ from components.place.contract import (
 )
 from components.place.machine import fingerprint, machine_facts
 from components.place.seeds import Seeds
+from components.stackfile.places import ordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -248,6 +250,11 @@ class LibvirtPlace:
         seeded = seeds.make(name, spec, plan, self.bound(opts.parent))
         if seeded:
             drives.append(seed_drive(self, name, seeded, spec, plan, opts.parent))
+        # Last: those that are there keep their letters when another disc or seed comes.
+        drives += [
+            data_drive(self, name, each, gib, plan, opts.parent)
+            for each, gib in ordered(spec.disks)
+        ]
         domain, password = self.domain(name, spec, plan, networks, drives, opts.parent)
         usual = awaited(plan, self.plan)
         gate = self.gate(
@@ -400,6 +407,7 @@ class LibvirtPlace:
         direct: DirectBoot | None = None,
     ) -> tuple[libvirt.Domain, pulumi.Input[str]]:
         """Make the domain of a machine; return it with its console's password, empty for none."""
+        drives = in_order(drives)
         password: pulumi.Input[str] = ""
         if spec.console.password and has_screen(spec):
             made = Password(f"{name}-console", opts=self.bound(parent))
@@ -426,6 +434,7 @@ class LibvirtPlace:
                     self.ready,
                     *self.queue.turn(),
                     *(networks[nic.network].ready for nic in plan.nics),
+                    *(drive.ready for drive in drives if drive.ready),
                 ],
                 delete_before_replace=True,
                 replace_on_changes=FORGOTTEN,

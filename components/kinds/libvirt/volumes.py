@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pulumi_libvirt as libvirt
 
+from components.gates.codec import later
 from components.kinds.libvirt import domain_xml
 from components.kinds.libvirt.domain import Drive, as_url
 from components.kinds.libvirt.domain_xml import DiskProfile
+from components.kinds.libvirt.gates.disk import Disk, DiskGate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 PRIVATE = libvirt.VolumeXmlArgs(xslt=domain_xml.PRIVATE_VOLUME)
 """How a volume is kept from other accounts; a lab's older volumes are not made again for it."""
+GIB = 1 << 30
 LIKE_DISKS = ("virtio", "scsi")
 """Buses on which a seed is a disk that can't be written to: images for clouds have a driver for the bus of
 their own disk, and often none for CD drives (Debian's cloud kernel)."""
@@ -65,6 +68,42 @@ def seed_drive(
     if bus in LIKE_DISKS:
         return Drive(volume, DiskProfile(bus, readonly=True))
     return Drive(volume, DiskProfile("ide" if spec.machine == "pc" else "sata", "cdrom"))
+
+
+def data_drive(
+    host: LibvirtPlace,
+    name: str,
+    disk: str,
+    gib: int,
+    plan: MachinePlan,
+    parent: pulumi.Resource | None,
+) -> Drive:
+    """Make a further disk of a guest, empty; its gate grows it, as the provider would make it anew."""
+    # A guest may be called as another with the name of its disk; no name has a dot.
+    called = host.volume(f"{plan.called}.{disk}.qcow2")
+    volume = libvirt.Volume(
+        f"{name}-disk-{disk}",
+        name=called,
+        pool=host.pool.name,
+        xml=PRIVATE,
+        format="qcow2",
+        size=gib * GIB,
+        opts=host.once(parent, depends_on=[host.ready], ignore_changes=["xml", "size"]),
+    )
+    gate = DiskGate(
+        f"{name}-disk-{disk}-gate",
+        Disk(
+            target=later(host.target),
+            uri=host.uri,
+            pool=host.pool_name,
+            volume=later(volume.name),
+            domain=plan.called,
+            disk=disk,
+            gib=gib,
+        ),
+        host.bound(parent, depends_on=[volume]),
+    )
+    return Drive(volume, DiskProfile(plan.disk_bus or LIKE_DISKS[0]), gate)
 
 
 def format_of(image: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from components.kinds.virtualbox import vboxmanage
+from components.kinds.virtualbox import data, vboxmanage
 from components.kinds.virtualbox.hardware import (
     OPTIONS,
     OWN,
@@ -97,7 +97,7 @@ class GuestDriver(Driver[GuestOrder]):
             plugs = [self._plug(shell, nic.network) for nic in wanted.nics]
         except DriverError as unplugged:
             return Seen(ok=False, text=f"guest {name}: {unplugged}")
-        if other := self._other(wanted, info, plugs):
+        if other := self._other(wanted, info, plugs) or data.wrong(shell, wanted):
             return Seen(ok=False, text=f"guest {name} is not set up as the stack says: {other}")
         if UNIT.starts(shell, wanted.owner) is not wanted.autostart:
             return Seen(ok=False, text=f"guest {name}: whether it starts with its host has changed")
@@ -113,15 +113,17 @@ class GuestDriver(Driver[GuestOrder]):
             info = None
         info = info or self._created(shell, wanted)
         lost = self._lost(shell, wanted, info)
-        other = self._other(wanted, info, plugs)
+        other = self._other(wanted, info, plugs) or data.wrong(shell, wanted)
         if other or lost:
             if info["VMState"] not in OFF:
                 say(f"{wanted.name}: stopped for a change: {other or 'its disk is gone'}")
                 self._stop(shell, wanted, gently=True)
             if lost:
                 self._make_disk(shell, wanted, info)
-                info = vboxmanage.info(shell, wanted.owner) or info
+            data.fit(shell, wanted, dict(vboxmanage.plugged(info)))
+            info = vboxmanage.info(shell, wanted.owner) or info
             self._set(shell, wanted, info, plugs)
+            data.drop(shell, wanted)
         self._start(shell, wanted)
         UNIT.set(shell, wanted.owner, on=wanted.autostart)
 
@@ -141,6 +143,7 @@ class GuestDriver(Driver[GuestOrder]):
         elif not shell.run(["test", "-e", folder(wanted)]).ok:
             return
         vboxmanage.close(shell, "disk", f"{folder(wanted)}/disk.vdi")
+        data.forget(shell, wanted)
         vboxmanage.plain(shell, "rm", "-rf", "--one-file-system", folder(wanted))
 
     # What it is
@@ -243,7 +246,7 @@ class GuestDriver(Driver[GuestOrder]):
         path, size = disk(wanted), wanted.disk_gib * 1024
         for key, held in vboxmanage.plugged(info):
             if held == path:
-                self._unplug(shell, wanted, key)
+                vboxmanage.unplug(shell, wanted.owner, key)
         vboxmanage.plain(shell, "rm", "-f", self._complete(wanted))
         vboxmanage.close(shell, "disk", path)
         vboxmanage.plain(shell, "rm", "-f", path)
@@ -294,7 +297,7 @@ class GuestDriver(Driver[GuestOrder]):
         for key, path in list(held.items()):
             kept = key in keep and fits(keep[key], path, info)
             if not kept or key.rsplit("-", 2)[0] in wrong:
-                self._unplug(shell, wanted, key)
+                vboxmanage.unplug(shell, owner, key)
                 del held[key]
         for name in wrong:
             vboxmanage.must(shell, "storagectl", owner, "--name", name, "--remove")
@@ -307,11 +310,6 @@ class GuestDriver(Driver[GuestOrder]):
                 where = ["--storagectl", drive.controller.name, "--port", str(drive.port)]
                 what = ["--device", "0", "--type", drive.kind, "--medium", drive.path]
                 vboxmanage.must(shell, "storageattach", owner, *where, *what)
-
-    def _unplug(self, shell: Shell, wanted: GuestOrder, key: str) -> None:
-        name, port, device = key.rsplit("-", 2)
-        where = ["--storagectl", name, "--port", port, "--device", device]
-        vboxmanage.must(shell, "storageattach", wanted.owner, *where, "--medium", "none")
 
     def _start(self, shell: Shell, wanted: GuestOrder) -> None:
         owner = wanted.owner

@@ -41,6 +41,8 @@ CONTROLLERS = {
 }
 DISCS = range(3, 11)
 """Of the 30 ports that a SATA controller has (StorageControllerImpl.cpp), those of further CDs."""
+DATA = range(11, 19)
+"""Those of further disks."""
 OWN = frozenset(one.name for one in CONTROLLERS.values())
 
 
@@ -85,7 +87,16 @@ def drives(wanted: GuestOrder) -> list[Drive]:
         Drive(CONTROLLERS["sata"], port, "dvddrive", disc)
         for port, disc in zip(DISCS, wanted.discs, strict=False)
     )
-    return [*found, *more]
+    disks = (
+        Drive(CONTROLLERS["sata"], port, "hdd", data(wanted, disk.name))
+        for port, disk in zip(DATA, wanted.disks, strict=False)
+    )
+    return [*found, *more, *disks]
+
+
+def data(wanted: GuestOrder, disk: str) -> str:
+    """Return the path of a further disk."""
+    return f"{folder(wanted)}/data-{disk}.vdi"
 
 
 def settings(
@@ -157,6 +168,8 @@ def impossible(wanted: GuestOrder) -> str:
 def _too_many(wanted: GuestOrder) -> str:
     if len(wanted.discs) > len(DISCS):
         return f"{len(wanted.discs)} discs: {len(DISCS)} have a port here"
+    if len(wanted.disks) > len(DATA):
+        return f"{len(wanted.disks)} further disks: {len(DATA)} have a port here"
     most = MOST_NICS[wanted.machine]
     if len(wanted.nics) > most:
         return f"{len(wanted.nics)} NICs: the chipset {wanted.machine} has {most} at most"

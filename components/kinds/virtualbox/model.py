@@ -129,6 +129,7 @@ KIND = Kind(
         disk_buses=("sata", "scsi", "ide", "virtio"),
         modes=("nat", "isolated", "bridge"),
         drives=lambda _: Drives(8, "they are SATA's ports 3 to 10"),
+        disks=8,
         containers=False,
         dhcp=True,
         # VirtualBox' manual, "NAT networks", and its natd (VBoxNetLwipNAT, VBoxNetSlirpNAT).

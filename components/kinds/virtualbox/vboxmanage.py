@@ -295,6 +295,13 @@ def capacity(shell: Shell, path: str) -> int:
     return int(found[1])
 
 
+def unplug(shell: Shell, owner: str, key: str) -> None:
+    """Take what is in a place of a guest out of it; ``key`` is what showvminfo calls the place."""
+    name, port, device = key.rsplit("-", 2)
+    where = ["--storagectl", name, "--port", port, "--device", device]
+    must(shell, "storageattach", owner, *where, "--medium", "none")
+
+
 def controllers(info: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the disk controllers: name, model."""
     for key, name in info.items():

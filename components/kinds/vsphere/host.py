@@ -103,6 +103,7 @@ HOST = HostKind(
         uplink="host.switch",
         images=False,
         drives=drives,
+        disks=8,
         fixed={
             "cloud_init": "guests there are installed from an ISO, and cloud-init acts in images",
             "console": "its web interface shows screens",

@@ -8,6 +8,8 @@ import pulumi_vsphere as vs
 
 from components.kinds.vsphere.gates.network import VsphereNetworkGate
 from components.kinds.vsphere.hardware import UNCHECKED
+from components.stackfile import GuestSpec
+from components.stackfile.places import ordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
     import pulumi
 
     from components.place.contract import NetworkMade
-    from components.stackfile import MachinePlan
+    from components.stackfile import MachinePlan, MachineSpec
 
 STATIC = range(0x40)
 """Fourth byte of the addresses behind 00:50:56 that vSphere lets people give."""
+DATA = "data-"
+"""How labels of further disks begin."""
 STEP_MIB = 4
 """vSphere gives memory in steps of so much."""
 PATIENCE: Mapping[str, Any] = {
@@ -35,15 +39,30 @@ def memory_of(plan: MachinePlan) -> int:
     return -(-plan.memory_mib // STEP_MIB) * STEP_MIB
 
 
-def disks(plan: MachinePlan) -> list[vs.VirtualMachineDiskArgs]:
-    """Return a machine's disk: the provider makes no machine without one."""
+def disks(spec: MachineSpec, plan: MachinePlan) -> list[vs.VirtualMachineDiskArgs]:
+    """Return a machine's disk, as the provider makes no machine without one, and a guest's further ones.
+
+    These are on SCSI, of which each machine has a controller; the provider knows them by their labels.
+    """
+    further = ordered(spec.disks) if isinstance(spec, GuestSpec) else []
+    more = [
+        vs.VirtualMachineDiskArgs(
+            label=f"{DATA}{name}",
+            size=gib,
+            thin_provisioned=True,
+            unit_number=unit,
+            controller_type="scsi",
+        )
+        for unit, (name, gib) in enumerate(further, 1)
+    ]
     return [
         vs.VirtualMachineDiskArgs(
             label="disk0",
             size=max(1, plan.disk_gib),
             thin_provisioned=True,
             controller_type=plan.disk_bus,
-        )
+        ),
+        *more,
     ]
 
 

@@ -315,7 +315,7 @@ class VspherePlace:
             firmware="efi" if spec.firmware == "uefi" else "bios",
             scsi_type=SCSI[plan.hardware.scsi],
             sata_controller_count=1 if plan.disk_bus == "sata" else None,
-            disks=disks(plan),
+            disks=disks(spec, plan),
             # Its gate puts further ones in: the provider knows one drive.
             cdroms=[
                 vs.VirtualMachineCdromArgs(datastore_id=self.node.store, path=cd.destination_file)

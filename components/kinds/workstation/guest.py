@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from components.kinds.workstation import vmrun
+from components.kinds.workstation import data, vmrun
 from components.kinds.workstation.names import MAC, NAME, PLUG, bad_store, unquotable
 from components.kinds.workstation.vmrun import CLAIMS, COPY_S
 from components.kinds.workstation.vmx import (
+    DATA,
     DISCS,
     DISK,
     MOST_CORES,
@@ -94,6 +95,8 @@ class GuestFolder:
     """Its .vmx."""
     listed: Mapping[str, str]
     on: bool
+    sizes: Mapping[str, int]
+    """GiB of its further disks, as they were made."""
     vmx: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,6 +139,15 @@ class GuestDriver(Driver[GuestOrder]):
             return "its console's password holds a letter beyond ASCII's printable ones"
         return next(self._unsuited(wanted), "")
 
+    def _too_many(self, wanted: GuestOrder) -> Iterator[str]:
+        """Yield of which drives it has more than it has places for."""
+        for what, those, places in (
+            ("discs", wanted.discs, DISCS),
+            ("further disks", wanted.disks, DATA),
+        ):
+            if len(those) > len(places):
+                yield f"{len(those)} {what}: {len(places)} have a place on its SATA controller"
+
     def _unsuited(self, wanted: GuestOrder) -> Iterator[str]:
         """Yield what of it Workstation does not have."""
         if wanted.disk_bus not in {*SLOTS, ""}:
@@ -149,8 +161,7 @@ class GuestDriver(Driver[GuestOrder]):
                 yield f"{nic.network!r} is no network of Workstation's"
         if len(wanted.nics) > MOST_NICS:
             yield f"{len(wanted.nics)} NICs: Workstation gives a guest {MOST_NICS} at most"
-        if len(wanted.discs) > len(DISCS):
-            yield f"{len(wanted.discs)} discs: {len(DISCS)} have a place on its SATA controller"
+        yield from self._too_many(wanted)
         if wanted.cores > MOST_CORES:
             yield f"{wanted.cores} cores: Workstation gives a guest {MOST_CORES} at most"
         if wanted.memory_mib % 4:
@@ -187,7 +198,9 @@ class GuestDriver(Driver[GuestOrder]):
             found = self._off(shell, wanted, found, other, lost=lost)
             if lost:
                 self._make_disk(shell, wanted, found)
+            data.fit(shell, wanted, folder(wanted), found.listed, found.sizes)
             self._write(shell, wanted, found, plugs, lost=lost)
+            data.drop(shell, wanted, folder(wanted), found.listed)
         if not found.on:
             self._start(shell, wanted)
         self._start_with_host(shell, wanted, found)
@@ -209,13 +222,16 @@ class GuestDriver(Driver[GuestOrder]):
 
     def _found(self, shell: Shell, wanted: GuestOrder) -> GuestFolder:
         home = folder(wanted)
-        files = vmrun.read(shell, f"{home}/{MARK}", f"{home}/{VMX}")
+        marks = {disk.name: f"{home}/{data.mark(disk.name)}" for disk in wanted.disks}
+        files = vmrun.read(shell, f"{home}/{MARK}", f"{home}/{VMX}", *marks.values())
+        sizes = {name: files.get(path, "").strip() for name, path in marks.items()}
         running = vmrun.run(shell, "list").splitlines()
         return GuestFolder(
             owner=files.get(f"{home}/{MARK}", "").strip(),
             text=files.get(f"{home}/{VMX}", ""),
             listed=vmrun.listed(shell, home, CLAIMS, WANTS),
             on=f"{home}/{VMX}" in running,
+            sizes={name: int(size) for name, size in sizes.items() if size.isdigit()},
         )
 
     def _lost(self, wanted: GuestOrder, found: GuestFolder) -> bool:
@@ -237,7 +253,7 @@ class GuestDriver(Driver[GuestOrder]):
     def _other(self, wanted: GuestOrder, found: GuestFolder, plugs: Sequence[str]) -> str:
         """Say what of it is not as wanted, empty for nothing."""
         has = found.vmx
-        for key, value in settings(wanted, plugs, disk_in_use(has)).items():
+        for key, value in settings(wanted, plugs, disk_in_use(has), has).items():
             if not same(has.get(key.lower(), ""), value):
                 return f"{key} is {has.get(key.lower(), 'not set')!r} and not {value!r}"
         for key in unknown(wanted, has):
@@ -245,7 +261,7 @@ class GuestDriver(Driver[GuestOrder]):
         locked = any(has.get(f"remotedisplay.vnc.{key}") for key in ("password", "key"))
         if locked is not bool(secrets(wanted)["RemoteDisplay.vnc.password"]):
             return "whether its screen asks for a password has changed"
-        return ""
+        return data.wrong(wanted, folder(wanted), found.listed, found.sizes)
 
     # What is done to it
 
@@ -312,7 +328,11 @@ class GuestDriver(Driver[GuestOrder]):
         home = folder(wanted)
         keep = {home, f"{home}/{MARK}", f"{home}/{VMX}"}
         old = sorted(
-            each for each in found.listed if each.startswith(f"{home}/") and each not in keep
+            each
+            for each in found.listed
+            if each.startswith(f"{home}/")
+            and each not in keep
+            and not each.startswith(f"{home}/{data.OWN}")
         )
         # What says that it is complete goes first.
         old.sort(key=lambda each: not each.endswith(f"/{COMPLETE}"))
@@ -343,7 +363,9 @@ class GuestDriver(Driver[GuestOrder]):
         lost: bool,
     ) -> None:
         vmdk = DISK if lost else disk_in_use(found.vmx)
-        new = settings(wanted, plugs, vmdk) | unknown(wanted, found.vmx) | secrets(wanted)
+        new = (
+            settings(wanted, plugs, vmdk, found.vmx) | unknown(wanted, found.vmx) | secrets(wanted)
+        )
         if lost:
             new["checkpoint.vmState"] = ""
         text = merged(found.text, new).encode()

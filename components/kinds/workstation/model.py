@@ -109,6 +109,7 @@ KIND = Kind(
         modes=("nat", "isolated", "bridge"),
         probes=("none", "tcp", "ssh"),
         drives=lambda _: Drives(4, "they are SATA's places 3 to 6"),
+        disks=8,
         containers=False,
         dhcp=True,
         image_formats=("qcow2", "raw", "vmdk", "vdi", "vhd", "vhdx"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from components.reach.vmx import escaped, unescaped
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 DISK = "disk.vmdk"
 NICS = ("e1000", "e1000e", "vmxnet3")
+DATA = tuple(f"sata0:{place}" for place in range(7, 15))
+"""Those of further disks."""
 BOOT = {"cdrom": "cdrom", "hd": "hdd", "network": "ethernet0"}
 SLOTS = {"sata": "sata0:0", "scsi": "scsi0:0"}
 CD = "sata0:1"
@@ -28,6 +31,7 @@ MOST_CORES = 32
 MOST_NICS = 10
 HARDWARE = "19"
 """Virtual hardware of Workstation 16.2 and later, which has all that is asked for here."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
 FALSE = "FALSE"
 TRUE = "TRUE"
 _LINE = re.compile(r'\s*([^\s=#]+)\s*=\s*(?:"(.*)"|(.*?))\s*')
@@ -86,10 +90,18 @@ def _fixed(wanted: GuestOrder) -> Iterator[tuple[str, str]]:
         yield f"pciBridge{number}.functions", "8"
 
 
-def settings(wanted: GuestOrder, plugs: Sequence[str], vmdk: str = DISK) -> dict[str, str]:
+def data_file(disk: str) -> str:
+    """Return what a further disk is called."""
+    return f"data-{disk}.vmdk"
+
+
+def settings(
+    wanted: GuestOrder, plugs: Sequence[str], vmdk: str = DISK, has: Mapping[str, str] = NOTHING
+) -> dict[str, str]:
     """Return what the .vmx is to say; ``plugs`` are the networks of its NICs.
 
-    ``vmdk`` is what its disk is called at the moment: a snapshot puts another before it.
+    ``vmdk`` is what its disk is called at the moment: a snapshot puts another before it. ``has`` is what the
+    .vmx says now.
     """
     found = dict(_fixed(wanted))
     found["memsize"] = str(wanted.memory_mib)
@@ -113,6 +125,11 @@ def settings(wanted: GuestOrder, plugs: Sequence[str], vmdk: str = DISK) -> dict
             found[f"{drive}.deviceType"] = "cdrom-image"
             found[f"{drive}.fileName"] = medium
             found[f"{drive}.startConnected"] = TRUE
+    for slot, disk_ in zip_longest(DATA, wanted.disks):
+        found[f"{slot}.present"] = TRUE if disk_ else FALSE
+        if disk_:
+            held, own = has.get(f"{slot}.filename", ""), data_file(disk_.name)
+            found[f"{slot}.fileName"] = held if _is_of(held, own) else own
     for number, (nic, vmnet) in enumerate(zip(wanted.nics, plugs, strict=True)):
         found |= _nic(f"ethernet{number}", nic, vmnet)
     console = wanted.console
@@ -153,7 +170,14 @@ def secrets(wanted: GuestOrder) -> dict[str, str]:
 
 def unknown(wanted: GuestOrder, vmx: Mapping[str, str]) -> dict[str, str]:
     """Return NICs and drives that somebody else plugged in."""
-    own = {*SLOTS.values(), CD, SEED, *DISCS, *(f"ethernet{n}" for n in range(len(wanted.nics)))}
+    own = {
+        *SLOTS.values(),
+        CD,
+        SEED,
+        *DISCS,
+        *DATA,
+        *(f"ethernet{n}" for n in range(len(wanted.nics))),
+    }
     device = re.compile(r"(ethernet\d+|(?:scsi|sata|ide|nvme)\d+:\d+)\.present")
     found = ((key, device.fullmatch(key)) for key in vmx)
     return {key: FALSE for key, it in found if it and it[1] not in own and vmx[key].upper() == TRUE}
@@ -162,6 +186,10 @@ def unknown(wanted: GuestOrder, vmx: Mapping[str, str]) -> dict[str, str]:
 def disk_in_use(vmx: Mapping[str, str]) -> str:
     """Return what a guest's disk is called at the moment."""
     names = (vmx.get(f"{slot}.filename", "") for slot in SLOTS.values())
-    form = re.compile(rf"{DISK.removesuffix('.vmdk')}(-\d{{6}})?\.vmdk")
     # The newest snapshot is what is in use, should both buses have had it.
-    return max((name for name in names if form.fullmatch(name)), default=DISK, key=len)
+    return max((name for name in names if _is_of(name, DISK)), default=DISK, key=len)
+
+
+def _is_of(file: str, disk: str) -> bool:
+    """Whether ``file`` is a ``disk``, or a snapshot's that somebody made of it."""
+    return bool(re.fullmatch(rf"{re.escape(disk.removesuffix('.vmdk'))}(-\d{{6}})?\.vmdk", file))

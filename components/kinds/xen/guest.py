@@ -14,6 +14,7 @@ from typing_extensions import override
 from components.kinds.xen.network import NICS
 from components.kinds.xen.xl import (
     DEVICE,
+    FILE,
     GRUB,
     MAC,
     NAME,
@@ -29,7 +30,7 @@ from components.kinds.xen.xl import (
     unfit,
 )
 from components.reach.driver import COMMAND_S, Driver, DriverError, refusal, strange
-from components.reach.orders import GuestOrder
+from components.reach.orders import DataDisk, GuestOrder
 from components.reach.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ CREATE_S = 600.0
 COPY_S = 1800.0
 STOP_S = 30.0
 """How long a guest may take to switch itself off before its settings change, seconds."""
+DATA = "hijklmno"
+"""Letters of further disks, after those of CDs."""
 DISCS = "defg"
 """Letters of further CDs, after those of the disk, the ISO and the seed: up to xvdp a disk has its 15 partitions
 in any guest (xen-vbd-interface(7))."""
@@ -65,9 +68,17 @@ def disks(wanted: GuestOrder) -> list[tuple[str, str, bool]]:
         found.append(("xvdb", wanted.iso, True))
     if wanted.seed:
         found.append(("xvdc", wanted.seed, True))
-    return found + [
-        (f"xvd{letter}", disc, True) for letter, disc in zip(DISCS, wanted.discs, strict=False)
-    ]
+    cds = ((f"xvd{letter}", disc, True) for letter, disc in zip(DISCS, wanted.discs, strict=False))
+    more = (
+        (f"xvd{letter}", data(wanted, disk), False)
+        for letter, disk in zip(DATA, wanted.disks, strict=False)
+    )
+    return [*found, *cds, *more]
+
+
+def data(wanted: GuestOrder, disk: DataDisk) -> str:
+    """Return where a further disk lies."""
+    return f"{folder(wanted)}/data-{disk.name}.img"
 
 
 def configuration(wanted: GuestOrder) -> str:
@@ -117,6 +128,10 @@ class GuestDriver(Driver[GuestOrder]):
                 wrong = wrong or f"NIC model {nic.model}: Xen's PV guests have netfront"
         if wanted.disk_bus not in {"", "xen"}:
             wrong = wrong or f"disk_bus {wanted.disk_bus}: Xen's PV guests have xen"
+        for disk in wanted.disks:
+            wrong = wrong or unfit(FILE, disk.name, "disk")
+        if len(wanted.disks) > len(DATA):
+            wrong = wrong or f"{len(wanted.disks)} further disks: a guest has {len(DATA)} here"
         if len(wanted.discs) > len(DISCS):
             wrong = wrong or f"{len(wanted.discs)} discs: a guest has places for {len(DISCS)} here"
         if not (wanted.iso or wanted.image or wanted.disk_gib):
@@ -138,21 +153,23 @@ class GuestDriver(Driver[GuestOrder]):
             self._free(shell, wanted)
         settings, new = self._settings(wanted), configuration(wanted)
         has = cat(shell, settings)
-        lost = self._lost(shell, wanted)
+        lost, small = self._lost(shell, wanted), self._small(shell, wanted)
         if domain and domain.word in {"dying", "crashed", "shut off"}:
             self._destroy(shell, wanted, domain)
             domain = None
         if domain:
             why = "its disk is gone" if lost else self._other(shell, wanted, domain)
-            why = why or ("" if has in {"", new} else "its settings")
-            if why:
+            why = why or next((text for _, text in small), "")
+            if why := why or ("" if has in {"", new} else "its settings"):
                 say(f"{wanted.name}: stopped for a change: {why}")
                 self._stop(shell, wanted, domain)
                 domain = None
         if lost:
             self._make_disk(shell, wanted)
+        self._fit(shell, wanted, [disk for disk, _ in small])
         if has != new:
             must(shell, "mkdir", "-p", folder(wanted))
+            self._drop(shell, wanted)
             put(shell, settings, new)
         self._start_with_host(shell, wanted)
         if domain is None:
@@ -194,6 +211,8 @@ class GuestDriver(Driver[GuestOrder]):
             return f"guest {name} is not set up as the stack says: its settings were changed"
         if self._lost(shell, wanted):
             return f"guest {name} has lost its disk"
+        if small := self._small(shell, wanted):
+            return f"guest {name}: {small[0][1]}"
         if self._starts_with_host(shell, wanted) is not wanted.autostart:
             return f"whether guest {name} starts with its host has changed"
         return ""
@@ -278,8 +297,33 @@ class GuestDriver(Driver[GuestOrder]):
 
     def _lost(self, shell: Shell, wanted: GuestOrder) -> bool:
         """Whether its disk is not there, or was not made to its end."""
-        own = [path for _, path, cd in disks(wanted) if not cd]
+        own = [path for device, path, cd in disks(wanted) if not cd and device == "xvda"]
         return not all(exists(shell, path) for path in [*own, *self._marks(wanted, own)])
+
+    def _small(self, shell: Shell, wanted: GuestOrder) -> list[tuple[DataDisk, str]]:
+        """Return the further disks that are not there, or too small, and what is wrong with each."""
+        found = []
+        for disk in wanted.disks:
+            path, size = data(wanted, disk), disk.gib << 30
+            if not exists(shell, path):
+                found.append((disk, f"its disk {disk.name} is not there"))
+            elif (has := int(must(shell, "stat", "-c", "%s", path).strip())) < size:
+                found.append((disk, f"its disk {disk.name} has {has / (1 << 30):g} GiB"))
+        return found
+
+    def _fit(self, shell: Shell, wanted: GuestOrder, disks: Sequence[DataDisk]) -> None:
+        """Make further disks, or grow them: sparse files, as the first."""
+        for disk in disks:
+            must(shell, "mkdir", "-p", folder(wanted))
+            must(shell, "truncate", "-s", str(disk.gib << 30), data(wanted, disk))
+
+    def _drop(self, shell: Shell, wanted: GuestOrder) -> None:
+        """Remove the further disks that the guest has no more."""
+        home, kept = folder(wanted), {data(wanted, disk) for disk in wanted.disks}
+        for file in must(shell, "ls", "-A", home).split("\n"):
+            if file.startswith("data-") and f"{home}/{file}" not in kept:
+                say(f"{wanted.name}: its disk {file[5:].removesuffix('.img')} is removed")
+                must(shell, "rm", "-f", f"{home}/{file}")
 
     def _marks(self, wanted: GuestOrder, own: Sequence[str]) -> list[str]:
         return [self._complete(wanted)] if own else []

@@ -75,6 +75,7 @@ KIND = Kind(
         image_formats=("raw",),
         probes=("none", "tcp", "ssh"),
         drives=lambda _: Drives(4, "they are xvdd to xvdg"),
+        disks=8,
         fixed={
             "firmware": "its guests are paravirtual, PV GRUB boots them",
             "machine": "its guests are paravirtual and have no chipset",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from components.kinds.xenserver.facts import Host, changed, glanced
-from components.kinds.xenserver.names import BRIDGE, label, owner, strangers, unfit
+from components.kinds.xenserver.names import BRIDGE, LABEL, label, mark, owner, strangers, unfit
 from components.kinds.xenserver.xe import SCAN_S, Row, entry, xe
 from components.reach.driver import Driver, DriverError
 from components.reach.orders import GuestOrder
@@ -46,6 +46,8 @@ SEED_DEVICE = "2"
 (xen-api, ``allowed_VBD_devices_HVM``), and Linux leaves CDs to those."""
 FIRST_DEVICE = "1"
 """Where the ISO is of a guest that has further discs."""
+DATA_DEVICES = tuple(map(str, range(4, 12)))
+"""Where further disks are: beyond what XAPI emulates, so a guest sees them with Xen's own drivers, which Linux has."""
 MOST_DISCS = 2
 """Of those four, without the disk's and the ISO's."""
 NIC_MODELS = ("rtl8139", "e1000")
@@ -79,9 +81,25 @@ def places(wanted: GuestOrder) -> dict[str, str]:
 def _too_many(wanted: GuestOrder) -> str:
     if len(wanted.nics) > MOST_NICS:
         return f"{len(wanted.nics)} NICs given, and XAPI gives a guest {MOST_NICS} at most"
+    if len(wanted.disks) > len(DATA_DEVICES):
+        return f"{len(wanted.disks)} further disks given, and {len(DATA_DEVICES)} have a place here"
+    if any(disk.gib > MOST_GIB for disk in wanted.disks):
+        return f"a further disk of more than {MOST_GIB} GiB given, where its storage ends"
     if len(wanted.discs) > MOST_DISCS - bool(wanted.seed):
         return f"{len(wanted.discs)} discs given, and XAPI emulates four drives"
     return ""
+
+
+def data_label(wanted: GuestOrder, disk: str) -> str:
+    """Return what a further disk of a guest is called."""
+    return f"{wanted.name}/{disk} ({mark(wanted)})"
+
+
+def data_of(vdi: Row, wanted: GuestOrder) -> str:
+    """Return which further disk of the guest that is; empty for none."""
+    found = LABEL.fullmatch(vdi["name-label"])
+    mine = found and found[2] == wanted.owner and found[1].startswith(f"{wanted.name}/")
+    return found[1].removeprefix(f"{wanted.name}/") if found and mine else ""
 
 
 class GuestDriver(Driver[GuestOrder]):
@@ -189,7 +207,8 @@ class GuestDriver(Driver[GuestOrder]):
             for snapshot in filter(None, kept.strip().split(",")):
                 xe(shell, "snapshot-destroy", f"uuid={snapshot}", timeout_s=START_S)
             xe(shell, "vm-destroy", f"uuid={uuid}")
-        for row in Host(shell).all("vdi", name_label=label(wanted)):
+        mine = Host(shell).all("vdi", name_label=label(wanted))
+        for row in [*mine, *(each for each in Host(shell).all("vdi") if data_of(each, wanted))]:
             # One that is plugged into something belongs to a clone that somebody made.
             if not row["vbd-uuids"]:
                 xe(shell, "vdi-destroy", f"uuid={row['uuid']}", timeout_s=SCAN_S)
@@ -217,6 +236,7 @@ class GuestDriver(Driver[GuestOrder]):
             *self._nics(host, row, wanted),
             *self._cds(host, row, wanted),
             *self._disk(host, row, wanted),
+            *self._data(host, row, wanted),
         ]
 
     def _settings(self, host: Host, row: Row, wanted: GuestOrder) -> list[Step]:
@@ -383,6 +403,42 @@ class GuestDriver(Driver[GuestOrder]):
         where = (f"vm-uuid={row['uuid']}", "device=0", "type=Disk", "mode=RW", "bootable=true")
         plug = ("vbd-create", *where, f"vdi-uuid={loose[0]['uuid']}")
         return [*self._grow(loose[0], size, wanted), Step("disk", [plug], halted=True)]
+
+    def _data(self, host: Host, row: Row, wanted: GuestOrder) -> list[Step]:
+        """Return what is to be done with further disks; one that the guest has no more goes with what is on it."""
+        have = {data_of(vdi, wanted): vdi for vdi in host.all("vdi", is_a_snapshot="false")}
+        plugs = {
+            vbd["userdevice"]: vbd for vbd in host.all("vbd", vm_uuid=row["uuid"], type="Disk")
+        }
+        right = dict(zip(DATA_DEVICES, wanted.disks, strict=False))
+        steps: list[Step] = []
+        for device in DATA_DEVICES:
+            name = right[device].name if device in right else ""
+            held = plugs.get(device)
+            if held and held["vdi-uuid"] != have.get(name, {}).get("uuid"):
+                gone = ("vbd-destroy", f"uuid={held['uuid']}")
+                steps.append(Step(f"disk in the place {device}", [gone], halted=True))
+        for device, disk in right.items():
+            vdi = have.get(disk.name)
+            if vdi is None:
+                where = (f"sr-uuid={host.storage()}", f"name-label={data_label(wanted, disk.name)}")
+                made = ("vdi-create", *where, f"virtual-size={disk.gib * GIB}", "type=user")
+                steps.append(Step(f"disk {disk.name}", [made]))
+                continue
+            if int(vdi["virtual-size"]) < disk.gib * GIB:
+                grown = ("vdi-resize", f"uuid={vdi['uuid']}", f"disk-size={disk.gib * GIB}")
+                steps.append(Step(f"size of disk {disk.name}", [grown], halted=True))
+            held = plugs.get(device)
+            if not held or held["vdi-uuid"] != vdi["uuid"]:
+                at = (f"vm-uuid={row['uuid']}", f"device={device}", "type=Disk", "mode=RW")
+                plug = ("vbd-create", *at, f"vdi-uuid={vdi['uuid']}")
+                steps.append(Step(f"disk {disk.name}", [plug], halted=True))
+        kept = {"", *(disk.name for disk in wanted.disks)}
+        for name in sorted(have.keys() - kept):
+            if not have[name]["vbd-uuids"]:
+                lost = ("vdi-destroy", f"uuid={have[name]['uuid']}")
+                steps.append(Step(f"disk {name}, which is removed", [lost]))
+        return steps
 
     def _grow(self, vdi: Row, size: int, wanted: GuestOrder) -> list[Step]:
         has = int(vdi["virtual-size"])

@@ -92,6 +92,7 @@ KIND = Kind(
         # XCP-ng's documentation, internal networks: none of the host's own interfaces is on one.
         beyond=("isolated",),
         drives=drives,
+        disks=8,
         uplink="the network that it is managed by",
         image_formats=("raw", "vhd"),
         fixed={

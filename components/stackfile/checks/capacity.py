@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from components.stackfile import nodes
 from components.stackfile.host import ClusterSpec
-from components.stackfile.machines import ContainerSpec
+from components.stackfile.machines import ContainerSpec, GuestSpec
 from components.stackfile.places import HypervisorSpec, Machine, Place, machines, own, places
 from components.stackfile.problems import Problem, counted
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 
 def disk_of(machine: Machine) -> int:
-    """Return the disk a machine takes in its place, GiB; a container's is not counted."""
-    return 0 if isinstance(machine.spec, ContainerSpec) else machine.spec.disk_gib
+    """Return the disks a machine takes in its place, GiB; a container's is not counted."""
+    spec = machine.spec
+    more = sum(spec.disks.values()) if isinstance(spec, GuestSpec) else 0
+    return 0 if isinstance(spec, ContainerSpec) else spec.disk_gib + more
 
 
 def memory_of(machine: Machine) -> int:

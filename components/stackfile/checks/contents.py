@@ -210,6 +210,20 @@ def templates(lab: LabSpec) -> list[Problem]:
     return found
 
 
+def disks(lab: LabSpec) -> list[Problem]:
+    """A guest has no more further disks than its place gives it."""
+    found = []
+    for machine in machines(lab):
+        if not isinstance(machine.spec, GuestSpec) or not machine.spec.disks:
+            continue
+        most, given = machine.place.offers.disks, len(machine.spec.disks)
+        if given > most:
+            rule = f"{_title(machine.place)} gives a guest {most or 'no'} further disks here"
+            remedy = f"remove {given - most}" if most else "make disk_gib larger, or move it"
+            found.append(Problem(f"{machine.at}.disks", f"{given} given", rule, remedy))
+    return found
+
+
 def discs(lab: LabSpec) -> list[Problem]:
     """A guest has no more CDs than its place has drives for."""
     found = []
@@ -457,4 +471,5 @@ CONTENTS = (
     templates,
     hardware,
     discs,
+    disks,
 )

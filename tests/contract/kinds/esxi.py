@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.kinds.esxi import medium, network
 from components.kinds.esxi.install import PLACE
-from components.reach.orders import Nic
+from components.reach.orders import DataDisk, Nic
 from components.reach.vmx import parsed, rendered
 from tests.contract import needs
 from tests.contract.case import Case
@@ -248,7 +248,9 @@ NIC = Nic("lan-1", MAC, "vmxnet3", "")
 def from_iso(_: Path) -> GuestOrder:
     iso, seed = f"{STORE}/media/other.iso", f"{STORE}/media/web-seed-1.iso"
     discs = [f"{STORE}/media/drivers-1.iso"]
-    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, discs=discs, store=STORE)
+    disks = [DataDisk("data", 2)]
+    order = replace(guest_order(), iso=iso, seed=seed, discs=discs, disks=disks)
+    return replace(order, nics=[NIC], store=STORE)
 
 
 def from_image(_: Path) -> GuestOrder:
@@ -324,7 +326,8 @@ def guest_case(
             "nested": True,
         }
         | edits,
-        one_way={"disk_gib": 8},
+        one_way={"disk_gib": 8}
+        | ({} if order is from_image else {"disks": [DataDisk("data", 3)]}),
         fixed={
             "machine": "its virtual hardware is VMware's",
             "video": "its adapter is VMware's",
@@ -377,9 +380,15 @@ FROM_ISO = guest_case(
         "no seed": {"seed": ""},
         "discs": [f"{STORE}/media/drivers-2.iso", f"{STORE}/media/drivers-1.iso"],
         "no discs": {"discs": []},
+        "disks": [DataDisk("data", 2), DataDisk("logs", 1)],
+        "no disks": {"disks": []},
     },
     harms={
         "its CD is out": rewritten(ide1___0__fileName=""),
+        "a further disk is out": rewritten(sata0___6__present=None),
+        "a further disk is removed": lambda machine: machine.path(
+            f"{HOME}/web-data-data.vmdk"
+        ).unlink(),
         "a disc is out": rewritten(sata0___2__fileName=""),
         "a disc is not connected": rewritten(sata0___2__startConnected="FALSE"),
         "a disc's drive is removed": rewritten(sata0___2__present=None),
@@ -403,6 +412,7 @@ FROM_IMAGE = guest_case(
         "iso": f"{STORE}/media/other.iso",
         "seed": f"{STORE}/media/web-seed-1.iso",
         "discs": [f"{STORE}/media/drivers-1.iso"],
+        "disks": [DataDisk("data", 2)],
     },
     harms={"its disk is unplugged": rewritten(scsi0___0__present=None)},
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.kinds.hyperv import guest, medium, network
 from components.kinds.hyperv.install import PLACE
-from components.reach.orders import Nic
+from components.reach.orders import DataDisk, Nic
 from tests.contract import needs
 from tests.contract.case import Case
 from tests.support.commands import Machine
@@ -92,9 +92,12 @@ def plain(contents: dict[str, Any]) -> dict[str, Any]:
     """Without the numbers that Windows counts on, and folders."""
     state = {key: value for key, value in contents["state"].items() if key != "made"}
     for vm in state["vms"].values():
-        # Nothing here boots from the network: where firmware lists a NIC after what is booted from is its own.
-        nics = {nic["Id"] for nic in vm["nics"]}
-        vm["order"] = [each for each in vm["order"] if each not in nics]
+        # Nothing here boots from the network or a further disk: where firmware lists one after what is booted
+        # from is its own.
+        others = {nic["Id"] for nic in vm["nics"]}
+        others |= {each["Id"] for each in vm["drives"] if "\\data-" in str(each["Path"])}
+        vm["order"] = [each for each in vm["order"] if each not in others]
+        vm["drives"].sort(key=lambda one: (one["ControllerType"], one["ControllerLocation"]))
     state["vms"] = sorted(state["vms"].values(), key=lambda vm: str(vm["Name"]))
     state["switches"] = sorted(state["switches"].values(), key=lambda one: str(one["Name"]))
     for key in ("plugs", "adapters", "addresses"):
@@ -278,20 +281,21 @@ MEDIA = [medium_case(iso, ".iso"), medium_case(image, ".vhdx")]
 NIC = Nic("inner", MAC, "synthetic", "")
 SEED = f"{ISOS}\\web-seed-1.iso\\6.iso"
 DRIVERS = f"{ISOS}\\drivers.iso\\7.iso"
+DISKS = [DataDisk("data", 2)]
 OTHER_SEED = f"{ISOS}\\web-seed-2.iso\\6.iso"
 
 
 def from_iso(_: Path) -> GuestOrder:
     order = guest_order(cores=1, disk_bus="", store=STORE)
     iso = f"{ISOS}\\one.iso\\6.iso"
-    return replace(order, nics=[NIC], iso=iso, seed=SEED, discs=[DRIVERS])
+    return replace(order, nics=[NIC], iso=iso, seed=SEED, discs=[DRIVERS], disks=DISKS)
 
 
 def from_image(_: Path) -> GuestOrder:
     order = guest_order(cores=1, disk_bus="", firmware="uefi", boot=["hd", "cdrom"], store=STORE)
     iso = f"{ISOS}\\one.iso\\6.iso"
     order = replace(order, nics=[NIC], iso=iso, image=IMAGE, autostart=False)
-    return replace(order, seed=SEED, discs=[DRIVERS])
+    return replace(order, seed=SEED, discs=[DRIVERS], disks=DISKS)
 
 
 def ours(state: dict[str, Any]) -> dict[str, Any]:
@@ -316,6 +320,11 @@ def disk_removed(machine: Machine) -> None:
     machine.path(f"/C:/nestlab/guests/{OWNER}/disk.vhdx").unlink()
 
 
+def unplugged_data(vm: dict[str, Any]) -> None:
+    gone = vm["drives"].pop()
+    vm["order"] = [each for each in vm["order"] if each != gone["Id"]]
+
+
 def reversed_boot(vm: dict[str, Any]) -> None:
     vm["order" if vm["Generation"] == 2 else "StartupOrder"].reverse()
 
@@ -334,6 +343,10 @@ GUEST_HARMS: dict[str, Callable[[Machine], object]] = {
     "it makes checkpoints": is_(CheckpointType="Standard"),
     "its disk is unplugged": is_(drives=[]),
     "its disk is removed": disk_removed,
+    "a further disk is unplugged": with_guest(unplugged_data),
+    "a further disk is removed": lambda machine: machine.path(
+        f"/C:/nestlab/guests/{OWNER}/data-data.vhdx"
+    ).unlink(),
     "its CD is out": with_guest(lambda vm: vm["dvds"][0].update(Path=None)),
     "its CD drive is removed": is_(dvds=[]),
     "its seed is out": with_guest(lambda vm: dvd(vm, SEED).update(Path=None)),
@@ -364,9 +377,11 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
             "no seed": {"seed": ""},
             "discs": [f"{ISOS}\\two.iso\\6.iso"],
             "no discs": {"discs": []},
+            "disks": [DataDisk("data", 2), DataDisk("logs", 1)],
+            "no disks": {"disks": []},
             "autostart": order is from_image,
         },
-        one_way={"disk_gib": 8},
+        one_way={"disk_gib": 8, "disks": [DataDisk("data", 3)]},
         fixed={
             "disk_bus": "nothing else than the generation's first is booted from",
             "machine": "a guest is of generation 1 or 2, as its firmware says",

@@ -10,7 +10,7 @@ from components.kinds.virtualbox import medium, network
 from components.kinds.virtualbox.guest import UNIT
 from components.kinds.virtualbox.hardware import disk
 from components.kinds.virtualbox.vboxmanage import RANGES
-from components.reach.orders import Console, MediumOrder, Nic, Reservation
+from components.reach.orders import Console, DataDisk, MediumOrder, Nic, Reservation
 from tests.contract import needs
 from tests.contract.case import Case
 from tests.support import images
@@ -32,7 +32,10 @@ PATIENCE = {
 }
 ASKS = frozenset(
     {
-        *(f"VBoxManage {word}" for word in ("showvminfo", "list", "getextradata")),
+        *(
+            f"VBoxManage {word}"
+            for word in ("showvminfo", "list", "getextradata", "showmediuminfo")
+        ),
         *("systemctl is-enabled", "stat", "cat", "ls", "ip", "sha256sum"),
     }
 )
@@ -229,7 +232,9 @@ NIC = Nic("natnetwork own", MAC, "e1000", "10.78.0.9")
 def guest(_: Path) -> GuestOrder:
     iso, seed = f"{STORE}/live.iso", f"{STORE}/web-seed-1.iso"
     discs = [f"{STORE}/drivers-1.iso"]
-    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, discs=discs, store=STORE)
+    disks = [DataDisk("data", 2)]
+    order = replace(guest_order(), iso=iso, seed=seed, discs=discs, disks=disks)
+    return replace(order, nics=[NIC], store=STORE)
 
 
 def their_guest(machine: Machine) -> None:
@@ -276,10 +281,13 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "no seed": {"seed": ""},
         "discs": [f"{STORE}/drivers-2.iso", f"{STORE}/drivers-1.iso"],
         "no discs": {"discs": []},
+        "disks": [DataDisk("data", 2), DataDisk("logs", 1)],
+        "no disks": {"disks": []},
         "autostart": False,
         "nested": True,
         "console": Console("vnc", "127.0.0.1", 5901, ""),
     },
+    one_way={"disks": [DataDisk("data", 3)]},
     fixed={
         "ready": "who waits for it asks, not VirtualBox",
     },
@@ -321,6 +329,10 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "it has one more NIC": changing(lambda state: own(state)["nics"]["3"].update(nic="nat")),
         "it does not start with its host": changing(lambda state: state["enabled"].clear()),
         "its disk is removed": lambda machine: machine.path(disk(guest(machine.folder))).unlink(),
+        "a further disk is out": changing(lambda state: own(state)["drives"].pop("SATA-11-0")),
+        "a further disk is removed": lambda machine: machine.path(
+            f"{STORE}/guests/{OWNER}/data-data.vdi"
+        ).unlink(),
         "it is unregistered": changing(
             lambda state: (state["vms"].pop(OWNER), state["media"].clear())
         ),

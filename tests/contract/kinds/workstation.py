@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from components.kinds.workstation import guest as guests
 from components.kinds.workstation import medium, network
 from components.reach.linux_host import UNITS, WANTS
-from components.reach.orders import Console, Nic, Reservation
+from components.reach.orders import Console, DataDisk, Nic, Reservation
 from tests.contract import needs
 from tests.contract.case import Case
 from tests.support.commands import Machine
@@ -206,7 +206,9 @@ NIC = Nic(f"of {NET}", MAC, "e1000e", "10.78.0.9")
 def guest(_: Path) -> GuestOrder:
     iso, seed = f"{STORE}/live.iso", f"{STORE}/web-seed-1.iso"
     discs = [f"{STORE}/drivers-1.iso"]
-    return replace(guest_order(), nics=[NIC], iso=iso, seed=seed, discs=discs, store=STORE)
+    disks = [DataDisk("data", 2)]
+    order = replace(guest_order(), iso=iso, seed=seed, discs=discs, disks=disks)
+    return replace(order, nics=[NIC], store=STORE)
 
 
 def their_guest(machine: Machine) -> None:
@@ -257,10 +259,13 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "no seed": {"seed": ""},
         "discs": [f"{STORE}/drivers-2.iso", f"{STORE}/drivers-1.iso"],
         "no discs": {"discs": []},
+        "disks": [DataDisk("data", 2), DataDisk("logs", 1)],
+        "no disks": {"disks": []},
         "autostart": False,
         "nested": True,
         "console": Console("vnc", "10.77.0.9", 5901, 's|e"cret'),
     },
+    one_way={"disks": [DataDisk("data", 3)]},
     fixed={
         "machine": "Workstation has its own chipset",
         "video": "and its own adapter",
@@ -287,6 +292,10 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "its controller is out": settings(sata0__present="FALSE"),
         "its notes are others": settings(annotation="mine"),
         "its screen is open": settings(RemoteDisplay__vnc__enabled="TRUE"),
+        "a further disk is out": settings(**{"sata0:7__present": "FALSE"}),
+        "a further disk is removed": lambda machine: machine.path(
+            f"{HOME}/data-data.vmdk"
+        ).unlink(),
         "its disk is removed": lambda machine: machine.path(f"{HOME}/disk.vmdk").unlink(),
     },
     texts={

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.kinds.xen import medium, network
 from components.kinds.xen.guest import AUTO, folder
-from components.reach.orders import Nic, Reservation
+from components.reach.orders import DataDisk, Nic, Reservation
 from tests.contract import needs
 from tests.contract.case import Case
 from tests.support.commands import Machine
@@ -258,6 +258,7 @@ def guest(_: Path) -> GuestOrder:
         iso=f"{STORE}/live.iso",
         seed=f"{STORE}/web-seed-1.iso",
         discs=[f"{STORE}/drivers.iso"],
+        disks=[DataDisk("data", 1)],
         store=STORE,
         disk_bus="xen",
         disk_gib=1,
@@ -308,9 +309,12 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "seed": f"{STORE}/web-seed-2.iso",
         "no seed": {"seed": ""},
         "discs": [f"{STORE}/web-seed-1.iso"],
+        "disks": [DataDisk("data", 1), DataDisk("logs", 2)],
+        "no disks": {"disks": []},
         "other discs": {"discs": [f"{STORE}/drivers.iso", f"{STORE}/live.iso"]},
         "autostart": False,
     },
+    one_way={"disks": [DataDisk("data", 3)]},
     fixed={
         "disk_bus": "PV guests have Xen's own",
         "firmware": "and PV GRUB",
@@ -337,7 +341,9 @@ GUEST: Case[Machine, GuestOrder] = Case(
         ),
         "its NIC is out": with_domain(lambda one: one["config"].pop("nics")),
         "its seed is out": with_domain(lambda one: one["config"]["disks"].pop(2)),
-        "a disc is out": with_domain(lambda one: one["config"]["disks"].pop()),
+        "a disc is out": with_domain(lambda one: one["config"]["disks"].pop(3)),
+        "a further disk is out": with_domain(lambda one: one["config"]["disks"].pop()),
+        "a further disk is removed": without(f"{HOME}/data-data.img"),
         "a disc is another": with_domain(
             lambda one: one["config"]["disks"][3].update(pdev_path=f"{STORE}/live.iso")
         ),

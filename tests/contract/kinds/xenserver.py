@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from components.kinds.xenserver import medium, network
 from components.kinds.xenserver.install import PLACE
 from components.kinds.xenserver.names import label
-from components.reach.orders import Nic
+from components.reach.orders import DataDisk, Nic
 from tests.contract import needs
 from tests.contract.case import Case
 from tests.support.commands import Machine
@@ -283,8 +283,8 @@ NIC = Nic("own", MAC, "rtl8139", "10.78.0.9")
 
 def guest(_: Path) -> GuestOrder:
     iso, seed = f"{STORE}/live.iso", f"{STORE}/web-seed-1.iso"
-    discs = [f"{STORE}/drivers.iso"]
-    order = replace(guest_order(), iso=iso, seed=seed, discs=discs)
+    discs, disks = [f"{STORE}/drivers.iso"], [DataDisk("data", 2)]
+    order = replace(guest_order(), iso=iso, seed=seed, discs=discs, disks=disks)
     return replace(order, nics=[NIC], store=STORE, disk_bus="xen")
 
 
@@ -332,13 +332,21 @@ def device(what: str, key: str, number: str) -> Callable[[dict[str, Any]], dict[
     return find
 
 
-nic, drive, cd, seed, disc = (
+nic, drive, cd, seed, disc, data = (
     device("vif", "device", "0"),
     device("vbd", "userdevice", "0"),
     device("vbd", "userdevice", "1"),
     device("vbd", "userdevice", "2"),
     device("vbd", "userdevice", "3"),
+    device("vbd", "userdevice", "4"),
 )
+
+
+def data_lost(machine: Machine) -> None:
+    with machine.changing() as state:
+        plug = data(state)
+        state["vdi"].pop(plug["vdi-uuid"])
+        state["vbd"].pop(plug["uuid"])
 
 
 def disk_lost(machine: Machine) -> None:
@@ -412,6 +420,8 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
             "its seed's drive is removed": changing(
                 lambda state: state["vbd"].pop(seed(state)["uuid"])
             ),
+            "a further disk is out": changing(lambda state: state["vbd"].pop(data(state)["uuid"])),
+            "a further disk is removed": data_lost,
             "a disc is out": lambda machine: xe("vbd-eject", f"uuid={disc(machine.state)['uuid']}")(
                 machine
             ),
@@ -443,11 +453,15 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
                 "seed": "" if order is guest else f"{STORE}/web-seed-1.iso"
             },
             "discs": [f"{STORE}/other.iso"],
+            "disks": [DataDisk("data", 2), DataDisk("logs", 1)],
+            "no disks" if order is guest else "other disks": {
+                "disks": [] if order is guest else [DataDisk("data", 1)]
+            },
             "no discs" if order is guest else "other discs": {
                 "discs": [] if order is guest else [f"{STORE}/drivers.iso"]
             },
         },
-        one_way={"disk_gib": 6},
+        one_way={"disk_gib": 6} | ({"disks": [DataDisk("data", 3)]} if order is guest else {}),
         fixed={
             "disk_bus": "XAPI has its own",
             "machine": "and its own board",

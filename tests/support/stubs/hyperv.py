@@ -72,7 +72,9 @@ SETS: dict[str, list[dict[str, str]]] = {
     "Get-VMBios": [VM],
     "Get-VMDvdDrive": [VM | {"ControllerNumber": "int", "ControllerLocation": "int"}],
     "Get-VMFirmware": [VM],
-    "Get-VMHardDiskDrive": [VM | {"ControllerType": "IDE|SCSI", "ControllerNumber": "int"}],
+    "Get-VMHardDiskDrive": [
+        VM | {"ControllerType": "IDE|SCSI", "ControllerNumber": "int", "ControllerLocation": "int"}
+    ],
     "Get-VMHost": [{}],
     "Get-VMNetworkAdapter": [
         VM | {"Name": "str"},
@@ -634,7 +636,13 @@ class Hyperv(Stub):
             vm["ExposeVirtualizationExtensions"] = given["ExposeVirtualizationExtensions"]
 
     def get_vmharddiskdrive(self, **given: Any) -> list[Object]:
-        return [each for vm in given["VM"] for each in vm["drives"]]
+        where = ("ControllerType", "ControllerNumber", "ControllerLocation")
+        return [
+            each
+            for vm in given["VM"]
+            for each in vm["drives"]
+            if all(each[key] == given.get(key, each[key]) for key in where)
+        ]
 
     def add_vmharddiskdrive(self, **given: Any) -> None:
         for vm in given["VM"]:

@@ -85,6 +85,20 @@ def test_a_machine_whose_state_the_engine_leaves_out_is_told_all_the_same() -> N
     assert line.startswith("web: made anew")
 
 
+def test_a_guest_that_loses_a_further_disk_is_told_by_its_name() -> None:
+    def wanted(*names: str) -> dict[str, Any]:
+        disks = [{"name": name, "gib": 1} for name in names]
+        return {"driver": "xen.guest", "wanted": {"name": "web", "disks": disks}}
+
+    old, new = wanted("data", "logs"), wanted("logs")
+    fewer = step("web-guest", REMOTE, "update", old, newState={"inputs": new})
+    assert read(fewer).losses == ("web: its further disks are removed, with what is on them: data",)
+    more = step("web-guest", REMOTE, "update", new, newState={"inputs": old})
+    assert read(more).losses == ()
+    none = step("web-guest", REMOTE, "update", old, newState={"inputs": {"driver": "xen.guest"}})
+    assert "data, logs" in read(none).losses[0]
+
+
 def test_what_nestlab_made_from_files_is_nobodys_loss() -> None:
     seen = read(
         step("host-medium-live", VOLUME, "replace", {"source": "/live.iso"}),
