@@ -134,6 +134,8 @@ class GuestArgs(TypedDict, total=False):
     """Boot order; of hd, cdrom and network, default: its image, its CD, its empty disk."""
     cloud_init: CloudInitArgs | None
     """User, keys, host name, packages, commands for an image with cloud-init, {} for the defaults; default: it is told nothing."""
+    agent: bool
+    """Whether its host speaks to QEMU's guest agent, which has to be installed in it; on libvirt its channel is always there."""
     ready: ReadyArgs
     """When it counts as up."""
 

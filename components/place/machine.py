@@ -28,7 +28,7 @@ def machine_facts(spec: ContainerSpec | MachineSpec, plan: MachinePlan) -> dict[
     planned = {key: value for key, value in asdict(plan).items() if key not in left_out}
     said = spec.model_dump(exclude=left_out)
     # As a lab has it that was made before there was any.
-    for field, none in (("cloud_init", None), ("discs", ()), ("disks", {})):
+    for field, none in (("cloud_init", None), ("discs", ()), ("disks", {}), ("agent", False)):
         if said.get(field, ...) == none:
             del said[field]
     usual = {None, True} if plan.group == "hypervisors" else {None}

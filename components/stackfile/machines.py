@@ -221,6 +221,11 @@ class GuestSpec(MachineSpec):
         description="User, keys, host name, packages, commands for an image with cloud-init, {} for the "
         "defaults; default: it is told nothing",
     )
+    agent: Flag = Field(
+        False,
+        description="Whether its host speaks to QEMU's guest agent, which has to be installed in it; on libvirt its "
+        "channel is always there",
+    )
     ready: ReadySpec = Field(default_factory=ReadySpec, description="When it counts as up")
 
     @override

@@ -345,3 +345,23 @@ def test_a_guest_has_its_discs_and_loses_what_the_stack_forgets(
     assert sorted(drives()) == ["ide2"]
     project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
     project.pulumi("destroy", "--yes", "--skip-preview")
+
+
+def test_a_node_speaks_to_the_agent_of_a_guest_that_says_so(
+    project: Project, pve: Pve, media: Path
+) -> None:
+    def of(**more: Any) -> str:
+        live = {"iso": "live", "memory_mib": 256, "network": "out", **more}
+        return program(lab(containers={}, guests={"live": live}), pve, media)
+
+    def agent() -> str:
+        return str(pve.config(numbers(pve)["live"]).get("agent", "")).split(",")[0]
+
+    project.up(of())
+    assert agent() in {"", "enabled=0", "0"}
+    project.up(of(agent=True))
+    assert agent() in {"enabled=1", "1"}
+    project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    project.up(of())
+    assert agent() in {"", "enabled=0", "0"}
+    project.pulumi("destroy", "--yes", "--skip-preview")

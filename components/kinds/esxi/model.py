@@ -107,6 +107,7 @@ KIND = Kind(
         disks=8,
         uplink="vSwitch0, its switch to the network it is managed by",
         fixed={
+            "agent": "VMware's tools find their host by themselves: install open-vm-tools in it",
             "console": "its Host Client shows screens, at https://ADDRESS/ui",
             "video": "VMware's own adapter",
             "machine": "VMware's own chipset",

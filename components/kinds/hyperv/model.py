@@ -154,6 +154,7 @@ KIND = Kind(
         disks=8,
         uplink="an external switch over the adapter that it is managed by",
         fixed={
+            "agent": "Hyper-V's integration services find their host by themselves: install hyperv-daemons in it",
             "console": "a guest's screen is vmconnect's, on the host's own desktop; or RDP, SSH to it",
             "video": "Hyper-V's own adapter",
             "machine": "generation 1 or 2, as its firmware is bios or uefi",

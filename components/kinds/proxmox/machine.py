@@ -25,6 +25,7 @@ CPUS = {
 }
 """CPU types by whether they run on KVM, and whether they show hardware virtualization: emulated, qemu64 has
 svm (QEMU, target/i386/cpu.c). Proxmox VE takes no flag for it before 9.1."""
+AGENT_TIMEOUT = "5s"
 VGA = {"virtio": "virtio", "vga": "std", "qxl": "qxl", "cirrus": "cirrus", "none": "none"}
 
 
@@ -55,8 +56,18 @@ def hardware(spec: MachineSpec, plan: MachinePlan, *, disks: str, kvm: bool) -> 
         ),
         "vga": px.VmLegacyVgaArgs(type=VGA[spec.video]),
         "serial_devices": [px.VmLegacySerialDeviceArgs(device="socket")],
-        "agent": px.VmLegacyAgentArgs(enabled=False),
+        "agent": agent(spec),
     }
+
+
+def agent(spec: MachineSpec) -> px.VmLegacyAgentArgs:
+    """Return whether the node speaks to the machine's agent.
+
+    The provider asks that for its addresses, and waits as long for one that is not installed (15 minutes by itself).
+    """
+    if not getattr(spec, "agent", False):
+        return px.VmLegacyAgentArgs(enabled=False)
+    return px.VmLegacyAgentArgs(enabled=True, timeout=AGENT_TIMEOUT)
 
 
 def drive(

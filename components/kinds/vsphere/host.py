@@ -105,6 +105,7 @@ HOST = HostKind(
         drives=drives,
         disks=8,
         fixed={
+            "agent": "VMware's tools find their host by themselves: install open-vm-tools in it",
             "cloud_init": "guests there are installed from an ISO, and cloud-init acts in images",
             "console": "its web interface shows screens",
             "video": "its own adapter",

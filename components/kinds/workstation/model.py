@@ -115,6 +115,7 @@ KIND = Kind(
         image_formats=("qcow2", "raw", "vmdk", "vdi", "vhd", "vhdx"),
         uplink="vmnet0, Workstation's bridge to the host's own network",
         fixed={
+            "agent": "VMware's tools find their host by themselves: install open-vm-tools in it",
             "video": "VMware's own adapter",
             "machine": "VMware's own chipset",
         },

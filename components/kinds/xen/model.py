@@ -77,6 +77,7 @@ KIND = Kind(
         drives=lambda _: Drives(4, "they are xvdd to xvdg"),
         disks=8,
         fixed={
+            "agent": "its guests are paravirtual, and the kernel takes xl's word for switching off",
             "firmware": "its guests are paravirtual, PV GRUB boots them",
             "machine": "its guests are paravirtual and have no chipset",
             "video": "its guests are paravirtual and have a text console",

@@ -96,6 +96,7 @@ KIND = Kind(
         uplink="the network that it is managed by",
         image_formats=("raw", "vhd"),
         fixed={
+            "agent": "Xen's guest tools find their host by themselves: install xe-guest-utilities in it",
             "machine": "each of its guests has the chipset pc",
             "console": "XO Lite, its web interface, shows screens to who logs in there",
         },

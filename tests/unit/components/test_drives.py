@@ -205,3 +205,30 @@ def test_disks_are_counted_in_the_place_that_they_are_in(kind: str) -> None:
     data = {"name": "lab", **MEDIA, **NET, "hypervisors": {"host": host}}
     with pytest.raises(SpecError, match=r"60000 GiB given.*raise lab.hypervisors.host.disk_gib"):
         load(data, root=ROOT, exists=lambda _: True)
+
+
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"kvm", "proxmox"}))
+def test_an_agent_is_refused_with_what_the_product_has_instead(kind: str) -> None:
+    assert "agent" in KINDS[kind].offers.fixed
+    needs = {"iso": "live"} if "iso" in KINDS[kind].model.model_fields else {}
+    needs |= {"image": "live"} if "image" in KINDS[kind].model.model_fields else {}
+    needs |= {"bundle": "live"} if kind == "workstation" else {}
+    inner = {"iso": "live", "memory_mib": 256, "agent": True}
+    host = {
+        "kind": kind,
+        "network": "net",
+        "address": "10.77.0.9",
+        **needs,
+        "guests": {"in": inner},
+    }
+    data = {"name": "lab", **MEDIA, **NET, "hypervisors": {"host": host}}
+    with pytest.raises(
+        SpecError, match=r"guests.in.agent: True given, but .* does not take it: "
+    ) as no:
+        load(data, root=ROOT, exists=lambda _: True)
+    assert len(no.value.problems) == 1
+
+
+def test_an_agent_s_channel_is_there_on_libvirt_whatever_is_said() -> None:
+    plain, asked = (up(lab(**said)).named("web-domain").inputs for said in ({}, {"agent": True}))
+    assert plain == asked
