@@ -205,8 +205,10 @@ class NetworkDriver(Driver[NetworkOrder]):
             return f"is down: its host does not have {address} there"
         if wanted.mode == "nat":
             return ""
-        there = [line.split()[1:] for line in must(shell, "ip", "-4", "rule", "show").splitlines()]
-        if lacking := [rule for rule in rules(wanted) if rule.split() not in there]:
+        # Behind each is who set it: "100:\tfrom all iif nl0 prohibit proto static ".
+        told = must(shell, "ip", "-4", "rule", "show").splitlines()
+        there = [line.partition("\t")[2].partition(" proto ")[0] for line in told]
+        if lacking := [rule for rule in rules(wanted) if rule not in there]:
             return f"is routed: its host has no rule `{lacking[0]}`"
         return ""
 

@@ -50,7 +50,7 @@ def _rule(section: dict[str, str]) -> str:
         *(["iif", section["IncomingInterface"]] if "IncomingInterface" in section else []),
     ]
     does = section.get("Type") or f"lookup {section['Table']}"
-    return f"{section['Priority']}:\t{' '.join(['from', 'all', *asks, does])}"
+    return f"{section['Priority']}:\t{' '.join(['from', 'all', *asks, does])} proto static "
 
 
 class Xen(Stub):
