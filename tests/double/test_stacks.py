@@ -13,6 +13,7 @@ import shlex
 import shutil
 import socket
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,8 @@ def test_a_stack_is_previewed_whole_and_keeps_the_rules(
         *("--stack", name_of(stack)),
     )
     data: dict[str, Any] = yaml.safe_load(stack.read_text())["config"]["nestlab:lab"]
-    nics = [net["uplink"]["nic"] for net in data["networks"].values() if "uplink" in net]
+    uplinks = [net for net in data["networks"].values() if "uplink" in net]
+    nics = [net["uplink"]["nic"] for net in uplinks]
     preview = ("preview", "--json", *PACK, "--stack", name_of(stack))
     if nics:
         told = project.pulumi(*preview, fails=True)
@@ -123,6 +125,10 @@ def test_a_stack_is_previewed_whole_and_keeps_the_rules(
         with namespace("host") as host:
             host.must(*(f"ip link add {nic} type veth peer name outer{nic}" for nic in nics))
             host.must(*(f"ip link set {nic} up" for nic in nics))
+            for net in uplinks:
+                if "subnet" in net:  # a part of the NIC's own network
+                    around = IPv4Network(net["subnet"]).supernet(new_prefix=24)
+                    host.must(f"ip addr add {around[5]}/24 dev {net['uplink']['nic']}")
             told = _in(host, project, tmp_path).pulumi(*preview)
     else:
         told = project.pulumi(*preview)

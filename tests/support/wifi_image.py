@@ -1,0 +1,53 @@
+"""The root file system of a machine with Wi-Fi: Debian with its full kernel, which has simulated radios, and libvirt.
+
+The kernel of Debian's images for clouds has no mac80211_hwsim.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support import machine_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from toolchain.machine.system import System
+
+SUITE = "bookworm"
+PACKAGES = (
+    *("systemd-sysv", "udev", "dbus", "kmod", "iproute2", "openssh-server", "linux-image-amd64"),
+    *("hostapd", "wpasupplicant", "iw", "busybox", "iputils-ping", "iputils-arping", "nftables"),
+    *("libvirt-daemon-system", "libvirt-clients", "libvirt-daemon-driver-qemu", "dnsmasq-base", "iptables"),
+)  # fmt: skip
+EXCLUDED = tuple(f"/usr/share/{each}/*" for each in ("doc", "man", "locale", "icons", "help"))
+DISK_GIB = 3
+FILES = {
+    # That of the machine's own connection alone: whoever manages the radios is the test's business.
+    "etc/systemd/network/80-user.network": "[Match]\nName=en*\n\n[Network]\nDHCP=ipv4\n",
+    "etc/ssh/sshd_config.d/test.conf": "HostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\n",
+    "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
+    "etc/hostname": "wifi\n",
+    "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 wifi\n",
+    # Its drivers alone: all of them take 10 s to unpack under emulation.
+    "etc/initramfs-tools/initramfs.conf": "MODULES=list\nBUSYBOX=n\nCOMPRESS=gzip\n",
+    "etc/initramfs-tools/modules": "virtio_pci\nvirtio_blk\next4\n",
+}
+CUSTOMIZE = """\
+set -eu
+chroot "$1" update-initramfs -c -k all >/dev/null
+ls "$1"/lib/modules/*/kernel/drivers/net/wireless/mac80211_hwsim.ko >/dev/null
+chroot "$1" dpkg-query -W 'linux-image-[0-9]*' hostapd wpasupplicant libvirt-daemon >"$1/versions"
+chroot "$1" systemctl --quiet enable systemd-networkd ssh
+chroot "$1" systemctl --quiet mask hostapd wpa_supplicant systemd-networkd-wait-online systemd-firstboot \
+    man-db.timer apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
+rm -rf "$1"/etc/ssh/ssh_host_* "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/*
+"""
+RECIPE = machine_image.Recipe(
+    "wifi", SUITE, ("main",), PACKAGES, EXCLUDED, DISK_GIB, FILES, CUSTOMIZE
+)
+
+
+def ensure(system: System) -> Path:
+    """See `machine_image.ensure`."""
+    return machine_image.ensure(system, RECIPE)
