@@ -11,7 +11,7 @@ from components.reach.orders import Reservation
 
 if TYPE_CHECKING:
     from components.place.contract import NetworkMade, Place
-    from components.stackfile import PlacePlan
+    from components.stackfile import LabPlan
 
 
 class BridgedNetwork(Piece["NetworkMade"]):
@@ -43,25 +43,25 @@ class BridgedNetwork(Piece["NetworkMade"]):
         self.made = place.network(
             self.logical,
             plan,
-            _reservations(place.plan, self.key),
+            _reservations(place.lab.plan, place.plan.path, self.key),
             pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({"network": self.made.name, "subnet": self._subnet})
         return self.made
 
 
-def _reservations(plan: PlacePlan, network: str) -> list[Reservation]:
-    """Return who gets which address on ``network``, in the order of the file.
+def _reservations(plan: LabPlan, path: tuple[str, ...], network: str) -> list[Reservation]:
+    """Return who gets which address on ``network`` of the place at ``path``, in the order of the file.
 
     Containers set their address themselves; reserving it keeps DHCP from giving it to another.
     libvirt takes a name once for a network: a machine's further NICs get a number to theirs.
     """
     found = []
-    for machine in plan.machines.values():
-        planned = [
-            (nic.mac, nic.address) for nic in machine.nics if nic.network == network and nic.address
-        ]
-        for number, (mac, address) in enumerate(planned):
-            name = f"{machine.name}-{number}" if number else machine.name
-            found.append(Reservation(mac, address, name))
+    counted: dict[str, int] = {}
+    for machine, nic in plan.on(path, network):
+        if nic.address is None:
+            continue
+        number = counted[machine.name] = counted.get(machine.name, -1) + 1
+        name = f"{machine.name}-{number}" if number else machine.name
+        found.append(Reservation(nic.mac, nic.address, name))
     return found

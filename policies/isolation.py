@@ -47,8 +47,10 @@ def _stays_inside(args: ResourceValidationArgs, report: ReportViolation) -> None
     if not found:
         return
     logical = args.name.removesuffix("-gate").removesuffix("-network")
-    if logical in stated.lab_uplinks(args.urn) and args.resource_type in DYNAMIC:
-        found = [each for each in found if each not in stated.uplinks(args.urn)]
+    if logical in stated.lab_uplinks(args.urn):
+        driven = args.resource_type in DYNAMIC
+        way_out = stated.uplinks(args.urn) if driven else stated.NESTED
+        found = [each for each in found if each not in way_out]
     stack_says = stated.names(args.get_config(), "bridges", args.urn) | stated.lab_bridges(args.urn)
     for interface in found:
         if interface not in stack_says:

@@ -16,6 +16,9 @@ from typing import Any
 
 from known import items
 
+NESTED = frozenset({"nluplink"})
+"""What a nested KVM host's bridge on its own NIC is called (`components.kinds.kvm.model`)."""
+
 
 def names(config: Mapping[str, Any], key: str, urn: str) -> set[str]:
     """Return the names listed under ``key`` for the policy, or for the stack of ``urn``."""

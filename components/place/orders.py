@@ -149,6 +149,8 @@ def container(
     template = lab.spec.templates.get(spec.template)
     nic = plan.nics[0] if plan.nics else None
     net = place.networks[nic.network] if nic else None
+    # It sets its address itself, by what the network has whose address it is.
+    of = lab.plan.place(*net.around[0]).networks[net.around[1]] if net and net.around else net
     return ContainerOrder(
         name=plan.called,
         template=spec.template if template is None else "",
@@ -163,6 +165,6 @@ def container(
         autostart=spec.autostart,
         bridge=net.bridge if net else "",
         mac=nic.mac if nic else "",
-        address=f"{nic.address}/{net.prefix}" if nic and net and nic.address else "",
-        gateway=(net.gateway or "") if net else "",
+        address=f"{nic.address}/{of.prefix}" if nic and of and of.prefix and nic.address else "",
+        gateway=(of.gateway or "") if of else "",
     )

@@ -219,6 +219,9 @@ class Offers:
     """Whether a network may be closed to the place itself."""
     uplink: str = ""
     """What mode bridge joins when the stack names nothing, in words; empty: it has to."""
+    uplink_device: str = ""
+    """The bridge on the place's first NIC, where nestlab makes it: its guests get addresses planned on the
+    network around."""
     images: bool = True
     """Whether a guest's disk may be a clone of an image."""
     image_formats: tuple[ImageFormat, ...] = CLONED
@@ -339,6 +342,24 @@ class Place:
             yield Machine(self, "guests", name, guest)
         for name, container in ordered(self.spec.containers):
             yield Machine(self, "containers", name, container)
+
+    def around(self, network: NetworkSpec) -> tuple[Place, str] | None:
+        """Return the network, and its place, that ``network`` of this place is a part of by its uplink.
+
+        None where it is one of its own, or nobody of the lab keeps addresses there.
+        """
+        if network.mode != "bridge" or network.bridge or not self.offers.uplink_device:
+            return None
+        if self.above is None or not isinstance(self.spec, HypervisorSpec):
+            return None
+        first = next(iter(self.spec.nics), None)
+        outer = self.above.spec.networks.get(first.network) if first else None
+        if first is None or outer is None:
+            return None
+        if outer.subnet is not None:
+            kept = outer.serves_dhcp and self.above.offers.dhcp
+            return (self.above, first.network) if kept else None
+        return self.above.around(outer)
 
     def lineage(self) -> Iterator[Place]:
         """Yield the places around it, nearest first, without itself."""

@@ -76,6 +76,8 @@ class NetworkPlan:
     uplink: UplinkPlan | None = field(default=None, repr=False)
     closed: bool = field(default=False, repr=False)
     """Whether machines reach nothing of the host but DHCP, DNS and ping."""
+    around: tuple[tuple[str, ...], str] | None = field(default=None, repr=False)
+    """The place, by its path, and its network that this one is a part of, and that has its addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class NicPlan:
     """Name of a network of the machine's place."""
     mac: str
     address: str | None
-    """IPv4; None on a bridge where none is pinned."""
+    """IPv4; None on a bridge where none is pinned, and that is no part of a network of the lab's."""
     model: NicModel | None
     """None for a container."""
 
@@ -190,6 +192,15 @@ class LabPlan:
         for place in self.places:
             yield from place.machines.values()
 
+    def on(self, path: tuple[str, ...], network: str) -> Iterator[tuple[MachinePlan, NicPlan]]:
+        """Yield the NICs on ``network`` of the place at ``path``, then those on networks that are a part of it."""
+        for place in self.places:
+            for machine in place.machines.values():
+                for nic in machine.nics:
+                    own = place.path == path and nic.network == network
+                    if own or place.networks[nic.network].around == (path, network):
+                        yield machine, nic
+
 
 def totals(spec: LabSpec) -> Totals:
     """Return what ``spec`` takes of its outer host."""
@@ -205,11 +216,17 @@ def plan(spec: LabSpec) -> LabPlan:
     """Return the plan of ``spec``, which `load` has accepted."""
     found = list(places(spec))
     macs = {nic.mac for place in found for m in place.machines() for nic in m.spec.nics if nic.mac}
-    return LabPlan(spec.name, spec.pool_path, tuple(_place(spec, place, macs) for place in found))
+    where = _addresses(found)
+    return LabPlan(
+        spec.name,
+        spec.pool_path,
+        tuple(_place(spec, place, where[place.path], macs) for place in found),
+    )
 
 
-def _place(lab: LabSpec, place: Place, macs: set[str]) -> PlacePlan:
-    where = _addresses(place)
+def _place(
+    lab: LabSpec, place: Place, where: Mapping[tuple[str, int], IPv4Address], macs: set[str]
+) -> PlacePlan:
     return PlacePlan(
         path=place.path,
         layer=place.depth,
@@ -222,41 +239,74 @@ def _place(lab: LabSpec, place: Place, macs: set[str]) -> PlacePlan:
     )
 
 
-def _addresses(place: Place) -> dict[tuple[str, int], IPv4Address]:
-    """Return the address of each NIC, by machine and number.
+_Where = dict[tuple[str, int], "IPv4Address"]
+"""Addresses of a place's NICs, by machine and number."""
+
+
+def _addresses(found: list[Place]) -> dict[tuple[str, ...], _Where]:
+    """Return the address of each NIC, by the path of its place.
 
     Pins are claimed first; then hypervisors, guests and containers, each group when the one before
-    is settled: a hypervisor that moves takes all it holds with it, and a guest never moves it.
+    is settled: a hypervisor that moves takes all it holds with it, and a guest never moves it. Last come
+    those inside hypervisors whose uplink is on the network: they move nobody on it.
     """
-    nics = [(m, i, nic) for m in place.machines() for i, nic in enumerate(m.spec.nics)]
-    found = {(m.name, i): nic.address for m, i, nic in nics if nic.address is not None}
-    for name, network in place.spec.networks.items():
-        if network.subnet is None:
-            continue
-        mine = [(m, i) for m, i, nic in nics if nic.network == name]
-        taken = {addresses.gateway(network.subnet)}
-        taken |= {found[m.name, i] for m, i in mine if (m.name, i) in found}
-        for group in get_args(Group):
-            # A machine's first NIC goes by the bare name: adding a second one does not move it.
-            keys = {
-                f"{m.name}/{i}" if i else m.name: (m.name, i)
-                for m, i in mine
-                if m.group == group and (m.name, i) not in found
-            }
-            given = addresses.assign(keys, network.subnet, taken, place.offers.first(network.mode))
-            found |= {keys[key]: address for key, address in given.items()}
-    return found
+    where = {place.path: _pinned(place) for place in found}
+    for place in found:
+        for name, network in place.spec.networks.items():
+            if network.subnet is None:
+                continue
+            inner = [
+                (each, own)
+                for each in found
+                for own, spec in each.spec.networks.items()
+                if each.around(spec) == (place, name)
+            ]
+            taken = {addresses.gateway(network.subnet)}
+            for each, own in [(place, name), *inner]:
+                taken |= {where[each.path][at] for at in _on(each, own) if at in where[each.path]}
+            first = place.offers.first(network.mode)
+            for each, own in [(place, name), *inner]:
+                for group in get_args(Group):
+                    # A machine's first NIC goes by the bare name: adding a second one does not move it.
+                    keys = {
+                        f"{machine}/{number}" if number else machine: (machine, number)
+                        for (machine, number), of in _on(each, own).items()
+                        if of == group and (machine, number) not in where[each.path]
+                    }
+                    given = addresses.assign(keys, network.subnet, taken, first)
+                    where[each.path] |= {keys[key]: address for key, address in given.items()}
+    return where
+
+
+def _pinned(place: Place) -> _Where:
+    return {
+        (machine.name, number): nic.address
+        for machine in place.machines()
+        for number, nic in enumerate(machine.spec.nics)
+        if nic.address is not None
+    }
+
+
+def _on(place: Place, network: str) -> dict[tuple[str, int], Group]:
+    """Return the NICs on a network of ``place``, and what group each one's machine is of."""
+    return {
+        (machine.name, number): machine.group
+        for machine in place.machines()
+        for number, nic in enumerate(machine.spec.nics)
+        if nic.network == network
+    }
 
 
 def _network(lab: LabSpec, place: Place, name: str, network: NetworkSpec) -> NetworkPlan:
     subnet = network.subnet
     dhcp = network.serves_dhcp and place.offers.dhcp
     made = f"nl{addresses.digest(lab.name, *place.path, name, digits=BRIDGE_DIGITS)}"
+    around = place.around(network)
     return NetworkPlan(
         name=name,
         called=_physical(lab, place, name),
         mode=network.mode,
-        bridge=network.bridge or _bridge(network, made),
+        bridge=network.bridge or _bridge(place, network, made),
         subnet=str(subnet) if subnet else None,
         prefix=subnet.prefixlen if subnet else None,
         gateway=str(addresses.gateway(subnet)) if subnet else None,
@@ -266,6 +316,7 @@ def _network(lab: LabSpec, place: Place, name: str, network: NetworkSpec) -> Net
         domain=network.domain,
         uplink=_uplink(network.uplink) if network.uplink else None,
         closed=network.closed,
+        around=(around[0].path, around[1]) if around else None,
     )
 
 
@@ -273,11 +324,11 @@ def _uplink(uplink: UplinkSpec) -> UplinkPlan:
     return UplinkPlan(uplink.nic, uplink.vlan or 0, uplink.proxy_arp, uplink.confirm_s)
 
 
-def _bridge(network: NetworkSpec, made: str) -> str:
+def _bridge(place: Place, network: NetworkSpec, made: str) -> str:
     if network.mode not in OUTER:
         return made
     if network.uplink is None or network.mode != "bridge":
-        return ""
+        return place.offers.uplink_device if network.mode == "bridge" else ""
     # Labs share the bridge of a NIC, as that can be in one only.
     port = (network.uplink.nic, str(network.uplink.vlan or ""))
     return f"nlb{addresses.digest(*port, digits=BRIDGE_DIGITS)}"

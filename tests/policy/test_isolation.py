@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components.kinds.kvm.model import KIND
 from components.stackfile import load, plan
 from tests.policy.judging import (
     CONTAINER,
@@ -147,6 +148,18 @@ def test_a_way_out_that_our_lab_states_passes_for_the_network_that_states_it() -
         assert set(judge(on_vsphere())) == {"isolation"}
     with stack_config(lab={"host": {"uplink": "vmbr7"}, "networks": {"o": {"mode": "bridge"}}}):
         assert judge(replace(on_proxmox("vmbr7"), name="o-gate")) == {}
+
+
+def test_a_nested_hosts_own_bridge_passes_for_the_network_that_states_it() -> None:
+    joined = net("h-out", mode="bridge", bridge=KIND.offers.uplink_device)
+    tree: dict[str, Any] = {"hypervisors": {"h": {"networks": {"out": {"mode": "bridge"}}}}}
+    with stack_config(lab=tree):
+        assert judge(joined) == {}
+        assert set(judge(net("h-in", mode="bridge", bridge="nluplink"))) == {"isolation"}
+        assert set(judge(net("h-out", mode="bridge", bridge="vmbr0"))) == {"isolation"}
+    tree["hypervisors"]["h"]["networks"]["out"]["mode"] = "nat"
+    with stack_config(lab=tree):
+        assert set(judge(joined)) == {"isolation"}
 
 
 def test_a_nic_that_our_lab_names_as_an_uplink_passes_and_no_other() -> None:

@@ -40,6 +40,8 @@ KIND = Kind(
     offers=replace(
         LIBVIRT,
         containers=True,
+        uplink="a bridge on its first NIC",
+        uplink_device="nluplink",
         templates={"busybox": "BusyBox: one static program, its shell and small tools"},
     ),
 )

@@ -163,7 +163,7 @@ def seed(
         host_private=login.host_key.private,
         host_public=login.host_key.public,
         instance=lab.identity.value.apply(lambda identity: f"{identity}-{plan.name}"),
-    ).apply(lambda known: script.files(name=plan.name, **known))
+    ).apply(lambda known: script.files(name=plan.name, uplink=_uplink(lab, plan), **known))
     made = SeedDisc(
         f"{name}-seed-disc",
         Seed(label=script.LABEL, files=later(files), private=login.folder),
@@ -172,3 +172,14 @@ def seed(
     # Not what older labs called theirs: it would be that one, and go with it.
     called = f"{plan.called}-seed.img"
     return seed_volume(host, f"{name}-seed", called, made.disc, parent)
+
+
+def _uplink(lab: Lab, plan: MachinePlan) -> script.Uplink | None:
+    """Return the bridge that one of its networks joins; None where none does."""
+    inside = lab.plan.place(*plan.path)
+    device = KINDS[inside.kind].offers.uplink_device if inside.kind else ""
+    joined = device and any(
+        network.mode == "bridge" and network.bridge == device
+        for network in inside.networks.values()
+    )
+    return script.Uplink(device, plan.nics[0].mac) if joined else None

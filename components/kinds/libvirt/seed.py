@@ -7,6 +7,8 @@ lab; the image itself holds none.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 LABEL = "cidata"
 """What NoCloud looks for, and so does the golden image."""
 SCRIPT = """\
@@ -28,16 +30,57 @@ cat > /etc/ssh/ssh_host_ed25519_key.pub <<'NESTLAB'
 NESTLAB
 chmod 644 /etc/hostname /etc/ssh/ssh_host_ed25519_key.pub
 """
+# Of /run, so that a boot without it finds the NIC as the image has it. Its MAC is the NIC's: what the network
+# around reserves is this host's still.
+UPLINK = """umask 022
+mkdir -p /run/systemd/network
+cat > /run/systemd/network/05-uplink.netdev <<'NESTLAB'
+[NetDev]
+Name={bridge}
+Kind=bridge
+MACAddress={mac}
+
+[Bridge]
+STP=no
+ForwardDelaySec=0
+NESTLAB
+cat > /run/systemd/network/05-uplink-port.network <<'NESTLAB'
+[Match]
+Name=en* eth*
+MACAddress={mac}
+
+[Network]
+Bridge={bridge}
+LinkLocalAddressing=no
+NESTLAB
+sed 's/^Name=.*/Name={bridge}/' /etc/systemd/network/10-dhcp.network > /run/systemd/network/05-uplink.network
+"""
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """A bridge on a NIC of the machine, which has what the NIC would have."""
+
+    bridge: str
+    mac: str
 
 
 def files(
-    *, name: str, instance: str, authorized: str, host_private: str, host_public: str
+    *,
+    name: str,
+    instance: str,
+    authorized: str,
+    host_private: str,
+    host_public: str,
+    uplink: Uplink | None = None,
 ) -> dict[str, str]:
     """Return what is on the disc `LABEL` of the machine ``name``; see `user_data` and `meta_data`."""
+    bridged = UPLINK.format(bridge=uplink.bridge, mac=uplink.mac) if uplink else ""
     return {
         "/user-data": user_data(
             name=name, authorized=authorized, host_private=host_private, host_public=host_public
-        ),
+        )
+        + bridged,
         "/meta-data": meta_data(name=name, instance=instance),
     }
 

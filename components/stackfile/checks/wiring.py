@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
@@ -40,6 +41,19 @@ class Wire:
     def network(self) -> NetworkSpec | None:
         """The network it names, None where there is no such one."""
         return self.machine.place.spec.networks.get(self.nic.network)
+
+    @property
+    def kept(self) -> tuple[Place, str]:
+        """The network, and its place, that has its address: the one it names, or the one that is a part of."""
+        place, named = self.machine.place, self.network
+        return (place.around(named) if named else None) or (place, self.nic.network)
+
+    @property
+    def subnet(self) -> IPv4Network | None:
+        """The subnet that its address is one of; None where somebody else gives it."""
+        place, name = self.kept
+        network = place.spec.networks.get(name)
+        return network.subnet if network else None
 
 
 def wires(machine: Machine) -> Iterator[Wire]:
@@ -173,13 +187,10 @@ class _Free:
 def room(lab: LabSpec) -> list[Problem]:
     """A subnet has an address for each NIC on it."""
     found = []
+    count = Counter((wire.kept[0].path, wire.kept[1]) for wire in _wires(lab))
     for place in places(lab):
-        count: dict[str, int] = {}
-        for machine in place.machines():
-            for nic in machine.spec.nics:
-                count[nic.network] = count.get(nic.network, 0) + 1
         for name, network in place.spec.networks.items():
-            subnet, need = network.subnet, count.get(name, 0)
+            subnet, need = network.subnet, count[place.path, name]
             first = place.offers.first(network.mode)
             if subnet is not None and need > capacity(subnet, first):
                 most = capacity(subnet, first)
@@ -199,12 +210,14 @@ def pins(lab: LabSpec) -> list[Problem]:
         if address is None or network is None:
             continue
         at, given = f"{wire.at}.address", f"{str(address)!r} given"
-        kept = wire.machine.place.offers.keeps.get(network.mode, {})
-        if network.subnet is not None and (reason := _unusable(str(address), network.subnet, kept)):
-            first, last = wire.machine.place.offers.first(network.mode), network.subnet[-2]
-            remedy = f"take one from {network.subnet[first]} to {last}"
+        place, name = wire.kept
+        mode, subnet = place.spec.networks[name].mode, wire.subnet
+        kept = place.offers.keeps.get(mode, {})
+        if subnet is not None and (reason := _unusable(str(address), subnet, kept)):
+            first, last = place.offers.first(mode), subnet[-2]
+            remedy = f"take one from {subnet[first]} to {last}"
             found.append(Problem(at, given, reason, remedy))
-        key = (f"{wire.machine.place.at}.{wire.nic.network}", str(address))
+        key = (f"{place.at}.{name}", str(address))
         if (other := owner.setdefault(key, wire)) is not wire:
             rule = f"{other.at}.address has it already"
             found.append(Problem(at, given, rule, "change one, or remove it and have one planned"))
@@ -254,7 +267,7 @@ def management(lab: LabSpec) -> list[Problem]:
                 )
                 remedy = "set mode: bridge, or put its first NIC on another network"
                 found.append(Problem(at, given, rule, remedy))
-            elif network.mode == "bridge" and first.nic.address is None:
+            elif network.mode == "bridge" and not _known(first):
                 rule = (
                     "on a bridge no address is planned, and a hypervisor is reached by its address"
                 )
@@ -347,8 +360,7 @@ def _known(wire: Wire) -> bool:
     """Whether the NIC has an address at which its host reaches it, and that is known before it is up."""
     if wire.network is not None and wire.network.mode == "macvtap":
         return False
-    planned = wire.network is not None and wire.network.subnet is not None
-    return planned or wire.nic.address is not None
+    return wire.subnet is not None or wire.nic.address is not None
 
 
 def console_ports(lab: LabSpec) -> list[Problem]:

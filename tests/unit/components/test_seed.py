@@ -113,6 +113,25 @@ def test_every_name_that_the_spec_takes_is_one_word_to_a_shell(name: str) -> Non
     assert f"\nhostname {name}\n" in script(name)
 
 
+def test_a_host_whose_network_joins_its_nic_has_a_bridge_there_with_its_mac() -> None:
+    mac = "52:54:00:00:00:07"
+    known = {"authorized": LOGIN["public"], "host_private": "a", "host_public": "b"}
+    plain = seed.files(name="kvm1", instance="i", **known)["/user-data"]
+    uplink = seed.Uplink("nluplink", mac)
+    bridged = seed.files(name="kvm1", instance="i", uplink=uplink, **known)["/user-data"]
+    assert bridged.startswith(plain), "who logs in is settled first"
+    done = subprocess.run(["sh", "-n"], input=bridged, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    made = files(bridged)
+    device = made["/run/systemd/network/05-uplink.netdev"]
+    assert "Name=nluplink" in device
+    assert f"MACAddress={mac}" in device, "what is reserved for the NIC is the bridge's"
+    port = made["/run/systemd/network/05-uplink-port.network"]
+    assert f"MACAddress={mac}" in port
+    assert "Bridge=nluplink" in port
+    assert "/run/systemd" not in plain
+
+
 def test_meta_data_changes_with_the_lab_so_that_cloud_init_runs_its_seed_again() -> None:
     read = yaml.safe_load(seed.meta_data(name="kvm1", instance="0123-kvm1"))
     assert read == {"instance-id": "0123-kvm1", "local-hostname": "kvm1"}

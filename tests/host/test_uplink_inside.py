@@ -1,0 +1,100 @@
+"""A guest two layers down on the network of its host's NIC, on this machine's own libvirt.
+
+A failure here is an address of the sheet at which nobody answers, or a nested host that is lost behind its own bridge.
+The tests share one lab and run in the order of the file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.host.test_lab import changes
+from tests.support import cloud_image
+from tests.support.checkout import virsh
+from tests.support.netns import REFUSED
+from toolchain.machine.system import System
+
+if TYPE_CHECKING:
+    from tests.support.checkout import Checkout
+
+pytestmark = [pytest.mark.host, pytest.mark.soak]
+BOOT_S = 540
+"""cloud-init is Python, and KVM in an emulated machine is slow."""
+
+
+@pytest.fixture(scope="module")
+def lab(checkout: Checkout) -> Checkout:
+    """The checkout, whose nested host has one network, of mode bridge, and a guest and a container on it."""
+    image = checkout.root / "cloud.qcow2"  # in the project, whose files a stack may name
+    shutil.copy2(cloud_image.ensure(System()) / "root.qcow2", image)
+
+    def joined(lab: dict[str, Any]) -> None:
+        lab["media"] = {"cloud": {"path": str(image)}}
+        lab["boot"] = {"ready_s": BOOT_S}
+        deep = {"image": "cloud", "memory_mib": 512, "network": "out", "cloud_init": {}}
+        box = {"template": "busybox", "memory_mib": 64, "network": "out"}
+        inside = {"networks": {"out": {"mode": "bridge"}}}
+        lab["hypervisors"]["kvm1"] |= inside | {
+            "guests": {"deep": deep},
+            "containers": {"box": box},
+        }
+
+    checkout.edit(joined)
+    for target in ("toolchain", "host", "image", "doctor"):
+        done = checkout.make_target(target)
+        assert done.code == 0, done.said
+    return checkout
+
+
+def test_it_is_reached_by_ssh_from_the_network_outside_at_the_address_of_the_sheet(
+    lab: Checkout,
+) -> None:
+    done = lab.make_target("up", timeout_s=2 * BOOT_S)
+    assert done.code == 0, done.said
+    sheet = lab.sheet()
+    outer = lab.subnets[0].rpartition(".")[0]
+    addresses = {sheet[name]["address"] for name in ("kvm1", "deep", "box")}
+    assert len(addresses) == 3
+    assert all(each.startswith(f"{outer}.") for each in addresses), "all of the outer network"
+    leases = virsh("net-dhcp-leases", f"{lab.lab}-lab")
+    assert sheet["deep"]["address"] in leases, "by the outer network's DHCP server"
+    # Straight from here, not through its host.
+    folder = next((lab.root / ".nestlab" / "keys").rglob("deep"))
+    words = ["ssh", "-F", "none", "-i", str(folder / "id_ed25519"), "-o", "BatchMode=yes"]
+    known = f"UserKnownHostsFile={folder / 'known_hosts'}"
+    words += [
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        known.replace(" ", "\\ "),
+        "-o",
+        "ConnectTimeout=60",
+    ]
+    words += [f"student@{sheet['deep']['address']}", "hostname; ip -4 -o addr"]
+    told = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[0] == "deep"
+    assert f" {sheet['deep']['address']}/24 " in told.stdout
+    answered = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(sheet["box"]["address"]), "60"],
+        check=False,
+        timeout=120,
+    )
+    assert answered.returncode == 0, "the container too"
+
+
+def test_its_host_is_on_the_bridge_with_its_own_address(lab: Checkout) -> None:
+    told = lab.inside("ip", "-4", "-o", "addr", "show", "dev", "nluplink").said
+    assert f" {lab.sheet()['kvm1']['address']}/24 " in told
+    assert lab.inside("id", "-un", host="deep").said.strip() == "student"
+
+
+def test_a_second_up_has_nothing_to_do_and_in_the_end_nothing_is_left(lab: Checkout) -> None:
+    assert set(changes(lab.up())) == {"unchanged"}
+    lab.down()
+    assert lab.left() == []

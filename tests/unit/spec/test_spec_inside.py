@@ -1,0 +1,107 @@
+"""Networks inside nested hosts that are a part of the network around: whose address is kept there, and moves nobody.
+
+A failure here is an inner guest that is not where the sheet says, or an outer one that moves when one inside is added.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.bridged_network import _reservations
+from components.stackfile import LabPlan, SpecError, load, plan
+
+SUBNET = "10.77.0.0/24"
+DEVICE = "nluplink"
+
+
+def lab(
+    inside: dict[str, Any] | None = None, guests: dict[str, Any] | None = None, **outer: Any
+) -> LabPlan:
+    """A lab whose nested host has a network of mode bridge; ``inside`` is on it, ``guests`` on the one around."""
+    out = {"mode": "bridge"} | outer.pop("out", {})
+    host = {
+        "kind": "kvm",
+        "memory_mib": 8192,
+        "network": "lab",
+        "networks": {"out": out},
+        "guests": inside or {},
+    }
+    told = {
+        "name": "lab",
+        "media": {"ipxe": {"path": "ipxe.iso"}},
+        "networks": {"lab": {"subnet": SUBNET} | outer},
+        "guests": guests or {},
+        "hypervisors": {"kvm1": host},
+    }
+    return plan(load(told, root=Path("/srv"), exists=lambda _: True))
+
+
+def guest(network: str, **fields: Any) -> dict[str, Any]:
+    return {"iso": "ipxe", "network": network, "memory_mib": 64} | fields
+
+
+def addresses(made: LabPlan) -> dict[str, str | None]:
+    return {machine.name: machine.address for machine in made.machines()}
+
+
+def test_a_guest_inside_has_an_address_of_the_network_around_reserved_there() -> None:
+    made = lab({"deep": guest("out")}, {"web": guest("lab")})
+    told = addresses(made)
+    assert len(set(told.values())) == 3
+    assert all(IPv4Address(each or "") in IPv4Network(SUBNET) for each in told.values())
+    network = made.place("kvm1").networks["out"]
+    assert (network.bridge, network.subnet, network.dhcp) == (DEVICE, None, False)
+    kept = {each.name: each.address for each in _reservations(made, (), "lab")}
+    assert kept == told
+    assert [each.name for each in _reservations(made, ("kvm1",), "out")] == ["deep"]
+
+
+def test_those_inside_move_nobody_on_the_network_around() -> None:
+    outer = {f"web{number}": guest("lab") for number in range(60)}
+    alone = addresses(lab(guests=outer))
+    inner = {f"deep{number}": guest("out") for number in range(60)}
+    beside = addresses(lab(inner, outer))
+    assert {name: beside[name] for name in alone} == alone
+    assert len(set(beside.values())) == len(beside)
+
+
+def test_a_pin_inside_is_nobody_elses() -> None:
+    taken = addresses(lab(guests={"web": guest("lab")}))["web"]
+    assert taken
+    told = addresses(lab({"deep": guest("out", address=taken)}, {"web": guest("lab")}))
+    assert told["deep"] == taken
+    assert told["web"] != taken
+
+
+@pytest.mark.parametrize(
+    ("inside", "outer", "words"),
+    [
+        ({"deep": guest("out", address="10.78.0.5")}, {}, "lies outside the network's subnet"),
+        ({"deep": guest("out", address="10.77.0.1")}, {}, "as the gateway of the network"),
+        ({f"d{n}": guest("out") for n in range(13)}, {"subnet": "10.77.0.0/28"}, "14 NICs are on"),
+    ],
+)
+def test_what_does_not_fit_into_the_network_around_is_refused(
+    inside: dict[str, Any], outer: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SpecError, match=words):
+        lab(inside, **outer)
+
+
+def test_two_pins_of_one_address_are_refused_though_they_are_in_two_places() -> None:
+    with pytest.raises(SpecError, match="has it already"):
+        lab(
+            {"deep": guest("out", address="10.77.0.7")},
+            {"web": guest("lab", address="10.77.0.7")},
+        )
+
+
+def test_nobody_of_the_lab_keeps_addresses_on_a_bridge_of_another_name() -> None:
+    made = lab({"deep": guest("out")}, out={"bridge": "br7"})
+    assert addresses(made)["deep"] is None
+    assert made.place("kvm1").networks["out"].bridge == "br7"
+    assert [each.name for each in _reservations(made, (), "lab")] == ["kvm1"]
