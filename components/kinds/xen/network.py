@@ -17,10 +17,12 @@ from components.kinds.xen.xl import (
     DOMAIN,
     MAC,
     NAME,
+    Rule,
     cat,
     linked,
     mark,
     must,
+    policy,
     put,
     unfit,
 )
@@ -52,12 +54,12 @@ def files(wanted: NetworkOrder) -> dict[str, str]:
         lines.append("IPMasquerade=ipv4")
     else:
         # dom0 routes for the others. What comes from here, or from elsewhere to here, it does not.
-        policy = (
+        asked = (
             (f"IncomingInterface={device}", "Type=prohibit"),
             (f"IncomingInterface=lo\nTo={wanted.subnet}", "Table=main"),
             (f"To={wanted.subnet}", "Type=prohibit"),
         )
-        for number, (which, what) in enumerate(policy, 100):
+        for number, (which, what) in enumerate(asked, 100):
             lines.append(f"\n[RoutingPolicyRule]\nPriority={number}\n{which}\n{what}")
     found = {
         f"{NETWORKD}/20-{device}.netdev": netdev,
@@ -68,13 +70,13 @@ def files(wanted: NetworkOrder) -> dict[str, str]:
     return {path: mark(wanted) + text for path, text in found.items()}
 
 
-def rules(wanted: NetworkOrder) -> list[str]:
-    """Return the routing policy rules of an isolated network, as ip-rule(8) shows those of its file."""
+def rules(wanted: NetworkOrder) -> list[Rule]:
+    """Return the routing policy rules of an isolated network, those of its file."""
     device, subnet = wanted.bridge, wanted.subnet
     return [
-        f"from all iif {device} prohibit",
-        f"from all to {subnet} iif lo lookup main",
-        f"from all to {subnet} prohibit",
+        Rule("", device, "prohibit"),
+        Rule(subnet, "lo", "lookup main"),
+        Rule(subnet, "", "prohibit"),
     ]
 
 
@@ -205,9 +207,7 @@ class NetworkDriver(Driver[NetworkOrder]):
             return f"is down: its host does not have {address} there"
         if wanted.mode == "nat":
             return ""
-        # Behind each is who set it: "100:\tfrom all iif nl0 prohibit proto static ".
-        told = must(shell, "ip", "-4", "rule", "show").splitlines()
-        there = [line.partition("\t")[2].partition(" proto ")[0] for line in told]
+        there = policy(shell)
         if lacking := [rule for rule in rules(wanted) if rule not in there]:
             return f"is routed: its host has no rule `{lacking[0]}`"
         return ""

@@ -5,9 +5,12 @@ Facts: xl(1), xl.cfg(5), Xen 4.17 on Debian; messages and states were taken from
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from components.reach.driver import COMMAND_S, UUID, cause_in, refusal
 
@@ -53,6 +56,34 @@ def said(done: Result) -> str:
     lines = [line.strip() for line in done.err.splitlines() if line.strip()]
     errors = [line.partition("error: ")[2] for line in lines if " error: " in line]
     return errors[0] if errors else done.said
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A routing policy rule of the kernel, whatever its number (ip-rule(8))."""
+
+    to: str
+    """Subnet; empty for all."""
+    iif: str
+    """Device that a packet came by; empty for any."""
+    does: str
+    """"prohibit", or "lookup main"."""
+
+    @override
+    def __str__(self) -> str:
+        to, iif = f" to {self.to}" if self.to else "", f" iif {self.iif}" if self.iif else ""
+        return f"from all{to}{iif} {self.does}"
+
+
+def policy(shell: Shell) -> set[Rule]:
+    """Return the kernel's routing policy rules for IPv4."""
+    found = set()
+    for row in json.loads(must(shell, "ip", "-j", "-4", "rule", "show")):
+        to = f"{row['dst']}/{row.get('dstlen', 32)}" if "dst" in row else ""
+        # systemd-networkd gives each a table, also those that forbid.
+        does = row.get("action") or f"lookup {row.get('table', '')}"
+        found.add(Rule(to, row.get("iif", ""), does))
+    return found
 
 
 def cat(shell: Shell, path: str) -> str:

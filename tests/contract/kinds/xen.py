@@ -25,7 +25,7 @@ ASKS = frozenset(
     {
         *("cat", "readlink", "stat", "sha256sum", "xl list"),
         *("systemctl is-active", "systemctl is-enabled"),
-        *("ip -o -4 addr show", "ip -4 rule show", "ip link show"),
+        *("ip -o -4 addr show", "ip -j -4 rule show", "ip link show"),
         # What is as it should be they leave so.
         *("networkctl reload", "systemctl enable", "systemctl start"),
     }

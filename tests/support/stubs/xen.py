@@ -43,14 +43,18 @@ def _sections(text: str) -> list[dict[str, str]]:
     ]
 
 
-def _rule(section: dict[str, str]) -> str:
-    """Return a rule as the kernel has it: its number first, then what it asks for, then what it does."""
-    asks = [
-        *(["to", section["To"]] if "To" in section else []),
-        *(["iif", section["IncomingInterface"]] if "IncomingInterface" in section else []),
-    ]
-    does = section.get("Type") or f"lookup {section['Table']}"
-    return f"{section['Priority']}:\t{' '.join(['from', 'all', *asks, does])} proto static "
+def _rule(section: dict[str, str]) -> dict[str, Any]:
+    """Return a rule as the kernel has it: with a table, also where it forbids."""
+    made: dict[str, Any] = {"priority": int(section["Priority"]), "src": "all"}
+    if "To" in section:
+        address, length = section["To"].split("/")
+        made |= {"dst": address, "dstlen": int(length)}
+    if "IncomingInterface" in section:
+        made["iif"] = section["IncomingInterface"]
+    made["table"] = section.get("Table", "main")
+    return (
+        made | ({"action": section["Type"]} if "Type" in section else {}) | {"protocol": "static"}
+    )
 
 
 class Xen(Stub):
@@ -223,19 +227,16 @@ class Xen(Stub):
 
     @command("ip")
     def ip(self, argv: list[str], stdin: bytes) -> str:
-        """ip(8); rules as iproute2 6.1 of Debian 12 prints them."""
+        """ip(8); rules as iproute2 6.1 of Debian 12 prints those of systemd 252."""
         del stdin
         links = self.state["links"]
-        if argv == ["-4", "rule", "show"]:
-            rows = [
-                "0:\tfrom all lookup local",
-                *(rule for each in links.values() for rule in each.get("rules", ())),
-                "32766:\tfrom all lookup main",
-                "32767:\tfrom all lookup default",
+        if argv == ["-j", "-4", "rule", "show"]:
+            rows = [rule for each in links.values() for rule in each.get("rules", ())]
+            rows += [
+                {"priority": number, "src": "all", "table": table}
+                for number, table in ((0, "local"), (32766, "main"), (32767, "default"))
             ]
-            return "".join(
-                f"{row}\n" for row in sorted(rows, key=lambda row: int(row.split(":")[0]))
-            )
+            return json.dumps(sorted(rows, key=lambda row: row["priority"]))
         device = argv[argv.index("dev") + 1] if "dev" in argv else ""
         match argv:
             case ["link", "delete", "dev", _] if device not in links:
