@@ -47,7 +47,11 @@ def _stays_inside(args: ResourceValidationArgs, report: ReportViolation) -> None
     if not found:
         return
     logical = args.name.removesuffix("-gate").removesuffix("-network")
-    if logical in stated.lab_uplinks(args.urn):
+    uplinks = stated.lab_uplinks(args.urn)
+    if args.resource_type == machines.DOMAIN:
+        nested = any(place and args.name.startswith(place) for place in uplinks.values())
+        found = [each for each in found if not (nested and each in stated.NESTED)]
+    if logical in uplinks:
         driven = args.resource_type in DYNAMIC
         way_out = stated.uplinks(args.urn) if driven else stated.NESTED
         found = [each for each in found if each not in way_out]

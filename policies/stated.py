@@ -60,17 +60,18 @@ def _uplink(network: Mapping[str, Any]) -> set[str]:
     return {f"nlb{hashlib.sha256(port.encode()).hexdigest()[:10]}"}
 
 
-def lab_uplinks(urn: str) -> set[str]:
+def lab_uplinks(urn: str) -> dict[str, str]:
     """Return the networks of our lab that say they are on whatever their place is managed by.
 
-    By the names of their components; they are of mode bridge and name none.
+    By the names of their components, each with what the names of all in that place begin with; they are of mode
+    bridge and name none.
     """
-    found, waiting = set[str](), [("", lab(urn))]
+    found, waiting = dict[str, str](), [("", lab(urn))]
     while waiting:
         prefix, place = waiting.pop()
         for name, network in _mapping(place, "networks").items():
             if isinstance(network, Mapping) and network.get("mode") == "bridge":
-                found |= set() if network.get("bridge") else {f"{prefix}{name}"}
+                found |= {} if network.get("bridge") else {f"{prefix}{name}": prefix}
         inner = _mapping(place, "hypervisors").items()
         waiting += [(f"{prefix}{name}-", each) for name, each in inner if isinstance(each, Mapping)]
     return found

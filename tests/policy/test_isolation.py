@@ -157,9 +157,19 @@ def test_a_nested_hosts_own_bridge_passes_for_the_network_that_states_it() -> No
         assert judge(joined) == {}
         assert set(judge(net("h-in", mode="bridge", bridge="nluplink"))) == {"isolation"}
         assert set(judge(net("h-out", mode="bridge", bridge="vmbr0"))) == {"isolation"}
+        inside, beside = (
+            [
+                replace(each, name=f"{place}-web-domain") if "Domain" in each.type else each
+                for each in nic(bridge="nluplink")
+            ]
+            for place in ("h", "i")
+        )
+        assert judge(*inside) == {}, "and for the guests on it"
+        assert set(judge(*beside)) == {"isolation"}
     tree["hypervisors"]["h"]["networks"]["out"]["mode"] = "nat"
     with stack_config(lab=tree):
         assert set(judge(joined)) == {"isolation"}
+        assert set(judge(*inside)) == {"isolation"}
 
 
 def test_a_nic_that_our_lab_names_as_an_uplink_passes_and_no_other() -> None:

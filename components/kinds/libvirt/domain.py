@@ -44,6 +44,7 @@ FORGOTTEN = [
     "kernel",
     "machine",
     "metadata",
+    "networkInterfaces[*].bridge",
     "networkInterfaces[*].mac",
     "networkInterfaces[*].networkName",
     "video",
@@ -127,6 +128,11 @@ def nic_args(
     mac = nic.mac.upper()
     if network.mode == "macvtap" and network.uplink:
         return libvirt.DomainNetworkInterfaceArgs(macvtap=network.uplink.nic, mac=mac)
+    if network.mode == "bridge":
+        # Of a running domain libvirt names the bridge, and the provider, which reads that back, would make the
+        # domain anew at each `pulumi up`. Not before the network is there.
+        bridge = pulumi.Output.from_input(name).apply(lambda _: network.bridge)
+        return libvirt.DomainNetworkInterfaceArgs(bridge=bridge, mac=mac)
     return libvirt.DomainNetworkInterfaceArgs(network_name=name, mac=mac)
 
 

@@ -706,6 +706,10 @@ def test_a_network_on_a_bridge_of_the_host_makes_nothing_of_its_own() -> None:
     assert engine.named("street-gate").inputs["reservations"] == []
     assert engine.named("street-gate").inputs["bridge"] == "br0", "it has to be there"
     assert engine.named("web-gate").inputs["probe"] == {"kind": "none"}, "no lease is ours to see"
+    # As the provider reads it back of a domain that runs.
+    [nic] = engine.named("web-domain").inputs["networkInterfaces"]
+    assert nic["bridge"] == "br0"
+    assert "networkName" not in nic
 
 
 def uplinked(mode: str, nic: str, **more: object) -> Recorder:
