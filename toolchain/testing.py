@@ -59,7 +59,7 @@ IN_MEMORY = ("unit", "double")
 """Tiers whose files go with them: thousands of small ones, of which half the time was the disk's."""
 MOUNT = (
     *("unshare", "--mount", "--propagation", "private", "sh", "-c"),
-    'mount -t tmpfs -o mode=0700 nestlab-tests "$0" && exec "$@"',
+    'mount -t tmpfs -o mode=1777 nestlab-tests "$0" && exec "$@"',
 )
 """Runs a command with a folder in memory, which others don't see and which ends with it."""
 BEHIND = 10

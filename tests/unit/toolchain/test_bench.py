@@ -155,7 +155,7 @@ def test_one_that_is_stopped_tells_what_it_has(
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(sys, "argv", ["bench"])
-    monkeypatch.setattr(Checkout, "make", lambda *_: Checkout(tmp_path))
+    monkeypatch.setattr(Checkout, "make", lambda *_, **__: Checkout(tmp_path))
     monkeypatch.setattr(Checkout, "destroy", lambda *_: away.append("lab"))
     monkeypatch.setattr(bench, "nested", nested)
     before = signal.getsignal(signal.SIGTERM)
