@@ -54,6 +54,7 @@ LOCAL: Mapping[str, tuple[str, ...]] = {
     ),
     "classes": (),
     "snapshots": (r"[\w.-]+\.json", HALF_WRITTEN),
+    "screens": (r"[\w.-]+\.png", HALF_WRITTEN),
     "": (
         *(r"env\.sh", "passphrase", r"host\.json", "netns", r"official\.json", r"sums\.json"),
         *(r"golden(-\w+)?\.json", HALF_WRITTEN),

@@ -20,7 +20,7 @@ FOLDER = "screens"
 @click.option(
     "--to",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File, PNG.  [default: .nestlab/screens/STACK/NAME.png]",
+    help="File, PNG.  [default: .nestlab/screens/STACK.NAME.png]",
 )
 def command(stack: str, name: str, to: Path | None) -> int:
     """Take a picture of the screen of the machine NAME, as `show` calls it, at whatever layer.
@@ -39,7 +39,7 @@ def command(stack: str, name: str, to: Path | None) -> int:
     seen = machines.pictures(stack, wanted)[name]
     if "picture" not in seen:
         raise ui.Problem(f"no picture of {name}: {seen['said']}")
-    file = to or paths.LOCAL / FOLDER / stack / f"{name}.png"
+    file = to or paths.LOCAL / FOLDER / f"{stack}.{name}.png"
     if to is None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache.write_bytes(file, base64.b64decode(seen["picture"]), 0o600)

@@ -24,7 +24,7 @@ FILES = {
     "bin/pulumi": "", "home/plugins/resource-libvirt-v0.5.4/x": "", "home/workspaces/w.json": "",
     "home/logs/a.log": "", "state/.pulumi/meta.yaml": "", "state/.pulumi/history/nestlab/local/a.json": "",
     "env.sh": "", "passphrase": "", "host.json": "", "netns": "", "golden.json": "", "golden-xen.json": "",
-    "sums.json": "", "official.json": "", "media/esxi-3-0123456789ab.iso": "", ".env.sh.4711": "",
+    "sums.json": "", "screens/local.kvm1.png": "", "official.json": "", "media/esxi-3-0123456789ab.iso": "", ".env.sh.4711": "",
     "deployed/local": "0a" * 32, "config/Pulumi.local.yaml": "", "project/Pulumi.yaml": "",
     "locks/stack local": "", "locks/class net1": "", "classes/net1/class.json": "", "classes/net1/logs/ana.log": "",
     "classes/net1/sheets/ana.html": "", "classes/net1/sheets/_class.md": "", "classes/net1/.class.json.4711": "",
@@ -42,7 +42,7 @@ CACHE = {
 }
 THESES = (
     "thesis.txt", ".nestlab/thesis.txt", ".nestlab/home/thesis.txt", ".nestlab/keys/local/thesis.txt",
-    ".nestlab/keys/local/kvm1/thesis.txt", ".nestlab/media/my.iso", ".nestlab/deployed/thesis.txt", ".nestlab/state/thesis/1.txt",
+    ".nestlab/keys/local/kvm1/thesis.txt", ".nestlab/media/my.iso", ".nestlab/screens/mine.txt", ".nestlab/deployed/thesis.txt", ".nestlab/state/thesis/1.txt",
     ".nestlab/classes/thesis.txt", ".nestlab/classes/net1/thesis.txt", ".nestlab/classes/net1/sheets/my page.html",
     "stacks/Pulumi.my.own.yaml",
 )  # fmt: skip
