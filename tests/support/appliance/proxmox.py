@@ -129,6 +129,8 @@ def main() -> None:
             check=True,
             capture_output=True,
         )
+        # It is switched off the hard way, soon: files that are there and empty would stay so.
+        os.sync()
     node = Node(config, folder / "cluster")
     node.boot()
     Path(SOCKET).unlink(missing_ok=True)
