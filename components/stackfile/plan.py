@@ -7,6 +7,7 @@ The names inside a nested host are plain; on the outer host they begin with the 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, get_args
 
@@ -195,11 +196,12 @@ class LabPlan:
     def on(self, path: tuple[str, ...], network: str) -> Iterator[tuple[MachinePlan, NicPlan]]:
         """Yield the NICs on ``network`` of the place at ``path``, then those on networks that are a part of it."""
         for place in self.places:
-            for machine in place.machines.values():
-                for nic in machine.nics:
-                    own = place.path == path and nic.network == network
-                    if own or place.networks[nic.network].around == (path, network):
-                        yield machine, nic
+            parts = {
+                name for name, each in place.networks.items() if each.around == (path, network)
+            }
+            parts |= {network} if place.path == path else set()
+            for machine in place.machines.values() if parts else ():
+                yield from ((machine, nic) for nic in machine.nics if nic.network in parts)
 
 
 def totals(spec: LabSpec) -> Totals:
@@ -251,16 +253,16 @@ def _addresses(found: list[Place]) -> dict[tuple[str, ...], _Where]:
     those inside hypervisors whose uplink is on the network: they move nobody on it.
     """
     where = {place.path: _pinned(place) for place in found}
+    inside = defaultdict[tuple[tuple[str, ...], str], list[tuple[Place, str]]](list)
+    for place in found:
+        for name, network in place.spec.networks.items():
+            if around := place.around(network):
+                inside[around[0].path, around[1]].append((place, name))
     for place in found:
         for name, network in place.spec.networks.items():
             if network.subnet is None:
                 continue
-            inner = [
-                (each, own)
-                for each in found
-                for own, spec in each.spec.networks.items()
-                if each.around(spec) == (place, name)
-            ]
+            inner = inside[place.path, name]
             taken = {addresses.gateway(network.subnet)}
             for each, own in [(place, name), *inner]:
                 taken |= {where[each.path][at] for at in _on(each, own) if at in where[each.path]}
