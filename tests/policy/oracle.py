@@ -247,7 +247,8 @@ class Oracle:
                 yield "isolation"
         for each in self.of("Domain"):
             nics = parts(self.now[each.urn], "networkInterfaces")
-            if any(map(_is_direct, nics)) and not self.styled[each.urn].broken:
+            direct = any(_is_direct(nic, self.stated) for nic in nics)
+            if direct and not self.styled[each.urn].broken:
                 yield "isolation"
 
     def _nets(self) -> Iterator[tuple[Res, tuple[str, ...], str, str, str]]:
@@ -413,10 +414,11 @@ def _way_out(kind: str, props: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_direct(nic: Mapping[str, Any]) -> bool:
+def _is_direct(nic: Mapping[str, Any], stated: set[str]) -> bool:
     if nic.get("networkName") or nic.get("networkId"):
         return False
-    return any(nic.get(key) for key in ("bridge", "macvtap", "vepa", "private", "passthrough"))
+    ways = [nic.get(key) for key in ("bridge", "vepa", "macvtap", "passthrough", "private")]
+    return next(filter(None, ways), None) not in {None, *stated}
 
 
 def part(props: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _domain(each: Res, oracle: Oracle) -> Iterator[Effect]:
     props, kind = clear(each.props), oracle.hypervisor(each)
     yield from _cpus(props, model_counts=kind == "xen" and props["type"] == "qemu")
     yield from _sizes(limits(kind or ""))
-    yield from _nics(props["networkInterfaces"][1:], oracle.styled[each.urn].nics[1:])
+    yield from _nics(props["networkInterfaces"], oracle.styled[each.urn].nics[1:])
     yield from _screens()
     yield from _qemu()
     inside = (
@@ -109,16 +109,20 @@ def _sizes(least: tuple[int, int, int]) -> Iterator[Effect]:
         )
 
 
-def _nics(others: list[Any], models: tuple[str, ...]) -> Iterator[Effect]:
+def _nics(nics: list[Any], models: tuple[str, ...]) -> Iterator[Effect]:
+    others = nics[1:]
     for attributes, means in (
         ('type="bridge"><source bridge="br0"', {"bridge": "br0"}),
         ('type="direct"><source mode="bridge" dev="eno1"', {"macvtap": "eno1"}),
+        ('type="network"><source network="theirs"', {"networkName": "theirs"}),
     ):
         inside = f'<interface {attributes}/><model type="vmxnet3"/></interface>'
         on = {"networkInterfaces": [means, *others]}
         yield Effect(f"NIC {means}", _at(NIC, inside), on, {"nics": ("vmxnet3", *models)})
+    # Of one on a bridge the same changes nothing.
     theirs = {"networkInterfaces": [{"networkName": "theirs"}, *others]}
-    yield Effect("NIC on theirs", attribute(f"{NIC}/source/@network", "network", "theirs"), theirs)
+    moved = theirs if nics[0].get("networkName") else {}
+    yield Effect("NIC on theirs", attribute(f"{NIC}/source/@network", "network", "theirs"), moved)
     for model in MODELS:
         made = attribute(f"{NIC}/model/@type", "type", model)
         yield Effect(f"NIC {model}", made, beyond={"nics": (model, *models)})
