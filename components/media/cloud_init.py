@@ -24,6 +24,9 @@ LABEL = "cidata"
 TOOLS_LABEL = "nestlab-tools"
 TOOLS = "/run/nestlab-tools"
 """Where the machine mounts that CD while it sets itself up."""
+SYNC = "sync"
+"""The last command of every seed: file systems write up to half a minute later, and a machine that is switched off
+the hard way before would come back without the host key that it was told."""
 OPTIONS = ("instance", "packages", "product", "user")
 REVERSED = (7, 2, 10)
 """The first VirtualBox that wants KVM to take the CPU's extension at load, if it is loaded at all."""
@@ -188,7 +191,7 @@ def _user_data(answers: Answers) -> dict[str, object]:
             for path, content in product.files.items()
         ]
     if product.commands:
-        told["runcmd"] = [["sh", "-ec", "\n".join(product.commands) + "\n"]]
+        told["runcmd"] = [["sh", "-ec", "\n".join((*product.commands, SYNC)) + "\n"]]
     if product.reboot:
         told["power_state"] = {"mode": "reboot", "delay": "now", "message": "nestlab: new kernel"}
     return told

@@ -26,6 +26,7 @@ trap '[ "$?" = 0 ] || say "failed at $step of"' EXIT
 set -e
 {steps}
 say {done}
+sync
 """
 _CHECK = """\
 if command -v dpkg-query >/dev/null; then dpkg-query -W {names} >/dev/null
@@ -87,9 +88,11 @@ def asked(user: str, mark: str, *, finishes: bool) -> tuple[list[str], str]:
 
     ``finishes``: it has packages or commands, and is itself when these are done.
     """
+    # `sync`: what it was told is then on its disk, and the guest may be switched off.
     if not finishes:
-        return ["id", "-un"], user
-    words = f"cat {OUTCOME} 2>/dev/null || echo its packages and commands are not done yet"
+        return ["sh", "-c", f"id -un && {cloud_init.SYNC}"], user
+    not_yet = "echo its packages and commands are not done yet"
+    words = f"if cat {OUTCOME} 2>/dev/null; then {cloud_init.SYNC}; else {not_yet}; fi"
     return ["sh", "-c", words], f"{DONE} {mark}"
 
 
@@ -116,8 +119,8 @@ def _user_data(told: Configuration) -> dict[str, object]:
         }
     if told.packages:
         found |= {"package_update": True, "packages": list(told.packages)}
-    if told.packages or told.commands:
-        found["runcmd"] = [["sh", "-c", _script(told)]]
+    last = ["sh", "-c", _script(told)] if told.packages or told.commands else [cloud_init.SYNC]
+    found["runcmd"] = [last]
     return found
 
 

@@ -29,6 +29,8 @@ cat > /etc/ssh/ssh_host_ed25519_key.pub <<'NESTLAB'
 {public}
 NESTLAB
 chmod 644 /etc/hostname /etc/ssh/ssh_host_ed25519_key.pub
+# Whoever switches it off the hard way would find these files empty.
+sync
 """
 # Of /run, so that a boot without it finds the NIC as the image has it. Its MAC is the NIC's: what the network
 # around reserves is this host's still.

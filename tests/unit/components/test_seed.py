@@ -51,6 +51,11 @@ def test_the_script_stops_at_the_first_failure_and_writes_for_root_alone() -> No
     assert lines.index("set -eu") < lines.index("umask 077") < lines.index("mkdir -p /root/.ssh")
 
 
+def test_what_it_wrote_is_on_the_disk_before_anybody_is_let_in() -> None:
+    """It runs before the network is up; a host that is switched off hard after it has its files whole."""
+    assert script().splitlines()[-1] == "sync"
+
+
 def test_the_keys_are_written_whole() -> None:
     assert files(script()) == {
         "/root/.ssh/authorized_keys": LOGIN["public"].strip(),

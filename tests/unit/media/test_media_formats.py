@@ -602,7 +602,7 @@ def test_what_a_product_needs_reaches_cloud_init_whole(name: str) -> None:
     assert told["packages"] == list(setup.packages)
     files = {file["path"]: file["content"] for file in told.get("write_files", [])}
     assert files == dict(setup.files)
-    assert commands(setup) == list(setup.commands)
+    assert commands(setup) == [*setup.commands, "sync"], "a host that is switched off keeps it"
     assert ("power_state" in told) is setup.reboot
 
 

@@ -107,6 +107,36 @@ def test_no_command_becomes_a_field_or_another_command(commands: list[str]) -> N
     assert script.count("\nstep=commands.") >= len(commands)
 
 
+@pytest.mark.parametrize("more", [{}, {"commands": ["true"]}, {"packages": ["bash"]}])
+def test_the_last_that_a_guest_runs_is_sync(more: dict[str, Any]) -> None:
+    """Switched off hard before that it would come back with empty host keys, and answer nobody."""
+    [command] = user_data(replace(TOLD, **more))["runcmd"]
+    assert command[-1].split()[-1] == "sync"
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_guest_counts_as_ready_once_what_it_was_told_is_on_its_disk(
+    tmp_path: Path, *, finishes: bool
+) -> None:
+    (tmp_path / "outcome").write_text("done abcd\n")
+    for name, script in (("sync", "echo synced >> log"), ("id", "echo ana")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    argv, holds = guest.asked("ana", "abcd", finishes=finishes)
+    argv = [word.replace(guest.OUTCOME, "outcome") for word in argv]
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    said = subprocess.run(argv, cwd=tmp_path, env=path, capture_output=True, text=True, check=True)
+    assert holds in said.stdout
+    assert (tmp_path / "log").read_text() == "synced\n"
+
+
+def test_a_guest_that_is_not_done_yet_says_so() -> None:
+    argv, holds = guest.asked("ana", "abcd", finishes=True)
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert holds not in said
+    assert "not done yet" in said
+
+
 def run(tmp_path: Path, told: guest.Configuration) -> str:
     """Run what the guest runs last, with its folder elsewhere; return what it says of it."""
     [[_, _, script]] = user_data(told)["runcmd"]
