@@ -331,6 +331,8 @@ class SshShell:
             link = self.via.stream(self.host, self.port)
         else:
             link = socket.create_connection((self.host, self.port), CONNECT_S)
+            # Many short messages: each would wait for the server's word on the one before, which may be 40 ms late.
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport = paramiko.Transport(cast("socket.socket", link))
         try:
             transport.banner_timeout = transport.handshake_timeout = patience

@@ -803,3 +803,21 @@ def test_no_secret_shows_when_a_shell_is_printed(server: Server) -> None:
     shown = repr(server.shell())
     lines = [line for line in server.private.splitlines() if "KEY" not in line]
     assert not any(line in shown for line in itertools.islice(lines, 5))
+
+
+def test_no_message_waits_for_word_of_the_one_before(
+    own: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[socket.socket] = []
+    connect = socket.create_connection
+
+    def kept(where: tuple[str, int], within_s: float) -> socket.socket:
+        made.append(connect(where, within_s))
+        return made[-1]
+
+    monkeypatch.setattr(socket, "create_connection", kept)
+    shell = own.shell()
+    assert shell.run(["true"]).ok
+    # By Nagle's algorithm (RFC 896) each command takes 40 ms more: of 12 commands half a second.
+    assert [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in made] == [1]
+    shell.close()
