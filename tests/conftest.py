@@ -24,6 +24,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, as they may share a lab; those that share nothing go to whoever is free.
+
+    A worker of ``--dist loadgroup`` runs all tests of a group.
+    """
+    for item in items:
+        if item.get_closest_marker("spread") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _hears() -> None:
     """A shell's background job ignores SIGINT, and so would all that tests start from it."""

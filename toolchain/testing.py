@@ -32,22 +32,22 @@ TIERS = {
     "double": ("tests/double",),
     "host": ("tests/host",),
 }
-APPLIANCES = "tests/host/test_appliances.py"
-APART = tuple(f"tests/host/test_{name}.py" for name in ("lab", "outside", "class"))
-"""Labs that come and go beside each other."""
-BY_FILE = ("-n", "2", "--dist", "loadfile")
+APART = tuple(
+    f"tests/host/test_{name}.py" for name in ("appliances", "lab", "outside", "class", "xen")
+)
+"""Labs that come and go beside each other, the longest first."""
+TWO = ("-n", "2", "--dist", "loadgroup")
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "unit": ((*TIERS["unit"], "-n", "auto", "--dist", "loadfile"),),
-    "double": ((*TIERS["double"], *BY_FILE),),
+    "double": ((*TIERS["double"], *TWO),),
     "host": (
-        (*TIERS["host"], *(f"--ignore={each}" for each in (*APART, APPLIANCES))),
-        (*APART, *BY_FILE),
-        (APPLIANCES, "-n", "2"),
+        (*TIERS["host"], *(f"--ignore={each}" for each in APART)),
+        (*APART, *TWO, "--no-loadscope-reorder"),
     ),
 }
-"""What pytest is called with, tier by tier. Doubles have engines and stand-ins of their own, labs and appliances
-machines of their own: two at a time, as their deadlines bear on two cores. What stops libvirtd, kills, or
-looks at all that a machine has, is alone."""
+"""What pytest is called with, tier by tier. Doubles have engines and stand-ins of their own, labs machines of
+their own: two at a time, as their deadlines bear on two cores. What stops libvirtd, kills, or looks at all
+that a machine has, is alone."""
 SOAK = "NESTLAB_SOAK"
 """Variable by which those tests know that they are meant that fetch a whole product of somebody's."""
 PACKAGES = ("libxml2-utils", "openssh-server")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Serve
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 PAGE = paths.ROOT / "docs" / "adding-a-kind.md"
 BLOCK = re.compile(r"^```(?:python|yaml|text) (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

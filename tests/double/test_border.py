@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Project
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 VALUES = 150
 PROGRAM = """

@@ -20,7 +20,7 @@ from toolchain.bootstrap import paths
 if TYPE_CHECKING:
     from components.stackfile.plan import LabPlan
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 HOST, ROUTER = "192.168.1.5", "192.168.1.1"
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.double,
+    pytest.mark.spread,
     pytest.mark.skipif(bool(reason()), reason=reason() or "-"),
     pytest.mark.skipif(not shutil.which("iptables"), reason="needs iptables, as libvirt does"),
 ]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.double.conftest import Project, Serve
     from tests.support.stubs import Stub
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 ISOS = ("live", "drivers", "answers")
 NET = {"own": {"mode": "isolated", "subnet": "10.78.0.0/24"}}
@@ -151,20 +151,35 @@ def made(kind: str, sshd: Serve, root: Path) -> tuple[Machine, Callable[..., str
 
 
 @pytest.mark.parametrize("kind", PRODUCTS)
-def test_a_further_disk_stays_grows_and_goes_only_when_the_stack_forgets_it(
+def test_drives_are_what_the_stack_says_and_further_disks_go_only_when_it_forgets_them(
     project: Project, sshd: Serve, tmp_path: Path, kind: str
 ) -> None:
     machine, program = made(kind, sshd, tmp_path)
-    project.up(program(disks={"data": 1}))
+
+    def seen() -> list[str]:
+        found = PRODUCTS[kind].discs(machine)
+        return sorted((name for name in ISOS if name in found), key=found.index)
+
+    project.up(program(discs=["drivers", "answers"], disks={"data": 1}))
     first = further(machine)
     assert list(first) == ["data"]
+    assert seen() == ["live", "drivers", "answers"]
     project.pulumi("up", *SAME)
-    project.up(program(disks={"data": 1, "a": 1}, memory_mib=512))
-    assert further(machine) == first | {"a": further(machine)["a"]}, "it is the one it was"
+    [row] = [json.loads(line)["drives"] for line in sheet(project)]
+    assert [each for each in row if each.startswith("CD ")] == [
+        "CD live",
+        "CD drivers",
+        "CD answers",
+    ]
 
+    project.up(program(discs=["answers"], disks={"data": 1, "a": 1}, memory_mib=512))
+    assert further(machine) == first | {"a": further(machine)["a"]}, "it is the one it was"
+    assert seen() == ["live", "answers"]
     project.up(program(disks={"data": 2, "a": 1}, memory_mib=512))
     assert set(further(machine)) == {"a", "data"}
+    assert seen() == ["live"]
     project.pulumi("up", *SAME)
+
     project.write(program(disks={"data": 1, "a": 1}, memory_mib=512))
     said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
     assert "the disk data of guest many has 2 GiB and the stack says 1: disks don't shrink" in said
@@ -176,33 +191,6 @@ def test_a_further_disk_stays_grows_and_goes_only_when_the_stack_forgets_it(
     project.pulumi("up", *SAME)
     project.pulumi("destroy", "--yes", "--skip-preview")
     assert further(machine) == {}
-
-
-@pytest.mark.parametrize("kind", PRODUCTS)
-def test_a_guest_has_its_discs_in_order_and_loses_what_the_stack_forgets(
-    project: Project, sshd: Serve, tmp_path: Path, kind: str
-) -> None:
-    machine, of = made(kind, sshd, tmp_path)
-
-    def program(*discs: str) -> str:
-        return of(discs=list(discs))
-
-    def seen() -> list[str]:
-        found = PRODUCTS[kind].discs(machine)
-        return sorted((name for name in ISOS if name in found), key=found.index)
-
-    project.up(program("drivers", "answers"))
-    assert seen() == ["live", "drivers", "answers"]
-    project.pulumi("up", *SAME)
-    [row] = [json.loads(line)["drives"] for line in sheet(project)]
-    assert row == ["CD live", "CD drivers", "CD answers"]
-
-    project.up(program("answers"))
-    assert seen() == ["live", "answers"]
-    project.pulumi("up", *SAME)
-    project.up(program())
-    assert seen() == ["live"]
-    project.pulumi("destroy", "--yes", "--skip-preview")
 
 
 def sheet(project: Project) -> list[str]:

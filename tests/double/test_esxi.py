@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Project, Serve
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 STORE = PLACE.store
 STRANGERS = {"switch": "vSwitch0", "vlan": "12"}

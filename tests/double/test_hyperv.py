@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Project, Serve
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 STRANGER = order(
     NetworkOrder,

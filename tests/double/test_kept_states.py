@@ -16,7 +16,7 @@ from tests.support.kept import STATES, make
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 ANEW = ("created", "deleted", "replaced")
 
 

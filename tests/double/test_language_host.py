@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.double,
+    pytest.mark.spread,
     pytest.mark.skipif(
         not environment.built_here(), reason="an official engine brings hosts of its own"
     ),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Project
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 # `sdk/python/dist/pulumi-resource-pulumi-python` of pulumi 3.259.0, where the project names its .venv.
 OFFICIAL = """#!/bin/sh

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from components.reach.shell import Target
     from tests.double.conftest import Project, Serve
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 PLACE = """
 import pulumi_proxmoxve as px

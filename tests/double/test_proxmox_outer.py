@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Project
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 PROGRAM = """
 import pathlib, sys

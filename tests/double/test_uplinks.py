@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.double,
+    pytest.mark.spread,
     pytest.mark.skipif(bool(reason()), reason=reason() or "-"),
 ]
 BRIDGE = "nlb0123456789"

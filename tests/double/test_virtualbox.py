@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Project, Serve
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 STRANGERS = ["createvm", "--name", "strangers", "--ostype", "Linux_64", "--register"]
 

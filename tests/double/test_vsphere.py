@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.double.conftest import Project
     from tests.support.vcsim import Vcsim
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 SKIP = ("--yes", "--skip-preview")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Project, Serve
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.double.conftest import Project, Serve
 
-pytestmark = pytest.mark.double
+pytestmark = [pytest.mark.double, pytest.mark.spread]
 
 CHANGES = ("updated", "created", "deleted", "replaced")
 KINDS = ("vm", "vdi", "vbd", "vif", "network", "sr", "pbd")

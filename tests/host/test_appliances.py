@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.support.appliance.image import Image
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.spread]
 
 State = Any
 STATE = "/var/lib/appliance/machine/state.json"
