@@ -53,7 +53,7 @@ def _stays_inside(args: ResourceValidationArgs, report: ReportViolation) -> None
         found = [each for each in found if not (nested and each in stated.NESTED)]
     if logical in uplinks:
         driven = args.resource_type in DYNAMIC
-        way_out = stated.uplinks(args.urn) if driven else stated.NESTED
+        way_out = stated.NESTED | (stated.uplinks(args.urn) if driven else set())
         found = [each for each in found if each not in way_out]
     stack_says = stated.names(args.get_config(), "bridges", args.urn) | stated.lab_bridges(args.urn)
     for interface in found:

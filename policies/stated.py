@@ -17,7 +17,7 @@ from typing import Any
 from known import items
 
 NESTED = frozenset({"nluplink"})
-"""What a nested KVM host's bridge on its own NIC is called (`components.kinds.kvm.model`)."""
+"""What nestlab calls the bridge on a nested KVM or Xen host's own NIC (`components.stackfile.places`)."""
 
 
 def names(config: Mapping[str, Any], key: str, urn: str) -> set[str]:

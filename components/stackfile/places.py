@@ -166,6 +166,10 @@ class Minimum:
     source: str
 
 
+UPLINK = "nluplink"
+"""What nestlab calls the bridge that a nested host's seed makes on its first NIC."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drives:
     """How many CD drives a guest has beside those of its ``iso`` and its configuration."""

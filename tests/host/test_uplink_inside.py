@@ -6,7 +6,6 @@ The tests share one lab and run in the order of the file.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -27,37 +26,52 @@ BOOT_S = 540
 """cloud-init is Python, and KVM in an emulated machine is slow."""
 
 
+@pytest.fixture(scope="module", params=["kvm", "xen"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def lab(checkout: Checkout) -> Checkout:
-    """The checkout, whose nested host has one network, of mode bridge, and a guest and a container on it."""
-    image = checkout.root / "cloud.qcow2"  # in the project, whose files a stack may name
-    shutil.copy2(cloud_image.ensure(System()) / "root.qcow2", image)
+def lab(checkout: Checkout, kind: str) -> Checkout:
+    """The checkout, whose nested host has one network, of mode bridge, and a guest on it; KVM's a container too."""
+    # In the project, whose files a stack may name.
+    image = checkout.root / {"kvm": "cloud.qcow2", "xen": "cloud.raw"}[kind]
+    made = cloud_image.ensure(System()) / "root.qcow2"
+    words = ["qemu-img", "convert", "-O", image.suffix[1:], made, image]
+    subprocess.run(words, check=True, timeout=300)
 
     def joined(lab: dict[str, Any]) -> None:
         lab["media"] = {"cloud": {"path": str(image)}}
         lab["boot"] = {"ready_s": BOOT_S}
         deep = {"image": "cloud", "memory_mib": 512, "network": "out", "cloud_init": {}}
         box = {"template": "busybox", "memory_mib": 64, "network": "out"}
-        inside = {"networks": {"out": {"mode": "bridge"}}}
-        lab["hypervisors"]["kvm1"] |= inside | {
+        host = {
+            "kind": kind,
+            "network": "lab",
+            "networks": {"out": {"mode": "bridge"}},
             "guests": {"deep": deep},
-            "containers": {"box": box},
         }
+        if kind == "kvm":
+            host["containers"] = {"box": box}
+        lab["hypervisors"] = {"host1": host}
 
     checkout.edit(joined)
     checkout.prepare("toolchain", "host", "image")
+    if kind != "kvm":
+        done = checkout.run("python3", "-m", "toolchain", "image", kind)
+        assert done.code == 0, done.said
     return checkout
 
 
 def test_it_is_reached_by_ssh_from_the_network_outside_at_the_address_of_the_sheet(
-    lab: Checkout,
+    lab: Checkout, kind: str
 ) -> None:
     done = lab.make_target("up", timeout_s=2 * BOOT_S)
     assert done.code == 0, done.said
     sheet = lab.sheet()
     outer = lab.subnets[0].rpartition(".")[0]
-    addresses = {sheet[name]["address"] for name in ("kvm1", "deep", "box")}
-    assert len(addresses) == 3
+    addresses = {row["address"] for row in sheet.values()}
+    assert len(addresses) == len(sheet) == (3 if kind == "kvm" else 2)
     assert all(each.startswith(f"{outer}.") for each in addresses), "all of the outer network"
     leases = virsh("net-dhcp-leases", f"{lab.lab}-lab")
     assert sheet["deep"]["address"] in leases, "by the outer network's DHCP server"
@@ -78,6 +92,8 @@ def test_it_is_reached_by_ssh_from_the_network_outside_at_the_address_of_the_she
     assert told.returncode == 0, told.stderr
     assert told.stdout.splitlines()[0] == "deep"
     assert f" {sheet['deep']['address']}/24 " in told.stdout
+    if kind != "kvm":
+        return
     answered = subprocess.run(
         [sys.executable, "-c", REFUSED, str(sheet["box"]["address"]), "60"],
         check=False,
@@ -87,8 +103,8 @@ def test_it_is_reached_by_ssh_from_the_network_outside_at_the_address_of_the_she
 
 
 def test_its_host_is_on_the_bridge_with_its_own_address(lab: Checkout) -> None:
-    told = lab.inside("ip", "-4", "-o", "addr", "show", "dev", "nluplink").said
-    assert f" {lab.sheet()['kvm1']['address']}/24 " in told
+    told = lab.inside("ip", "-4", "-o", "addr", "show", "dev", "nluplink", host="host1").said
+    assert f" {lab.sheet()['host1']['address']}/24 " in told
     assert lab.inside("id", "-un", host="deep").said.strip() == "student"
 
 

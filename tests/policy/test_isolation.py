@@ -10,6 +10,7 @@ import pytest
 
 from components.kinds.kvm.model import KIND
 from components.stackfile import load, plan
+from components.stackfile.places import UPLINK
 from tests.policy.judging import (
     CONTAINER,
     DOMAIN,
@@ -131,7 +132,7 @@ def test_a_bridge_that_the_stack_names_passes_and_no_other() -> None:
 
 
 def test_a_way_out_that_our_lab_states_passes_for_the_network_that_states_it() -> None:
-    every = [driven("bridge"), on_proxmox(), on_vsphere()]
+    every = [driven("bridge"), driven("bridge", UPLINK), on_proxmox(), on_vsphere()]
     others = [driven("bridge", "vSwitch1"), on_proxmox("vmbr7"), on_vsphere("vSwitch7")]
 
     def lab_with(name: str, **network: str) -> Any:
@@ -139,10 +140,10 @@ def test_a_way_out_that_our_lab_states_passes_for_the_network_that_states_it() -
         return stack_config(lab=tree)
 
     with lab_with("out"):
-        assert [judge(each) for each in every] == [{}] * 3
+        assert [judge(each) for each in every] == [{}] * 4
         assert [set(judge(each)) for each in others] == [{"isolation"}] * 3
     with lab_with("in"):
-        assert [set(judge(each)) for each in every] == [{"isolation"}] * 3
+        assert [set(judge(each)) for each in every] == [{"isolation"}] * 4
     with lab_with("out", bridge="vSwitch7"):
         assert judge(on_vsphere("vSwitch7")) == {}
         assert set(judge(on_vsphere())) == {"isolation"}
@@ -155,12 +156,12 @@ def test_a_nested_hosts_own_bridge_passes_for_the_network_that_states_it() -> No
     tree: dict[str, Any] = {"hypervisors": {"h": {"networks": {"out": {"mode": "bridge"}}}}}
     with stack_config(lab=tree):
         assert judge(joined) == {}
-        assert set(judge(net("h-in", mode="bridge", bridge="nluplink"))) == {"isolation"}
+        assert set(judge(net("h-in", mode="bridge", bridge=UPLINK))) == {"isolation"}
         assert set(judge(net("h-out", mode="bridge", bridge="vmbr0"))) == {"isolation"}
         inside, beside = (
             [
                 replace(each, name=f"{place}-web-domain") if "Domain" in each.type else each
-                for each in nic(bridge="nluplink")
+                for each in nic(bridge=UPLINK)
             ]
             for place in ("h", "i")
         )

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from components.kinds.libvirt.host import LIBVIRT
-from components.stackfile.places import HypervisorSpec, Kind, Minimum
+from components.stackfile.places import UPLINK, HypervisorSpec, Kind, Minimum
 from components.stackfile.values import Cores, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
 
@@ -41,7 +41,7 @@ KIND = Kind(
         LIBVIRT,
         containers=True,
         uplink="a bridge on its first NIC",
-        uplink_device="nluplink",
+        uplink_device=UPLINK,
         templates={"busybox": "BusyBox: one static program, its shell and small tools"},
     ),
 )

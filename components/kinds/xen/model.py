@@ -7,7 +7,15 @@ from typing import Literal
 from pydantic import Field
 from typing_extensions import override
 
-from components.stackfile.places import Drives, Hardware, HypervisorSpec, Kind, Minimum, Offers
+from components.stackfile.places import (
+    UPLINK,
+    Drives,
+    Hardware,
+    HypervisorSpec,
+    Kind,
+    Minimum,
+    Offers,
+)
 from components.stackfile.problems import Problem
 from components.stackfile.values import Cores, Gib, Mib  # noqa: TC001 - pydantic reads them at run time
 
@@ -69,7 +77,9 @@ KIND = Kind(
     offers=Offers(
         nic_models=("netfront",),
         disk_buses=("xen",),
-        modes=("nat", "isolated"),
+        modes=("nat", "isolated", "bridge"),
+        uplink="a bridge on its first NIC",
+        uplink_device=UPLINK,
         containers=False,
         dhcp=True,
         image_formats=("raw",),

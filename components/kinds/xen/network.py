@@ -1,4 +1,4 @@
-"""Networks of Xen: a bridge that systemd-networkd makes from two files, with a dnsmasq of its own.
+"""Networks of Xen: a bridge that systemd-networkd makes from two files, with a dnsmasq of its own; or one that is there.
 
 The files' first line names the owner: they are the definition and the mark at once, and are read back
 as they were written (systemd.network(5)).
@@ -19,6 +19,7 @@ from components.kinds.xen.xl import (
     NAME,
     Rule,
     cat,
+    exists,
     linked,
     mark,
     must,
@@ -96,6 +97,11 @@ def _dnsmasq(wanted: NetworkOrder) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _joins(shell: Shell, wanted: NetworkOrder) -> bool:
+    """Whether the bridge that a network of mode bridge is, is there."""
+    return exists(shell, f"{NICS}/{wanted.bridge}/bridge")
+
+
 class NetworkDriver(Driver[NetworkOrder]):
     """Bridges of dom0, with addresses by dnsmasq; see `Driver`."""
 
@@ -103,13 +109,17 @@ class NetworkDriver(Driver[NetworkOrder]):
 
     @override
     def problem(self, wanted: NetworkOrder) -> str:
-        if wanted.mode not in {"nat", "isolated"}:
-            return f"nestlab's Xen hosts have no networks of mode {wanted.mode}: nat, isolated"
+        if wanted.mode not in {"nat", "isolated", "bridge"}:
+            return (
+                f"nestlab's Xen hosts have no networks of mode {wanted.mode}: nat, isolated, bridge"
+            )
         wrong = (
             strange(wanted.owner)
             or unfit(DEVICE, wanted.bridge, "bridge")
             or unfit(DOMAIN, wanted.domain, "domain")
         )
+        if wanted.mode == "bridge":
+            return wrong
         for one in wanted.reservations:
             wrong = wrong or unfit(NAME, one.name, "machine")
             wrong = wrong or unfit(MAC, one.mac, "MAC address")
@@ -131,12 +141,23 @@ class NetworkDriver(Driver[NetworkOrder]):
     @override
     def look(self, shell: Shell, wanted: NetworkOrder) -> Seen:
         name = wanted.name
+        if wanted.mode == "bridge":
+            there = _joins(shell, wanted)
+            lost = f"is down: its host has no bridge {wanted.bridge}"
+            return Seen(ok=there, text=f"network {name} {'is there' if there else lost}")
         wrong = self._written(shell, wanted) or self._down(shell, wanted)
         return Seen(ok=not wrong, text=f"network {name} {wrong or 'is there'}")
 
     @override
     def ensure(self, shell: Shell, wanted: NetworkOrder) -> None:
         device = wanted.bridge
+        if wanted.mode == "bridge":
+            if not _joins(shell, wanted):
+                raise DriverError(
+                    f"network {wanted.name} is the bridge {device} of {shell.name}, which is not there: make "
+                    "it, or name another one in the stack"
+                )
+            return
         stale = []
         for path, text in files(wanted).items():
             has = cat(shell, path)
@@ -165,6 +186,8 @@ class NetworkDriver(Driver[NetworkOrder]):
     @override
     def remove(self, shell: Shell, wanted: NetworkOrder) -> None:
         device = wanted.bridge
+        if wanted.mode == "bridge":
+            return  # it was there before
         paths = list(files(replace(wanted, dhcp=True, dhcp_start="", dhcp_end="")))
         ours = [path for path in paths if cat(shell, path).startswith(mark(wanted))]
         if not ours:

@@ -13,9 +13,10 @@ import pytest
 
 from components.bridged_network import _reservations
 from components.stackfile import LabPlan, SpecError, load, plan
+from components.stackfile.places import UPLINK
 
 SUBNET = "10.77.0.0/24"
-DEVICE = "nluplink"
+DEVICE = UPLINK
 
 
 def lab(
@@ -24,7 +25,7 @@ def lab(
     """A lab whose nested host has a network of mode bridge; ``inside`` is on it, ``guests`` on the one around."""
     out = {"mode": "bridge"} | outer.pop("out", {})
     host = {
-        "kind": "kvm",
+        "kind": outer.pop("kind", "kvm"),
         "memory_mib": 8192,
         "network": "lab",
         "networks": {"out": out},
@@ -48,8 +49,9 @@ def addresses(made: LabPlan) -> dict[str, str | None]:
     return {machine.name: machine.address for machine in made.machines()}
 
 
-def test_a_guest_inside_has_an_address_of_the_network_around_reserved_there() -> None:
-    made = lab({"deep": guest("out")}, {"web": guest("lab")})
+@pytest.mark.parametrize("kind", ["kvm", "xen"])
+def test_a_guest_inside_has_an_address_of_the_network_around_reserved_there(kind: str) -> None:
+    made = lab({"deep": guest("out")}, {"web": guest("lab")}, kind=kind)
     told = addresses(made)
     assert len(set(told.values())) == 3
     assert all(IPv4Address(each or "") in IPv4Network(SUBNET) for each in told.values())
