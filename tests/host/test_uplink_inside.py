@@ -19,6 +19,8 @@ from tests.support.netns import REFUSED
 from toolchain.machine.system import System
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.checkout import Checkout
 
 pytestmark = [pytest.mark.host, pytest.mark.soak]
@@ -37,7 +39,7 @@ def lab(checkout: Checkout, kind: str) -> Checkout:
     # In the project, whose files a stack may name.
     image = checkout.root / {"kvm": "cloud.qcow2", "xen": "cloud.raw"}[kind]
     made = cloud_image.ensure(System()) / "root.qcow2"
-    words = ["qemu-img", "convert", "-O", image.suffix[1:], made, image]
+    words: list[str | Path] = ["qemu-img", "convert", "-O", image.suffix[1:], made, image]
     subprocess.run(words, check=True, timeout=300)
 
     def joined(lab: dict[str, Any]) -> None:

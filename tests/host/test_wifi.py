@@ -40,10 +40,6 @@ pytestmark = [
     pytest.mark.soak,
     pytest.mark.skipif(not os.environ.get(SOAK), reason=f"some minutes of emulation: set {SOAK}"),
 ]
-KERNEL = (
-    "root=/dev/vda rw console=ttyS0 quiet panic=1 no_timer_check systemd.service_watchdogs=no "
-    "systemd.default_timeout_start_sec=1800 systemd.default_device_timeout_sec=1800"
-)
 COMMAND_S = 300
 UNTIL_S = 300.0
 """Deadline of what the radios, or the kernel, come to by themselves, seconds."""
@@ -106,17 +102,6 @@ NETWORK = """\
 <network><name>{name}</name>{forward}<bridge name='{bridge}' stp='on'/><ip address='{gateway}' prefix='{prefix}'>
 <dhcp><range start='{start}' end='{end}'/></dhcp></ip></network>
 """
-VOLATILE = {
-    # Seconds left of a lease, which a DHCP client renews as it likes.
-    "valid_life_time",
-    "preferred_life_time",
-    # The same of a route that a router advertised (QEMU's user network has one).
-    "expires",
-    # What nftables numbers and counts by itself.
-    "handle",
-    "counter",
-    "metainfo",
-}
 
 
 @dataclass
@@ -178,16 +163,7 @@ class Laptop:
         found["records"] = self.must(
             "find /run/nestlab -type f 2>/dev/null || true; virsh -q net-list --all --name"
         ).split()
-        return {what: _bare(told) for what, told in found.items()}
-
-
-def _bare(told: Any) -> Any:
-    if isinstance(told, dict):
-        return {key: _bare(value) for key, value in told.items() if key not in VOLATILE}
-    if isinstance(told, list):
-        bare = [_bare(each) for each in told]
-        return sorted((each for each in bare if each != {}), key=json.dumps)
-    return told
+        return {what: netns.lasting(told) for what, told in found.items()}
 
 
 def _plan() -> LabPlan:
@@ -202,9 +178,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     air = lab.place().networks["air"]
     assert air.uplink
     image = wifi_image.ensure(System())
-    arguments = ["-machine", "q35", "-cpu", "max", "-smp", "1", "-m", "1024"]
-    arguments += ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd")]
-    arguments += ["-append", KERNEL]
+    arguments = wifi_image.arguments(image)
     folder: Path = tmp_path_factory.mktemp("wifi")
     seen: Callable[[SshShell], dict[str, Any]] = lambda _: {}  # noqa: E731 - nobody asks
     with booted("laptop", image / "root.qcow2", folder, arguments=arguments, observe=seen) as made:

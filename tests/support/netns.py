@@ -43,6 +43,19 @@ sys.exit(1)
 VOLATILE = {"tentative"}
 """Of an IPv6 address in its first second, while the kernel asks whether somebody else has it."""
 
+CHANGING = {
+    # Seconds left of a lease, which a DHCP client renews as it likes.
+    "valid_life_time",
+    "preferred_life_time",
+    # The same of a route that a router advertised (QEMU's user network has one).
+    "expires",
+    # What nftables numbers and counts by itself.
+    "handle",
+    "counter",
+    "metainfo",
+}
+"""What changes by itself where others are on the network."""
+
 
 def reason() -> str:
     """Why there can be no namespaces here; empty where there can."""
@@ -121,6 +134,19 @@ def _settled(told: Any) -> Any:
     if isinstance(told, dict):
         return {key: _settled(value) for key, value in told.items() if key not in VOLATILE}
     return [_settled(each) for each in told] if isinstance(told, list) else told
+
+
+def lasting(told: Any) -> Any:
+    """Return what was told of a network without order, and without what changes by itself.
+
+    The order of routes of one metric is that in which NICs went up, and says nothing.
+    """
+    if isinstance(told, dict):
+        return {key: lasting(value) for key, value in told.items() if key not in CHANGING}
+    if isinstance(told, list):
+        bare = [lasting(each) for each in told]
+        return sorted((each for each in bare if each != {}), key=json.dumps)
+    return told
 
 
 @contextlib.contextmanager

@@ -48,6 +48,18 @@ RECIPE = machine_image.Recipe(
 )
 
 
+KERNEL = (
+    "root=/dev/vda rw console=ttyS0 quiet panic=1 no_timer_check systemd.service_watchdogs=no "
+    "systemd.default_timeout_start_sec=1800 systemd.default_device_timeout_sec=1800"
+)
+
+
+def arguments(image: Path) -> list[str]:
+    """Return QEMU's of a machine that boots ``image``, the folder that `ensure` returns."""
+    boots = ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"), "-append", KERNEL]
+    return ["-machine", "q35", "-cpu", "max", "-smp", "1", "-m", "1024", *boots]
+
+
 def ensure(system: System) -> Path:
     """See `machine_image.ensure`."""
     return machine_image.ensure(system, RECIPE)
