@@ -52,8 +52,8 @@ def _stays_inside(args: ResourceValidationArgs, report: ReportViolation) -> None
         nested = any(place and args.name.startswith(place) for place in uplinks.values())
         found = [each for each in found if not (nested and each in stated.NESTED)]
     if logical in uplinks:
-        driven = args.resource_type in DYNAMIC
-        way_out = stated.NESTED | (stated.uplinks(args.urn) if driven else set())
+        driven = args.resource_type in DYNAMIC and text(args.props, "driver") != XEN_NETWORK
+        way_out = stated.uplinks(args.urn) if driven else stated.NESTED
         found = [each for each in found if each not in way_out]
     stack_says = stated.names(args.get_config(), "bridges", args.urn) | stated.lab_bridges(args.urn)
     for interface in found:
@@ -135,6 +135,8 @@ PROXMOX_NETWORK, VSPHERE_NETWORK = (
 )
 DYNAMIC = {machines.REMOTE, PROXMOX_NETWORK, VSPHERE_NETWORK}
 """Networks that our components make without a provider."""
+XEN_NETWORK = "xen.network"
+"""The one driver of them whose host has a bridge of nestlab's on its NIC."""
 JUDGES: dict[str, Callable[[ResourceValidationArgs], list[str]]] = {
     NETWORK: _network,
     machines.DOMAIN: _domain,

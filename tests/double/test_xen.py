@@ -96,6 +96,38 @@ def test_a_lab_in_a_xen_lives_through_everything(
     assert [path for path in machine.path(STORE).rglob("*") if path.is_file()] == []
 
 
+def test_a_network_on_the_hosts_own_bridge_lives_without_a_change_to_it(
+    project: Project, sshd: Serve, tmp_path: Path
+) -> None:
+    machine = host(tmp_path)
+    target = sshd(machine).target("x")
+    data = lab()
+    data["hypervisors"]["x"] |= {
+        "networks": {"out": {"mode": "bridge"}},
+        "guests": {"deep": {"image": "disk", "memory_mib": 256, "network": "out"}},
+    }
+    program = inner.program("xen", data, target, tmp_path)
+
+    said = project.up(program, fails=True)
+    assert "the bridge nluplink of x, which is not there: make it" in said, said
+    uplink = {"addresses": ["10.77.0.5/24"], "network": ""}
+    machine.path("/sys/class/net/nluplink/bridge").mkdir(parents=True)
+    with machine.changing() as state:
+        state["links"]["nluplink"] = uplink
+
+    project.up(program)
+    [deep] = [one["config"] for one in machine.state["domains"].values()]
+    assert [nic["bridge"] for nic in deep["nics"]] == ["nluplink"]
+    same = project.pulumi("up", "--yes", "--skip-preview")
+    assert "changed" not in same.replace("unchanged", "")
+    asked = {call.command for call in machine.calls}
+    assert not asked & {"networkctl", "systemctl"}, "nothing of the network is made"
+
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert machine.state["domains"] == {}
+    assert machine.state["links"] == {"eth0": machine.state["links"]["eth0"], "nluplink": uplink}
+
+
 def test_a_guest_is_told_who_it_is_and_answers_as_that(
     project: Project, sshd: Serve, tmp_path: Path
 ) -> None:

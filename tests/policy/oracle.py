@@ -33,6 +33,8 @@ ENDINGS = {
 FLAGS = ("allowPromiscuous", "allowForgedTransmits", "allowMacChanges")
 OUTSIDE = ("bridge", "passthrough", "vepa", "private", "hostdev", "macvtap")
 WAYS_OUT = ("", "vmbr0", "vSwitch0")
+NESTED = ("nluplink",)
+"""The same of hosts from our own images."""
 MAKERS = (("proxmox-ve_", "proxmox"), ("VMware-VMvisor", "esxi"), ("xcp-ng-", "xenserver"))
 LEAST = (2, 2048, 8)
 """Cores, memory and disk of the smallest kind: what is asked of a hypervisor of no kind."""
@@ -243,7 +245,8 @@ class Oracle:
             place, name = self._plan(self.place_of(each)), each.name.rpartition("-")[0]
             planned = {"-".join((*place.path, one.name)): one for one in place.networks.values()}
             stated = planned[name].mode == "bridge" and not planned[name].bridge
-            if not (stated and out in WAYS_OUT):
+            driver = str(self.now[each.urn].get("driver"))
+            if not (stated and out in (NESTED if driver == "xen.network" else WAYS_OUT)):
                 yield "isolation"
         for each in self.of("Domain"):
             nics = parts(self.now[each.urn], "networkInterfaces")
