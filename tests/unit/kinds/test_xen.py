@@ -436,7 +436,7 @@ def test_a_guest_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"bridge": "a b"}, {"bridge": "x" * 16}, {"mode": "bridge"}, {"domain": "a\nb"},
+    [{"bridge": "a b"}, {"bridge": "x" * 16}, {"mode": "route"}, {"domain": "a\nb"},
      {"gateway": "x"}, {"reservations": [{"mac": MAC, "address": "10.0.0.1", "name": "a,b"}]}],
 )  # fmt: skip
 def test_a_network_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
