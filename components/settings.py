@@ -18,8 +18,8 @@ from components.findings import (
     virtualization,
     without_virtualization,
 )
+from components.media import drivers, sums
 from components.media import iso_check as installers
-from components.media import sums
 from components.stackfile import LabSpec, SpecError
 from components.stackfile.allow import Allowed
 from components.stackfile.host import PASSWORD, SET_PASSWORD, ClusterSpec
@@ -183,6 +183,8 @@ def load(
         problems += wrong
     if problems or spec is None:
         raise _refused(problems, stack) from None
+    for told in drivers.lacking(spec):
+        pulumi.log.warn(told)
     for path in absent:
         pulumi.log.warn(f"{path} is not there; before `pulumi up` it has to be")
     return Given(spec, facts)

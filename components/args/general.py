@@ -32,8 +32,10 @@ class BootArgs(TypedDict, total=False):
 class CloudInitArgs(TypedDict, total=False):
     """What cloud-init makes of a guest at its first boot, and anew when something here changes."""
 
+    system: Literal["linux", "windows"]
+    """What the image is: linux, with cloud-init; windows, with cloudbase-init and its NoCloud service."""
     user: str
-    """Who logs in; sudo asks for no password."""
+    """Who logs in; sudo asks for no password, and on Windows it is an administrator."""
     keys: Sequence[str]
     """Public keys of people that open it beside the lab's own, OpenSSH's lines."""
     password: bool
@@ -43,7 +45,7 @@ class CloudInitArgs(TypedDict, total=False):
     packages: Sequence[str]
     """Packages that are installed, from where the image takes its own."""
     commands: Sequence[str]
-    """Commands that root's sh runs in order after that, up to the first that fails."""
+    """Commands that root's sh, on Windows an administrator's PowerShell, runs in order after that, up to the first that fails."""
 
 
 class ConsoleArgs(TypedDict, total=False):

@@ -14,7 +14,7 @@ from components.media import cloud_init
 from components.media.answers import crypt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 OUTCOME = "/var/lib/nestlab/outcome"
 """File of the guest in which its last commands say how they went."""
@@ -74,8 +74,13 @@ class Configuration:
 
 def files(told: Configuration) -> dict[str, str]:
     """Return what is on the disc `components.media.cloud_init.LABEL`; holds secrets."""
+    return disc(told, _user_data(told))
+
+
+def disc(told: Configuration, user_data: Mapping[str, object]) -> dict[str, str]:
+    """Return the files of a disc with that ``user_data``, which is all that differs between systems."""
     return {
-        "/user-data": "#cloud-config\n" + cloud_init.document(_user_data(told)),
+        "/user-data": "#cloud-config\n" + cloud_init.document(user_data),
         "/meta-data": cloud_init.document(
             {"instance-id": told.instance, "local-hostname": told.hostname}
         ),

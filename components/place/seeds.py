@@ -1,6 +1,6 @@
 """A guest that is told who it is: its keys and password, the disc with them, and the way in.
 
-What stands on the disc says `components.media.guest`. cloud-init acts once on an instance, so what tells two
+What stands on the disc says `components.media.guest`, of Windows `components.media.cloudbase_init`. cloud-init acts once on an instance, so what tells two
 configurations apart is in the instance's name, and in the disc's: a guest whose configuration changes gets
 another disc, is started anew with it, keeps its own disk, and cloud-init acts again.
 """
@@ -8,6 +8,7 @@ another disc, is started anew with it, keeps its own disk, and cloud-init acts a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -16,7 +17,7 @@ from components.gates.codec import later
 from components.gates.probes import Command, Probe
 from components.gates.secrets import Password, SshKey
 from components.gates.seed import Seed, SeedDisc
-from components.media import guest
+from components.media import cloudbase_init, guest
 from components.media.cloud_init import LABEL
 from components.place.contract import Awaited
 from components.place.machine import fingerprint
@@ -41,6 +42,8 @@ class Seeded:
     """What belongs to a guest with a configuration."""
 
     user: str
+    windows: bool
+    """Whether it has drivers of Windows' own alone, for all that its image may tell."""
     password: pulumi.Input[str]
     """Secret; empty for none."""
     called: str
@@ -95,25 +98,32 @@ class Seeds:
         host_key = SshKey(f"{name}-hostkey", opts=opts)
         password: pulumi.Input[str] = ""
         if told.password:
-            password = Password(f"{name}-login", length=PASSWORD_LENGTH, opts=opts).value
+            made = Password(f"{name}-login", length=PASSWORD_LENGTH, opts=opts).value
+            fits = partial(cloudbase_init.acceptable, user=told.user)
+            password = made.apply(fits) if told.windows else made
         folder = str(self.lab.private / plan.name)
         instance = self.lab.identity.value.apply(lambda own: f"{own}-{plan.name}-{mark}")
-        files: pulumi.Output[dict[str, str]] = pulumi.Output.all(
+        files = cloudbase_init.files if told.windows else guest.files
+        content: pulumi.Output[dict[str, str]] = pulumi.Output.all(
             instance=instance,
             private=host_key.private,
             public=host_key.public,
             key=self.lab.key.public,
             password=password,
-        ).apply(lambda live: guest.files(_configuration(told, plan, nics, mark, **live)))
+        ).apply(lambda live: files(_configuration(told, plan, nics, mark, **live)))
         disc = SeedDisc(
             f"{name}-seed-disc",
-            Seed(label=LABEL, files=later(files), private=folder, mark=mark, changed=CHANGED),
+            Seed(label=LABEL, files=later(content), private=folder, mark=mark, changed=CHANGED),
             opts,
         )
-        finishes = bool(told.packages or told.commands)
-        argv, holds = guest.asked(told.user, mark, finishes=finishes)
+        if told.windows:
+            argv, holds = cloudbase_init.asked(mark)
+        else:
+            finishes = bool(told.packages or told.commands)
+            argv, holds = guest.asked(told.user, mark, finishes=finishes)
         return Seeded(
             user=told.user,
+            windows=told.windows,
             password=password,
             called=f"{plan.called}-seed-{mark}",
             disc=disc.disc,

@@ -1,6 +1,7 @@
 """What a guest is told about itself: user, keys, host name, packages, commands; cloud-init acts on it.
 
-It reaches the guest on a disc that cloud-init calls NoCloud (`components.media.guest`). Every text here is
+It reaches the guest on a disc that cloud-init calls NoCloud (`components.media.guest`), and on Windows
+cloudbase-init, which reads the same disc and can do less (`components.media.cloudbase_init`). Every text here is
 one that no shell, YAML or passwd(5) can read as anything else, or is refused.
 """
 
@@ -9,9 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from components.stackfile.problems import Problem, refuse
 from components.stackfile.values import Flag, SpecModel, matches, text_schema
@@ -47,6 +48,14 @@ SYSTEM = frozenset(
 )  # fmt: skip
 """Users and groups of base-passwd (passwd.master, group.master) and of other systems: an image has them,
 and useradd makes no second one."""
+
+LONGEST_WINDOWS_USER, LONGEST_WINDOWS_HOST = 20, 15
+"""Of a local user (Microsoft's USER_INFO_1: LM20_UNLEN), and of a computer's NetBIOS name, which cloudbase-init cuts to it."""
+WINDOWS = frozenset(
+    ("administrator", "guest", "guests", "administrators", "defaultaccount", "wdagutilityaccount", "admin",
+     "cloudbase-init", "replicator", "system", "network", "service", "sshd")
+)  # fmt: skip
+"""Users and groups of Windows, and of cloudbase-init: its `Admin` gets another password from it after ours."""
 
 
 def _user(value: str) -> str:
@@ -136,14 +145,26 @@ Package = Annotated[
 ShellCommand = Annotated[
     str,
     AfterValidator(_command),
-    WithJsonSchema({"type": "string", "description": "A command, as sh takes it"}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "A command, as sh takes it, on Windows as PowerShell does",
+        }
+    ),
 ]
 
 
 class CloudInitSpec(SpecModel):
     """What cloud-init makes of a guest at its first boot, and anew when something here changes."""
 
-    user: User = Field("student", description="Who logs in; sudo asks for no password")
+    system: Literal["linux", "windows"] = Field(
+        "linux",
+        description="What the image is: linux, with cloud-init; windows, with cloudbase-init and its NoCloud service",
+    )
+    user: User = Field(
+        "student",
+        description="Who logs in; sudo asks for no password, and on Windows it is an administrator",
+    )
     keys: tuple[AuthorizedKey, ...] = Field(
         (), description="Public keys of people that open it beside the lab's own, OpenSSH's lines"
     )
@@ -159,5 +180,39 @@ class CloudInitSpec(SpecModel):
     )
     commands: Annotated[tuple[ShellCommand, ...], Field(max_length=MOST_COMMANDS)] = Field(
         (),
-        description="Commands that root's sh runs in order after that, up to the first that fails",
+        description="Commands that root's sh, on Windows an administrator's PowerShell, runs in order after that, up "
+        "to the first that fails",
     )
+
+    @property
+    def windows(self) -> bool:
+        """Whether cloudbase-init reads it."""
+        return self.system == "windows"
+
+    @model_validator(mode="after")
+    def _is_of_its_system(self) -> Self:
+        wrong = []
+        if self.windows and self.packages:
+            rule = "Windows has no package manager that cloudbase-init could ask"
+            remedy = "install them by commands, or put them into the image"
+            wrong.append(Problem("packages", f"{len(self.packages)} given", rule, remedy))
+        if self.windows and self.user in WINDOWS:
+            rule = "Windows or cloudbase-init has a user or a group of that name already"
+            remedy = "take another, such as student"
+            wrong.append(Problem("user", f"{self.user!r} given", rule, remedy))
+        if self.windows and len(self.user) > LONGEST_WINDOWS_USER:
+            rule = f"a user of Windows has at most {LONGEST_WINDOWS_USER} characters"
+            wrong.append(Problem("user", f"{self.user!r} given", rule, "shorten it"))
+        if self.windows and self.hostname and (why := wrong_computer(self.hostname)):
+            given, remedy = f"{self.hostname!r} given", "take another, such as win1"
+            wrong.append(Problem("hostname", given, why, remedy))
+        if wrong:
+            refuse(*wrong)
+        return self
+
+
+def wrong_computer(name: str) -> str:
+    """Return why a computer with Windows can't be called ``name``; empty where it can."""
+    if len(name) > LONGEST_WINDOWS_HOST:
+        return f"Windows' computers have names of at most {LONGEST_WINDOWS_HOST} characters, and more is cut off"
+    return "Windows takes no number as the name of a computer" if name.isdecimal() else ""

@@ -190,6 +190,8 @@ class Offers:
     disk_buses: tuple[DiskBus, ...]
     modes: tuple[Mode, ...]
     containers: bool
+    virtio: tuple[DiskBus, ...] = ()
+    """Of its buses of disks those that are virtio's."""
     templates: Mapping[str, str] = field(default_factory=dict)
     """Root file systems of containers that need no file: name and what it is."""
     packed: str = ""

@@ -6,14 +6,17 @@ means that `pulumi up`, by itself or after somebody's hand, does not end where t
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from components.kinds.hyperv.guest import DRIVER as GUEST
 from components.kinds.hyperv.medium import DRIVER as MEDIUM
 from components.kinds.hyperv.network import DRIVER as NETWORK
+from components.media.iso import Iso
 from components.reach.orders import GuestOrder, MediumOrder, NetworkOrder
 from components.reach.shell import shell_of
 from tests.support.commands import Machine
@@ -145,6 +148,39 @@ def test_a_guest_is_told_who_it_is_and_answers_as_that(
     assert machine.state | {"made": 0} == before | {"made": 0}
     left = [each for each in machine.path("/C:/nestlab").rglob("*") if each.is_file()]
     assert left == []
+
+
+def test_windows_in_a_guest_is_told_what_cloudbase_init_reads(
+    project: Project, sshd: Serve, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "hyperv", Hyperv)
+    target = sshd(machine).target("x")
+    (tmp_path / "one.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(2048))
+    image = ["qemu-img", "create", "-q", "-f", "vhdx", str(tmp_path / "base.vhdx"), "64M"]
+    subprocess.run(image, timeout=60, check=True)
+    address = "10.78.0.21"
+    data = lab()
+    data["media"]["base"] = {"path": "base.vhdx"}
+    web = {"image": "base", "network": [{"network": "inner", "address": address}]}
+    told_so = {"system": "windows", "user": "ana", "commands": ["Get-Date"]}
+    data["hypervisors"]["x"]["guests"] = {"told": web | {"cloud_init": told_so}}
+
+    def seed() -> Path | None:
+        vms = machine.state["vms"].values()
+        paths = [each["Path"] for vm in vms if vm["State"] == "Running" for each in vm["dvds"]]
+        return machine.path("/" + paths[0].replace("\\", "/")) if paths else None
+
+    with told(address, seed) as guest:
+        project.up(program("hyperv", data, target, tmp_path))
+        assert set(guest.entered) == {"ana"}
+        disc = seed()
+        assert disc is not None
+        read = yaml.safe_load(Iso(disc).read("/user-data"))
+        [user] = read["users"]
+        logins = json.loads(project.pulumi("stack", "output", "logins", "--show-secrets", "--json"))
+        assert user["passwd"] == logins["told"], "in clear: cloudbase-init takes no hash"
+        project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+        project.pulumi("destroy", "--yes", "--skip-preview")
 
 
 def test_an_image_is_sent_and_cloned_over_ssh(sshd: Serve, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ of a guest that runs. It runs none of its commands.
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import shlex
@@ -22,7 +23,7 @@ import pytest
 import yaml
 from typing_extensions import override
 
-from components.media import guest
+from components.media import cloudbase_init, guest
 from components.media.iso import Iso
 from components.reach.shell import SSH_PORT
 
@@ -78,11 +79,28 @@ class _Login(paramiko.ServerInterface):
             script = str(self._seed["runcmd"][-1][-1])
             [mark] = re.findall(r'echo "\$1 (\w+)"', script)
             said = f"{guest.DONE} {mark}\n"
+        elif command.decode() == " ".join(cloudbase_init.asked("")[0]):
+            [mark] = re.findall(r'"\$how (\w+)`n"', _setup(self._seed))
+            said = f"{guest.DONE} {mark}\r\n"
         self._entered.append(user)
         with suppress(EOFError, OSError):
             channel.sendall(said.encode())
             channel.send_exit_status(0 if said else 127)
             channel.close()
+
+
+def _setup(seed: dict[str, Any]) -> str:
+    """Return the script that cloudbase-init is told to write and to run."""
+    [file], [run] = seed["write_files"], seed["runcmd"]
+    assert run.split()[-2:] == ["-File", file["path"]]
+    return str(file["content"])
+
+
+def _host_key(seed: dict[str, Any]) -> str:
+    if "ssh_keys" in seed:
+        return str(seed["ssh_keys"]["ed25519_private"])
+    [key] = re.findall(r"'ssh_host_ed25519_key', '([^']+)'", _setup(seed))
+    return base64.b64decode(key).decode()
 
 
 @dataclass
@@ -104,7 +122,7 @@ class Told:
         assert text.startswith("#cloud-config\n")
         told = yaml.safe_load(text)
         transport = paramiko.Transport(link)
-        key = io.StringIO(told["ssh_keys"]["ed25519_private"])
+        key = io.StringIO(_host_key(told))
         transport.add_server_key(paramiko.Ed25519Key.from_private_key(key))
         with suppress(paramiko.SSHException, EOFError, OSError):
             transport.start_server(server=_Login(told, self.entered))

@@ -31,8 +31,9 @@ AHCI controller six ports (its manual, "i440fx PC" and ICH9_SATA; libvirt makes 
 def drives(spec: GuestSpec) -> Drives:
     """Return what a guest has drives for beside its disk, its ISO and its seed."""
     bus, places = PLACES[spec.machine]
-    # A seed is a CD where the disk is on neither virtio nor SCSI (`volumes.seed_drive`).
-    seed = bool(spec.cloud_init) and spec.disk_bus in {"ide", "sata"}
+    # A seed is a CD of Windows, and where the disk is on neither virtio nor SCSI (`volumes.seed_drive`).
+    told = spec.cloud_init
+    seed = told is not None and (told.windows or spec.disk_bus in {"ide", "sata"})
     disk = bool(spec.image or spec.disk_gib) and spec.disk_bus == bus
     taken = {"its disk": disk, "its iso": bool(spec.iso), "its configuration": seed}
     who = [what for what, there in taken.items() if there]
@@ -44,6 +45,7 @@ def drives(spec: GuestSpec) -> Drives:
 LIBVIRT = Offers(
     nic_models=("virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"),
     disk_buses=("virtio", "scsi", "sata", "ide"),
+    virtio=("virtio", "scsi"),
     modes=tuple(mode for mode in get_args(Mode) if mode != "macvtap"),
     containers=False,
     apart="containers need a nested hypervisor, here they would share the host's kernel",

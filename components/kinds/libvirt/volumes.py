@@ -65,7 +65,8 @@ def seed_drive(
     logical = f"{name}-seed-{seeded.mark}"
     volume = seed_volume(host, logical, f"{seeded.called}.img", seeded.disc, parent)
     bus = plan.disk_bus or LIKE_DISKS[0]
-    if bus in LIKE_DISKS:
+    # cloudbase-init finds a label on a CD; a disk it takes as one only with a program that it need not have.
+    if bus in LIKE_DISKS and not seeded.windows:
         return Drive(volume, DiskProfile(bus, readonly=True))
     return Drive(volume, DiskProfile("ide" if spec.machine == "pc" else "sata", "cdrom"))
 

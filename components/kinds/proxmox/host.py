@@ -92,6 +92,7 @@ HOST = HostKind(
     offers=Offers(
         nic_models=("virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"),
         disk_buses=("scsi", "virtio", "sata", "ide"),
+        virtio=("scsi", "virtio"),
         # Its bridges translate no addresses.
         modes=("bridge", "isolated"),
         # net0 to net31 of its API.

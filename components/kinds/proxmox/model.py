@@ -67,6 +67,7 @@ KIND = Kind(
     offers=Offers(
         nic_models=("virtio", "e1000", "e1000e", "vmxnet3", "rtl8139"),
         disk_buses=("scsi", "virtio", "sata", "ide"),
+        virtio=("scsi", "virtio"),
         modes=("bridge", "isolated"),
         # net0 to net31 of its API.
         nics=32,

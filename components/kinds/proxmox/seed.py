@@ -70,5 +70,6 @@ def seed_drive(
         ),
         node.bound(parent),
     )
-    drive = DRIVES[plan.disk_bus or "scsi"]
+    # Windows has a driver for SATA's by itself, and that for virtio-scsi only where somebody installed it.
+    drive = DRIVES["sata" if seeded.windows else plan.disk_bus or "scsi"]
     return {drive: file.volume.apply(as_cd)}

@@ -127,6 +127,7 @@ KIND = Kind(
         # VirtualBox' manual, Virtual Networking: eight with the chipset PIIX3.
         nics=8,
         disk_buses=("sata", "scsi", "ide", "virtio"),
+        virtio=("virtio",),
         modes=("nat", "isolated", "bridge"),
         drives=lambda _: Drives(8, "they are SATA's ports 3 to 10"),
         disks=8,

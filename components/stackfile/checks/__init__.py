@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from components.stackfile.checks.capacity import CAPACITY
 from components.stackfile.checks.contents import CONTENTS, files, media, names, templates
+from components.stackfile.checks.windows import windows
 from components.stackfile.checks.wiring import WIRING, known_networks
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def check(
     What it names and may not is never looked at. How machines are wired is left out where the networks
     are not all ``wired`` as the stack says.
     """
-    rules = (*CONTENTS, *(WIRING if wired else ()), *CAPACITY)
+    rules = (*CONTENTS, windows, *(WIRING if wired else ()), *CAPACITY)
     found = [problem for rule in rules for problem in rule(lab)]
     found += allowed.problems(lab) if allowed else []
     return found + files(lab, exists, allowed)

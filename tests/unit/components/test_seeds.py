@@ -10,11 +10,13 @@ import pytest
 from components.stackfile import SpecError, load, plan
 from components.stackfile.registry import KINDS
 from tests.unit.components.labs import ROOT, fresh, private, up
+from tests.unit.components.test_lab_tree import sheet_of, template
 
 if TYPE_CHECKING:
     from tests.support.engine import Recorder
 
 CLOUD = {"media": {"cloud": {"path": "cloud.raw"}}}
+GATES = ("host-web-gate", "host-web-guest")
 TOLD = {"image": "cloud", "cloud_init": {"user": "ana", "commands": ["id"]}}
 
 
@@ -90,6 +92,43 @@ def test_a_seed_is_on_the_bus_that_the_image_has_a_driver_for(bus: str) -> None:
     assert ("volumeId" in disks[1]) == (bus in {"virtio", "scsi"})
 
 
+@pytest.mark.parametrize(
+    ("bus", "machine", "drives"),
+    [
+        *((bus, "pc", "ide") for bus in ("virtio", "scsi", "sata", "ide")),
+        *((bus, "q35", "sata") for bus in ("virtio", "scsi", "sata")),
+    ],
+)
+def test_windows_has_its_seed_on_a_cd_whatever_its_disk_is_on(
+    bus: str, machine: str, drives: str
+) -> None:
+    told = {"system": "windows", "commands": ["Get-Date"]}
+    made = up(lab(disk_bus=bus, machine=machine, cloud_init=told))
+    [seed] = [one for one in made.named("web-domain").inputs["disks"] if "volumeId" not in one]
+    assert "-seed-" in seed["file"]
+    found = template(sheet_of(made, "web"), "/domain/devices/disk[2]/target")
+    assert found is not None
+    assert [each.get("bus") for each in found.iter("target")] == [drives]
+
+
+@pytest.mark.parametrize("kind", ["kvm", "xen"])
+def test_windows_at_any_depth_is_asked_by_words_that_cmd_takes(kind: str) -> None:
+    told = {"system": "windows", "user": "ana"}
+    made = up(nested(kind, cloud_init=told))
+    assert made.named("host-web-seed-disc").inputs["label"] == "cidata"
+    [gate] = [made.named(name).inputs for name in made.names() if name in GATES]
+    assert (gate["reach"]["user"], gate["reach"]["via"]["name"]) == ("ana", "host")
+    [command] = gate["probe"]["commands"]
+    assert command["argv"][0] == "powershell.exe"
+    assert command["holds"].startswith("done ")
+
+
+def test_a_windows_is_another_configuration_than_a_linux() -> None:
+    linux = volume(up(lab(cloud_init={"user": "ana"})))
+    assert volume(up(lab(cloud_init={"user": "ana", "system": "linux"}))) == linux
+    assert volume(up(lab(cloud_init={"user": "ana", "system": "windows"}))) != linux
+
+
 def test_a_guest_two_layers_down_is_reached_through_its_host() -> None:
     gate = up(nested("kvm")).named("host-web-gate").inputs
     assert gate["reach"]["via"]["name"] == "host"
@@ -151,6 +190,14 @@ def test_proxmox_has_the_seed_in_a_drive_of_its_own_and_its_guest_waits_for_the_
         gate = made.named("host-web-gate").inputs
         assert list(gate["config"]) == [drive]
         assert (gate["probe"]["kind"], gate["reach"]["via"]["name"]) == ("ssh", "host")
+
+
+@pytest.mark.parametrize("bus", ["scsi", "virtio", "ide"])
+def test_proxmox_gives_windows_its_seed_on_sata(bus: str) -> None:
+    data = nested("proxmox", disk_bus=bus, cloud_init={"system": "windows"})
+    data["hypervisors"]["host"] |= {"iso": "cloud"}
+    data["hypervisors"]["host"]["networks"]["inner"]["mode"] = "isolated"
+    assert list(up(data).named("host-web-gate").inputs["config"]) == ["sata1"]
 
 
 def test_a_guest_of_a_kind_without_seeds_is_refused_by_name() -> None:

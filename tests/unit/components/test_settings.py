@@ -414,6 +414,20 @@ def test_a_preview_needs_neither_media_nor_templates(
     assert len(refusal(data, root)) == 2
 
 
+def test_windows_without_drivers_is_told_before_anything_is_made(
+    root: Path, warned: list[str]
+) -> None:
+    (root / "live.iso").write_bytes(bytes(0x8001) + b"CD001" + bytes(2048))
+    guest = {"iso": "live", "disk_gib": 1, "network": "net", "cloud_init": {"system": "windows"}}
+    data = NET | {"media": {"live": {"path": "live.iso"}}, "guests": {"win": guest}}
+    settings.load(data, root, "mine")
+    assert [line.partition(":")[0] for line in warned] == ["lab.guests.win.discs"]
+    guest["discs"] = ["more"]
+    data["media"]["more"] = {"path": "live.iso"}
+    settings.load(data, root, "mine")
+    assert len(warned) == 1
+
+
 def test_a_stack_is_never_made_of_another_labs_file(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
