@@ -11,6 +11,7 @@ from components.kinds.libvirt import domain_xml
 from components.kinds.libvirt.domain import Drive, as_url
 from components.kinds.libvirt.domain_xml import DiskProfile
 from components.kinds.libvirt.gates.disk import Disk, DiskGate
+from components.kinds.libvirt.gates.pool import Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,18 +35,19 @@ def seed_volume(
     name: str,
     called: str,
     disc: pulumi.Output[str],
+    plan: MachinePlan,
     parent: pulumi.Resource | None,
 ) -> libvirt.Volume:
-    """Make the volume ``called`` of a seed, a disc of this machine."""
+    """Make the volume ``called`` of a machine's seed, a disc of this machine."""
     return libvirt.Volume(
         name,
-        name=host.volume(called),
+        name=host.stored.note(called, Volume("copy", [plan.name])),
         pool=host.pool.name,
         xml=PRIVATE,
         source=disc.apply(as_url),
         # As libvirt finds it when it looks again: told otherwise it would be made anew, and its host with it.
         format="iso",
-        opts=host.once(parent, depends_on=[host.ready], ignore_changes=["xml"]),
+        opts=host.volume_options(parent, called),
     )
 
 
@@ -63,7 +65,7 @@ def seed_drive(
     before the old one goes.
     """
     logical = f"{name}-seed-{seeded.mark}"
-    volume = seed_volume(host, logical, f"{seeded.called}.img", seeded.disc, parent)
+    volume = seed_volume(host, logical, f"{seeded.called}.img", seeded.disc, plan, parent)
     bus = plan.disk_bus or LIKE_DISKS[0]
     # cloudbase-init finds a label on a CD; a disk it takes as one only with a program that it need not have.
     if bus in LIKE_DISKS and not seeded.windows:
@@ -81,7 +83,7 @@ def data_drive(
 ) -> Drive:
     """Make a further disk of a guest, empty; its gate grows it, as the provider would make it anew."""
     # A guest may be called as another with the name of its disk; no name has a dot.
-    called = host.volume(f"{plan.called}.{disk}.qcow2")
+    called = host.stored.note(f"{plan.called}.{disk}.qcow2", Volume("disk", [plan.name]))
     volume = libvirt.Volume(
         f"{name}-disk-{disk}",
         name=called,
@@ -89,7 +91,7 @@ def data_drive(
         xml=PRIVATE,
         format="qcow2",
         size=gib * GIB,
-        opts=host.once(parent, depends_on=[host.ready], ignore_changes=["xml", "size"]),
+        opts=host.volume_options(parent, called, "size"),
     )
     gate = DiskGate(
         f"{name}-disk-{disk}-gate",
