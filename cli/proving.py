@@ -233,6 +233,20 @@ def configured(trial: Trial) -> str:
     return "; ".join(told)
 
 
+def further(trial: Trial) -> str:
+    """Guests with more in their drives than one ISO and one disk are up."""
+    config = trial.config()
+    asked = {row["name"]: trial.definition(row)(config) for row in trial.inside("guest")}
+    found = [
+        row
+        for row in trial.inside("guest")
+        if asked[row["name"]].get("discs") or asked[row["name"]].get("disks")
+    ]
+    if not found:
+        raise Untried("the stack has no guest inside with discs or disks")
+    return trial.are_up(found)
+
+
 def containers(trial: Trial) -> str:
     """Containers are up."""
     found = trial.inside("container")
@@ -333,6 +347,7 @@ CELLS: Mapping[str, Callable[[Trial], str]] = {
     "guest from an ISO": lambda trial: guests(trial, "iso"),
     "guest from an image": lambda trial: guests(trial, "image"),
     "guest with a configuration": configured,
+    "further CDs and disks of a guest": further,
     "container from a template": containers,
     "console": console,
     "nested hypervisors inside": nested,

@@ -25,6 +25,7 @@ ROWS = (
     "guest from an ISO",
     "guest from an image",
     "guest with a configuration",
+    "further CDs and disks of a guest",
     "container from a template",
     "console",
     "edit in place",

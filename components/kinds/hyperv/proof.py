@@ -9,6 +9,7 @@ NESTED = {
     "guest from an ISO": "double",
     "guest from an image": "double, linked",
     "guest with a configuration": "double",
+    "further CDs and disks of a guest": "double",
     "console": "preview",
     "edit in place": "double",
     "switched off or removed by hand": "double",

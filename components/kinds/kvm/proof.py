@@ -8,6 +8,7 @@ NESTED = {
     "networks": "real",
     "guest from an ISO": "real",
     "guest from an image": "real",
+    "further CDs and disks of a guest": "preview",
     "container from a template": "real",
     "guest with a configuration": "real",
     "console": "real ⁴",

@@ -9,6 +9,7 @@ NESTED = {
     "guest from an ISO": "real",
     "guest from an image": "double, copied",
     "guest with a configuration": "double",
+    "further CDs and disks of a guest": "double",
     "console": "real ⁴",
     "edit in place": "double",
     "switched off or removed by hand": "real",

@@ -34,7 +34,7 @@ config:
         memory_mib: 4096
         network: lab
         networks: {inner: {mode: nat, subnet: 10.78.0.0/24}}
-        guests: {ipxe: {iso: ipxe, memory_mib: 256, network: inner}}
+        guests: {ipxe: {iso: ipxe, memory_mib: 256, network: inner, disks: {data: 1}}}
         containers: {box: {template: busybox, memory_mib: 64, network: inner}}
     media: {ipxe: {path: /usr/lib/ipxe/ipxe.iso}}
 """
