@@ -423,7 +423,7 @@ class Workstation(Stub):
             case ["daemon-reload"]:
                 return ""
             case ["enable" | "disable" as verb, unit]:
-                template = f"{SYSTEM}/{re.sub(r'@[^.]*[.]', '@.', unit, count=1)}"
+                template = f"{SYSTEM}/{re.sub(r'@.*[.]', '@.', unit, count=1)}"
                 if "@" in unit and not self.path(template).is_file():
                     raise Refused(f"Failed to {verb} unit: Unit file {unit} does not exist.")
                 link = self.path(f"{SYSTEM}/multi-user.target.wants/{unit}")

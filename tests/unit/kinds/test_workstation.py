@@ -730,6 +730,7 @@ PROPERTY = settings(
 @PROPERTY
 @given(name=TEXTS)
 @example(name="web2")
+@example(name="a.b.")
 def test_any_name_of_a_guest_arrives_unchanged_or_is_refused(machine: Machine, name: str) -> None:
     wanted = guest(name=name, nics=[], iso="", disk_gib=1)
     if problem := GUEST.problem(wanted):
