@@ -99,7 +99,6 @@ class Options(TypedDict, total=False):
     delete_before_replace: bool
     ignore_changes: list[str] | None
     replace_on_changes: list[str]
-    replacement_trigger: pulumi.Input[str] | None
     env_var_mappings: dict[str, str]
 
 

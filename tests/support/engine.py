@@ -63,8 +63,6 @@ class Registered:
     """What each input is made of."""
     deleted_with: str
     replace_with: tuple[str, ...]
-    replacement_trigger: str | None
-    """None without one."""
     delete_before_replace: bool
     replace_on_changes: tuple[str, ...]
     ignore_changes: tuple[str, ...]
@@ -159,7 +157,6 @@ class Recorder:
             },
             deleted_with=request.deletedWith,
             replace_with=tuple(request.replace_with),
-            replacement_trigger=request.replacement_trigger.string_value or None,
             delete_before_replace=request.deleteBeforeReplace,
             replace_on_changes=tuple(request.replaceOnChanges),
             ignore_changes=tuple(request.ignoreChanges),

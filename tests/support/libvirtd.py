@@ -88,8 +88,6 @@ class FakeLibvirt:
     """Every command, in order."""
     flushed: set[str] = field(default_factory=set)
     """Networks whose rules somebody's firewall took away; libvirt writes them when one starts."""
-    failing: set[str] = field(default_factory=set)
-    """What does not work: "upload"."""
     down: bool = False
     before: Callable[[FakeLibvirt, list[str]], None] | None = None
     """Called with each command before it runs: to change the world meanwhile, or to raise."""
@@ -181,8 +179,7 @@ class FakeLibvirt:
         words = {"in shutdown": "shutdown", "idle": "blocked"}
         lines += [f"runs {words.get(one.state, one.state)} {name}" for name, one in alive.items()]
         lines += [f"network {name}" for name in self.networks]
-        for name in self.pools:
-            lines += [f"pool {name}", *(f"holds {each}" for each in self.volumes.get(name, []))]
+        lines += [f"pool {name}" for name in self.pools]
         lines += [f"stored {name}" for name in self.pools if name not in self.stopped]
         leased = [(mac, address) for mac, address in self.leases.items()]
         for mac, address in leased:
@@ -201,8 +198,6 @@ class FakeLibvirt:
         options = [word for word in words[1:] if word.startswith("--")]
         if "define" in command and "un" not in command:
             return str(method(stdin))
-        if command == "vol-create":
-            return self._vol_create(names, stdin)
         return str(method(names, options) or "")
 
     def _line(self, line: str) -> str:
@@ -526,23 +521,6 @@ class FakeLibvirt:
         del options
         pool = self._an_active_pool(names)
         return "".join(f" {name}   /pool/{name}\n" for name in self.volumes.get(pool, []))
-
-    def _vol_create(self, names: list[str], xml: str) -> str:
-        pool, root = self._an_active_pool(names), parsed(xml)
-        assert names[1:] == ["/dev/stdin"]
-        assert root.findtext("target/permissions/mode") == "0600"
-        name = root.findtext("name") or ""
-        if name in self.volumes[pool]:
-            raise Refused(f"storage volume name '{name}' already in use.")
-        self.volumes[pool].append(name)
-        return ""
-
-    def _vol_upload(self, names: list[str], options: list[str]) -> None:
-        assert options == ["--pool"]
-        assert names[0] in self.volumes[self._an_active_pool(names[2:])]
-        if "upload" in self.failing:
-            raise Refused("cannot write data: No space left on device")
-        self.files[names[0]] = names[1]
 
     def _vol_path(self, names: list[str], options: list[str]) -> str:
         assert options == ["--pool"]

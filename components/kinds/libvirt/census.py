@@ -59,12 +59,7 @@ for f in /run/libvirt/network/*.xml; do [ -e "$f" ] && f=${f##*/} && echo "up ${
 ask=
 for f in /etc/libvirt/storage/*.xml; do
   [ -e "$f" ] || continue
-  at=
-  while read -r line; do
-    case $line in "<path>"*) at=${line#<path>}; at=${at%</path>}; break ;; esac
-  done <"$f"
   f=${f##*/}; echo "pool ${f%.xml}"
-  [ -z "$at" ] || for v in "$at"/*; do [ -e "$v" ] && echo "holds ${v##*/}"; done
   if [ -e /run/libvirt/storage/"$f" ]; then echo "stored ${f%.xml}"; else ask=yes; fi
 done
 [ -z "$ask" ] || virsh -q -c qemu:///system pool-list --name | while read -r p; do
@@ -108,8 +103,6 @@ class Census:
     """Whether it is up, by name."""
     pools: dict[str, bool] = field(default_factory=dict)
     """Whether it is active, by name."""
-    files: dict[str, set[str]] = field(default_factory=dict)
-    """Names of what is in a pool's folder, by the pool's; only nested hosts are asked for them."""
     containers: dict[str, Container] = field(default_factory=dict)
     """By name; only nested hosts are asked for them."""
     leases: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -162,13 +155,9 @@ def read(told: str) -> Census:
     """Return what `SCRIPT` printed."""
     rows: dict[str, list[str]] = {}
     settings: dict[str, list[str]] = {}
-    files: dict[str, set[str]] = {}
-    pool = ""
     for line in lines(told):
         word, _, rest = line.partition(" ")
-        if word == "holds":
-            files[pool].add(rest)
-        elif word == "container":
+        if word == "container":
             name = rest
             settings[name] = []
         elif word == "set":
@@ -177,9 +166,6 @@ def read(told: str) -> Census:
             rows.setdefault("monitor", []).append(word.split("/")[-2])
         else:
             rows.setdefault(word, []).append(rest)
-            if word == "pool":
-                pool = rest
-                files[pool] = set()
     # The state first: it is one word, and a name is anybody's.
     runs = (row.partition(" ") for row in rows.get("runs", ()))
     states = {name: WORDS.get(state, state) for state, _, name in runs}
@@ -189,7 +175,6 @@ def read(told: str) -> Census:
         dict.fromkeys(rows.get("domain", ()), "shut off") | states,
         dict.fromkeys(rows.get("network", ()), False) | dict.fromkeys(up, True),
         dict.fromkeys(rows.get("pool", ()), False) | dict.fromkeys(rows.get("stored", ()), True),
-        files,
         {name: Container("\n".join(told), name in running) for name, told in settings.items()},
         _leases(rows.get("lease", ())),
         set(rows.get("port", ())),
@@ -241,23 +226,6 @@ def census(virsh: Virsh) -> Census:
         Unreachable, VirshError: it can't be asked.
     """
     return _of(virsh).get(virsh)
-
-
-def volumes(virsh: Virsh, pool: str) -> set[str] | None:
-    """Return the names of what is in ``pool`` now; None where it is not up, and nobody can tell.
-
-    Raises:
-        Unreachable, VirshError: the place can't be asked.
-    """
-    if isinstance(virsh.shell, LocalShell):
-        try:
-            # libvirt knows of what somebody did in the folder itself after that alone.
-            told = virsh.each(("pool-refresh", pool), ("vol-list", pool))[1]
-        except VirshError:
-            return None
-        return {line.strip().partition("   ")[0] for line in lines(told)}
-    seen = census(virsh)
-    return seen.files.get(pool, set()) if seen.pools.get(pool) else None
 
 
 def changed(virsh: Virsh) -> None:

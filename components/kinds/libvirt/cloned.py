@@ -16,7 +16,6 @@ from components.gates.seed import Seed, SeedDisc
 from components.kinds.libvirt import seed as script
 from components.kinds.libvirt.domain import DirectBoot, Drive, as_url
 from components.kinds.libvirt.domain_xml import DiskProfile
-from components.kinds.libvirt.gates.pool import Volume
 from components.kinds.libvirt.volumes import PRIVATE, seed_volume
 from components.place.contract import Awaited, Inside, Opened
 from components.place.login import planned_login
@@ -126,17 +125,14 @@ def system(
 
     # The set-up put the image within reach of this machine's libvirt; any other gets a copy.
     def copy(part: str, form: str) -> pulumi.Output[str]:
-        called, image = f"{plan.called}-golden-{part}", part == "disk"
-        file = of(lambda each: str(getattr(each.files, part)))
-        host.stored.note(called, Volume("image" if image else "copy", [plan.name]), file)
         made = libvirt.Volume(
             f"{name}-golden-{part}",
-            name=called,
+            name=host.volume(f"{plan.called}-golden-{part}"),
             pool=host.pool.name,
             xml=PRIVATE,
-            source=file.apply(as_url),
+            source=of(lambda each: as_url(str(getattr(each.files, part)))),
             format=form,
-            opts=host.volume_options(parent, called),
+            opts=host.once(parent, depends_on=[host.ready], ignore_changes=["xml"]),
         )
         return made.id
 
@@ -175,7 +171,7 @@ def seed(
     )
     # Not what older labs called theirs: it would be that one, and go with it.
     called = f"{plan.called}-seed.img"
-    return seed_volume(host, f"{name}-seed", called, made.disc, plan, parent)
+    return seed_volume(host, f"{name}-seed", called, made.disc, parent)
 
 
 def _uplink(lab: Lab, plan: MachinePlan) -> script.Uplink | None:

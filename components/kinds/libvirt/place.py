@@ -31,11 +31,10 @@ from components.kinds.libvirt.domain import (
 )
 from components.kinds.libvirt.domain_xml import DiskProfile
 from components.kinds.libvirt.gates.machine import Domain, MachineGate
-from components.kinds.libvirt.gates.pool import Pool, PoolGate, Volume
+from components.kinds.libvirt.gates.pool import Pool, PoolGate
 from components.kinds.libvirt.host import LIBVIRT, PLACES
 from components.kinds.libvirt.network import network as made_network
 from components.kinds.libvirt.ownership import CONSOLE_LOG
-from components.kinds.libvirt.stored import Stored
 from components.kinds.libvirt.volumes import PRIVATE, data_drive, format_of, seed_drive
 from components.media import sums
 from components.place import orders as wanted
@@ -112,7 +111,7 @@ class LibvirtPlace:
     """What everything of the place waits for."""
     hooks: pulumi.ResourceHookBinding | None = field(init=False, default=None)
     """What runs before something is made here; see `leftovers`."""
-    stored: Stored = field(default_factory=Stored)
+    _volumes: list[str] = field(default_factory=list)
     _media: dict[str, libvirt.Volume] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,8 +133,7 @@ class LibvirtPlace:
             # Of a lab that was made before its group was known; another stylesheet is another pool.
             opts=self.once(self.owner, ignore_changes=["xml"]),
         )
-        volumes: pulumi.Output[list[str]] = pulumi.Output.from_input(self.stored.names())
-        kept: pulumi.Output[dict[str, Volume]] = pulumi.Output.from_input(self.stored.whole())
+        volumes: pulumi.Output[list[str]] = pulumi.Output.from_input(self._all_volumes())
         self.ready = PoolGate(
             f"{self.name}-pool-gate",
             Pool(
@@ -157,27 +155,18 @@ class LibvirtPlace:
                     for one in self.plan.networks.values()
                 },
                 volumes=later(volumes),
-                kept=later(kept),
             ),
             self.bound(self.owner, depends_on=[self.pool]),
         )
 
-    def anew(self, *volumes: pulumi.Input[str]) -> pulumi.Output[str]:
-        """Return what becomes another when one of ``volumes`` is missing, and has to be made anew."""
-        return pulumi.Output.all(self.ready.anew, *volumes).apply(
-            lambda known: str(sum(int((known[0] or {}).get(name, 0)) for name in known[1:]))
-        )
+    async def _all_volumes(self) -> list[str]:
+        """Names of all volumes of the place: this runs when the program has said all it wants."""
+        return sorted(self._volumes)
 
-    def volume_options(
-        self, parent: pulumi.Resource | None, name: str, *ignored: str
-    ) -> pulumi.ResourceOptions:
-        """Options of the volume ``name``, of which changes of the inputs ``ignored`` change nothing."""
-        return self.once(
-            parent,
-            depends_on=[self.ready],
-            ignore_changes=["xml", *ignored],
-            replacement_trigger=None if self.stored.is_image(name) else self.anew(name),
-        )
+    def volume(self, name: str) -> str:
+        """Note that the lab makes the volume ``name``, without which it would not be removed."""
+        self._volumes.append(name)
+        return name
 
     def options(
         self, parent: pulumi.Resource | None, **more: Unpack[Options]
@@ -219,24 +208,21 @@ class LibvirtPlace:
         """See `Place.network`."""
         return made_network(self, name, plan, reservations, opts.parent)
 
-    def medium(self, name: str, machine: str, *, iso: bool) -> libvirt.Volume:
-        """Return the volume of the medium ``name`` for ``machine``: uploaded once for the whole place."""
-        users = self.stored.users(name, machine)
+    def medium(self, name: str, *, iso: bool) -> libvirt.Volume:
+        """Return the volume of the medium ``name``: uploaded once for the whole place."""
         if name not in self._media:
             path = self.lab.medium(name)
-            # Without a format the provider writes qcow2, and reads back what it finds.
-            form = "iso" if iso else format_of(path)
-            # The provider does not notice that a file of the same name is another one.
-            called = f"medium-{name}-{sums.sample(path)}.{'iso' if iso else 'img'}"
-            self.stored.note(called, Volume("copy" if iso else "image", users, str(path), form))
+            suffix = "iso" if iso else "img"
             self._media[name] = libvirt.Volume(
                 f"{self.name}-medium-{name}",
-                name=called,
+                # The provider does not notice that a file of the same name is another one.
+                name=self.volume(f"medium-{name}-{sums.sample(path)}.{suffix}"),
                 pool=self.pool.name,
                 xml=PRIVATE,
                 source=as_url(str(path)),
-                format=form,
-                opts=self.volume_options(self.owner, called),
+                # Without a format the provider writes qcow2, and reads back what it finds.
+                format="iso" if iso else format_of(path),
+                opts=self.once(self.owner, depends_on=[self.ready], ignore_changes=["xml"]),
             )
         return self._media[name]
 
@@ -251,12 +237,12 @@ class LibvirtPlace:
         """See `Place.guest`."""
         drives = []
         if spec.image or plan.disk_gib:
-            base = self.medium(spec.image, plan.name, iso=False) if spec.image else None
+            base = self.medium(spec.image, iso=False) if spec.image else None
             disk = self.disk(name, plan, opts.parent, base_volume_id=base.id if base else None)
             drives.append(Drive(disk, DiskProfile(plan.disk_bus or "virtio")))
         bus, _ = PLACES[spec.machine]
         drives += [
-            Drive(self.medium(disc, plan.name, iso=True), DiskProfile(bus, "cdrom"))
+            Drive(self.medium(disc, iso=True), DiskProfile(bus, "cdrom"))
             for disc in (spec.iso, *spec.discs)
             if disc
         ]
@@ -349,14 +335,14 @@ class LibvirtPlace:
         opts: pulumi.ResourceOptions,
     ) -> Opened:
         """See `NestingPlace.hypervisor`."""
-        base = self.medium(build.image, plan.name, iso=False).id if build.image else None
+        base = self.medium(build.image, iso=False).id if build.image else None
         disk = self.disk(name, plan, opts.parent, base_volume_id=base)
         bus, _ = PLACES[spec.machine]
         drives = [
             Drive(disk, DiskProfile(plan.disk_bus or "virtio")),
             *(
                 Drive(
-                    self._disc(disc, plan.name, opts.parent),
+                    self._disc(disc, opts.parent),
                     DiskProfile("usb") if disc.stick else DiskProfile(bus, "cdrom"),
                 )
                 for disc in build.discs
@@ -375,20 +361,21 @@ class LibvirtPlace:
         )
         return Opened(gate, gate.reach, gate.answers, Inside(domain, disk), gate.console, password)
 
-    def _disc(self, disc: Disc, machine: str, parent: pulumi.Resource | None) -> libvirt.Volume:
-        users = self.stored.users(disc.name, machine)
+    def _disc(self, disc: Disc, parent: pulumi.Resource | None) -> libvirt.Volume:
         if disc.shared and disc.name in self._media:
             return self._media[disc.name]
-        called = f"disc-{disc.name}.{'img' if disc.stick else 'iso'}"
-        self.stored.note(called, Volume("copy", users))
         made = libvirt.Volume(
             f"{self.name}-disc-{disc.name}",
-            name=called,
+            name=self.volume(f"disc-{disc.name}.{'img' if disc.stick else 'iso'}"),
             pool=self.pool.name,
             xml=PRIVATE,
             source=pulumi.Output.from_input(disc.path).apply(as_url),
             format="raw" if disc.stick else "iso",
-            opts=self.volume_options(self.owner if disc.shared else parent, called),
+            opts=self.once(
+                self.owner if disc.shared else parent,
+                depends_on=[self.ready],
+                ignore_changes=["xml"],
+            ),
         )
         if disc.shared:
             self._media[disc.name] = made
@@ -398,15 +385,14 @@ class LibvirtPlace:
         self, name: str, plan: MachinePlan, parent: pulumi.Resource | None, **base: Any
     ) -> libvirt.Volume:
         """Make the system disk of a machine: empty, or a linked clone of ``base_volume_...``."""
-        called = self.stored.note(f"{plan.called}.qcow2", Volume("disk", [plan.name]))
         return libvirt.Volume(
             f"{name}-disk",
-            name=called,
+            name=self.volume(f"{plan.called}.qcow2"),
             pool=self.pool.name,
             xml=PRIVATE,
             format="qcow2",
             size=plan.disk_gib * GIB or None,
-            opts=self.volume_options(parent, called),
+            opts=self.once(parent, depends_on=[self.ready], ignore_changes=["xml"]),
             **base,
         )
 
@@ -452,8 +438,6 @@ class LibvirtPlace:
                 ],
                 delete_before_replace=True,
                 replace_on_changes=FORGOTTEN,
-                # Of a disk that was deleted a QEMU that runs still has the old file open.
-                replacement_trigger=self.anew(*(drive.volume.name for drive in drives)),
             ),
         )
         return domain, password

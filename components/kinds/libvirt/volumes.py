@@ -11,7 +11,6 @@ from components.kinds.libvirt import domain_xml
 from components.kinds.libvirt.domain import Drive, as_url
 from components.kinds.libvirt.domain_xml import DiskProfile
 from components.kinds.libvirt.gates.disk import Disk, DiskGate
-from components.kinds.libvirt.gates.pool import Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,19 +34,18 @@ def seed_volume(
     name: str,
     called: str,
     disc: pulumi.Output[str],
-    plan: MachinePlan,
     parent: pulumi.Resource | None,
 ) -> libvirt.Volume:
-    """Make the volume ``called`` of a machine's seed, a disc of this machine."""
+    """Make the volume ``called`` of a seed, a disc of this machine."""
     return libvirt.Volume(
         name,
-        name=host.stored.note(called, Volume("copy", [plan.name])),
+        name=host.volume(called),
         pool=host.pool.name,
         xml=PRIVATE,
         source=disc.apply(as_url),
         # As libvirt finds it when it looks again: told otherwise it would be made anew, and its host with it.
         format="iso",
-        opts=host.volume_options(parent, called),
+        opts=host.once(parent, depends_on=[host.ready], ignore_changes=["xml"]),
     )
 
 
@@ -65,7 +63,7 @@ def seed_drive(
     before the old one goes.
     """
     logical = f"{name}-seed-{seeded.mark}"
-    volume = seed_volume(host, logical, f"{seeded.called}.img", seeded.disc, plan, parent)
+    volume = seed_volume(host, logical, f"{seeded.called}.img", seeded.disc, parent)
     bus = plan.disk_bus or LIKE_DISKS[0]
     # cloudbase-init finds a label on a CD; a disk it takes as one only with a program that it need not have.
     if bus in LIKE_DISKS and not seeded.windows:
@@ -83,7 +81,7 @@ def data_drive(
 ) -> Drive:
     """Make a further disk of a guest, empty; its gate grows it, as the provider would make it anew."""
     # A guest may be called as another with the name of its disk; no name has a dot.
-    called = host.stored.note(f"{plan.called}.{disk}.qcow2", Volume("disk", [plan.name]))
+    called = host.volume(f"{plan.called}.{disk}.qcow2")
     volume = libvirt.Volume(
         f"{name}-disk-{disk}",
         name=called,
@@ -91,7 +89,7 @@ def data_drive(
         xml=PRIVATE,
         format="qcow2",
         size=gib * GIB,
-        opts=host.volume_options(parent, called, "size"),
+        opts=host.once(parent, depends_on=[host.ready], ignore_changes=["xml", "size"]),
     )
     gate = DiskGate(
         f"{name}-disk-{disk}-gate",

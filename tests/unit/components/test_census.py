@@ -67,20 +67,6 @@ def test_a_pool_that_libvirt_started_at_a_boot_is_asked_for(tmp_path: Path) -> N
     assert told(tmp_path).pools == {"byhand": True}, "nobody is asked for nothing"
 
 
-def test_what_is_in_a_pools_folder_is_read_by_pool(tmp_path: Path) -> None:
-    for pool in ("lab", "other", "gone"):
-        told_of = f"<pool>\n  <target>\n    <path>{tmp_path}/{pool}</path>\n  </target>\n</pool>\n"
-        put(tmp_path, f"/etc/libvirt/storage/{pool}.xml", told_of)
-    put(tmp_path, "/etc/libvirt/storage/lvm.xml", "<pool>\n  <name>lvm</name>\n</pool>\n")
-    put(tmp_path, "/lab/web.qcow2")
-    put(tmp_path, "/lab/somebody's notes.txt")
-    put(tmp_path, "/other/web.qcow2")
-    seen = told(tmp_path)
-    assert seen.files["lab"] == {"web.qcow2", "somebody's notes.txt"}
-    assert seen.files["other"] == {"web.qcow2"}
-    assert seen.files["gone"] == seen.files["lvm"] == set(), "nobody's root is a pool"
-
-
 def test_domains_and_networks_are_read_from_libvirts_own_files(tmp_path: Path) -> None:
     for name in ("web", "db", "off"):
         put(tmp_path, f"/etc/libvirt/qemu/{name}.xml", "<domain/>")

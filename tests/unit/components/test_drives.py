@@ -154,7 +154,7 @@ def test_a_further_disk_never_shrinks_and_one_that_is_gone_is_told(
     volumes.gib = None
     assert gate.diff("", disk(), disk()).changes is True
     assert "disk data of lab-web is not there any more" in capsys.readouterr().err
-    with pytest.raises(VirshError, match="makes an empty one"):
+    with pytest.raises(VirshError, match="pulumi refresh"):
         gate.update("", disk(), disk())
 
 

@@ -65,7 +65,7 @@ class DiskGateProvider(Gate[Disk]):
         if has is None:
             raise VirshError(
                 f"disk {news.disk} of {news.domain} is not there any more, and what was on it is lost: "
-                "the next `pulumi up` makes an empty one"
+                "`pulumi refresh` sees it, and the next `pulumi up` makes an empty one"
             )
         if has < wants:
             self._grow(virsh, news, wants)
