@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.support.allowed import write
+from toolchain.bootstrap.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from xdist.remote import Producer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,14 +30,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, as they may share a lab; those that share nothing go to whoever is free.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Give ``--dist loadscope`` units of our own; see `Units`."""
+    return Units(config, log) if config.getvalue("dist") == "loadscope" else None
 
-    A worker of ``--dist loadgroup`` runs all tests of a group.
-    """
-    for item in items:
-        if item.get_closest_marker("spread") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+class Units(LoadScopeScheduling):  # type: ignore[misc]
+    """Has the tests of a file on one worker, as they may share a lab; those marked ``spread`` go to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if _is_spread(file) else file
+
+
+@functools.cache
+def _is_spread(file: str) -> bool:
+    """Whether a file marks all its tests: read as text, as who hands tests out imports none."""
+    marks = re.search(r"^pytestmark = (?:\[[^]]*\]|.*$)", (ROOT / file).read_text(), re.MULTILINE)
+    return marks is not None and "pytest.mark.spread" in marks[0]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -36,7 +36,7 @@ APART = tuple(
     f"tests/host/test_{name}.py" for name in ("appliances", "lab", "outside", "class", "xen")
 )
 """Labs that come and go beside each other, the longest first."""
-TWO = ("-n", "2", "--dist", "loadgroup")
+TWO = ("-n", "2", "--dist", "loadscope")
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "unit": ((*TIERS["unit"], "-n", "auto", "--dist", "loadfile"),),
     "double": ((*TIERS["double"], *TWO),),

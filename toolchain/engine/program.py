@@ -29,7 +29,7 @@ from toolchain.engine.environment import OPTION, PROXIES
 from toolchain.machine import processes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 THREADS_PER_RESOURCE = 4
 """The program's threads for each resource the engine allows at a time: calls wait in them."""
@@ -138,13 +138,20 @@ def _engine_is_gone(error: BaseException | None) -> bool:
 
     The engine does that after a failure or an interrupt, which it tells the user itself.
     """
-    while error is not None:
-        if isinstance(error, grpc.RpcError) and (
-            error.code() is grpc.StatusCode.UNAVAILABLE or SHUT in (error.details() or "")
-        ):
-            return True
+    return any(
+        each.code() is grpc.StatusCode.UNAVAILABLE or SHUT in (each.details() or "")
+        for each in _behind(error)
+        if isinstance(each, grpc.RpcError)
+    )
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield ``error`` and what it came of, each once: one that several tasks wait for may lead back to itself."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _answers(engine: str) -> bool:
@@ -158,9 +165,8 @@ def _answers(engine: str) -> bool:
 
 
 def _unreachable(address: str, error: BaseException | None) -> str:
-    while error and not isinstance(error, grpc.RpcError):
-        error = error.__cause__ or error.__context__
-    why = error.details() if isinstance(error, grpc.Call) else "no answer"
+    told = next((each for each in _behind(error) if isinstance(each, grpc.RpcError)), None)
+    why = told.details() if isinstance(told, grpc.Call) else "no answer"
     proxies = [name for name in os.environ if name.lower() in PROXIES]
     hint = f"; set here: {', '.join(sorted(proxies))}" if proxies else ""
     return f"the program can't reach the engine at {address}: {why}{hint}"

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from toolchain.bootstrap import paths
 from toolchain.engine import lifeline, program
-from toolchain.engine.program import shows_debug
+from toolchain.engine.program import _behind, _engine_is_gone, shows_debug
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,3 +154,11 @@ def test_a_lab_s_dynamic_host_is_started_before_the_program_asks(
         assert not program.run(request, "").bail
     server.stop(None)
     assert answers == ([lifeline.READY] if ours else [])
+
+
+def test_an_error_that_leads_back_to_itself_is_looked_through_once() -> None:
+    """As one future's error does that several tasks wait for: the program ran on at full speed, for ever."""
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert list(_behind(first)) == [first, second]
+    assert not _engine_is_gone(first)

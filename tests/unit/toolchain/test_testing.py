@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import _is_spread
 from toolchain import testing
 
 WAIT_S = 20.0
@@ -93,3 +94,10 @@ def test_files_of_units_lie_in_memory_and_go_with_them(monkeypatch: pytest.Monke
     monkeypatch.setattr(testing, "MOUNT", ("false",))
     with testing._place("unit") as place:
         assert place == ""
+
+
+def test_who_shares_nothing_is_handed_out_alone_and_all_others_by_file() -> None:
+    assert _is_spread("tests/host/test_appliances.py")
+    assert _is_spread("tests/double/test_closed.py"), "in a list of several lines"
+    assert not _is_spread("tests/host/test_lab.py")
+    assert not _is_spread("tests/unit/toolchain/test_testing.py"), "no mark at all"
