@@ -212,11 +212,18 @@ def networks(trial: Trial) -> str:
 
 def guests(trial: Trial, medium: str) -> str:
     """Guests made from a ``medium``, "iso" or "image", are up."""
-    config = trial.config()
-    found = [row for row in trial.inside("guest") if trial.definition(row)(config).get(medium)]
+    found = _with(trial, medium)
     if not found:
         raise Untried(f"the stack has no guest from an {medium} inside")
     return trial.are_up(found)
+
+
+def _with(trial: Trial, *fields: str) -> list[dict[str, Any]]:
+    """Return the guests inside whose definition has something in one of ``fields``."""
+    config = trial.config()
+    return [
+        row for row in trial.inside("guest") if any(map(trial.definition(row)(config).get, fields))
+    ]
 
 
 def configured(trial: Trial) -> str:
@@ -235,13 +242,7 @@ def configured(trial: Trial) -> str:
 
 def further(trial: Trial) -> str:
     """Guests with more in their drives than one ISO and one disk are up."""
-    config = trial.config()
-    asked = {row["name"]: trial.definition(row)(config) for row in trial.inside("guest")}
-    found = [
-        row
-        for row in trial.inside("guest")
-        if asked[row["name"]].get("discs") or asked[row["name"]].get("disks")
-    ]
+    found = _with(trial, "discs", "disks")
     if not found:
         raise Untried("the stack has no guest inside with discs or disks")
     return trial.are_up(found)

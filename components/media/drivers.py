@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,15 @@ def lacking(spec: LabSpec) -> list[str]:
     No mistake for certain: an ISO may have got the drivers.
     """
     found = []
+    # Many guests may have one ISO.
+    boots = cache(_boots_windows)
     for machine in machines(spec):
         guest = machine.spec
         if not isinstance(guest, GuestSpec) or guest.iso is None or guest.image or guest.discs:
             continue
         seen = _virtio(machine, guest)
-        if seen and _is_windows(guest, spec.media[guest.iso].path):
+        told = guest.cloud_init is not None and guest.cloud_init.windows
+        if seen and (told or boots(spec.media[guest.iso].path)):
             found.append(
                 f"{machine.at}.discs: nothing given, and Windows' installer has no driver for virtio, which is "
                 f"what it would see of {listed(seen)}: add a disc with drivers, such as virtio-win.iso, or write "
@@ -47,9 +51,7 @@ def _virtio(machine: Machine, guest: GuestSpec) -> list[str]:
     return seen + (["its NIC"] if any((nic.model or usual) == VIRTIO for nic in guest.nics) else [])
 
 
-def _is_windows(guest: GuestSpec, path: str) -> bool:
-    if guest.cloud_init and guest.cloud_init.windows:
-        return True
+def _boots_windows(path: str) -> bool:
     try:
         found = Iso(Path(path))
         # Microsoft's are UDF: nobody has to look into others.

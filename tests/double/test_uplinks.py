@@ -29,7 +29,7 @@ from components.kinds.libvirt.uplink.trial import Trial, swept
 from components.kinds.libvirt.virsh import Virsh
 from components.reach.client import host_shell
 from components.reach.shell import LOCAL, Unreachable
-from tests.support.netns import Namespace, cable, namespace, reason
+from tests.support.netns import BRIDGE, ON_A_NIC, Namespace, cable, namespace, reason
 from tests.support.sshd import SSHD, USER, Server
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ pytestmark = [
     pytest.mark.spread,
     pytest.mark.skipif(bool(reason()), reason=reason() or "-"),
 ]
-BRIDGE = "nlb0123456789"
 GATE = UplinkGateProvider()
 ECHO = """
 import socket, sys
@@ -109,20 +108,7 @@ class Site:
 
     def wanted(self, **words: object) -> Uplink:
         """Properties of an uplink of it."""
-        usual = Uplink(
-            name="lan",
-            uri="qemu:///system",
-            mode="bridge",
-            nic="nic0",
-            vlan=0,
-            bridge=BRIDGE,
-            user="aa.lan",
-            network="lab-lan",
-            subnet="",
-            addresses=[],
-            confirm_s=20,
-        )
-        return replace(usual, **words)  # type: ignore[arg-type]
+        return replace(ON_A_NIC, **words)  # type: ignore[arg-type]
 
     def record(self) -> str:
         """State of the record on the host; empty for none."""

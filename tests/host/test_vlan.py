@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from components.kinds.libvirt.gates import uplink as gates
-from components.kinds.libvirt.gates.uplink import Uplink, UplinkGateProvider
+from components.kinds.libvirt.gates.uplink import UplinkGateProvider
 from components.kinds.libvirt.uplink import trial
 from components.kinds.libvirt.uplink.host import Host
 from components.kinds.libvirt.uplink.steps import steps
 from tests.support import netns, wifi_image
 from tests.support.emulated import booted
+from tests.support.netns import BRIDGE
 from toolchain.machine.system import System
 from toolchain.testing import SOAK
 
@@ -32,7 +34,7 @@ pytestmark = [
     pytest.mark.soak,
     pytest.mark.skipif(not os.environ.get(SOAK), reason=f"some minutes of emulation: set {SOAK}"),
 ]
-BRIDGE, GATE = "nlb0123456789", UplinkGateProvider()
+GATE = UplinkGateProvider()
 SWITCH = """
 ip netns add switch
 ip link add port0 address 02:00:00:00:00:05 type veth peer name trunk netns switch
@@ -51,19 +53,7 @@ ip link set tap0 up master {BRIDGE}
 ip -n guest link set eth0 up
 ip -n guest addr add 203.0.113.9/24 dev eth0
 """
-WANTED = Uplink(
-    name="lan",
-    uri="qemu:///system",
-    mode="bridge",
-    nic="port0",
-    vlan=20,
-    bridge=BRIDGE,
-    user="aa.lan",
-    network="lab-lan",
-    subnet="",
-    addresses=[],
-    confirm_s=30,
-)
+WANTED = replace(netns.ON_A_NIC, nic="port0", vlan=20, confirm_s=30)
 
 
 @pytest.fixture(scope="module")

@@ -204,7 +204,7 @@ def test_the_kernel_bridges_no_station_and_a_preview_says_what_goes(
     assert not done.ok
     assert "Device does not allow enslaving to a bridge" in done.said
     monkeypatch.setattr(gates, "host_shell", lambda _: laptop.ssh)
-    bridged = _uplink(laptop, mode="bridge", bridge="nlb0123456789", subnet="", addresses=[])
+    bridged = _uplink(laptop, mode="bridge", bridge=netns.BRIDGE, subnet="", addresses=[])
     said = " ".join(why for _, why in UplinkGateProvider().problems(bridged))
     assert f"{laptop.nic} is wireless" in said
     assert "proxy_arp: true" in said

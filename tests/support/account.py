@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.checkout import virsh
+from toolchain.machine import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -166,7 +167,9 @@ class Doors:
         Engines of labs that come and go beside this one take what is said to them from anybody on this machine.
         """
         for line in _inside(self.namespace, ["ss", "-Hltnp"]).splitlines():
-            if any(_is_of_tests(int(pid)) for pid in re.findall(r"pid=(\d+)", line)):
+            # libvirt and what it runs are nobody's children.
+            pids = map(int, re.findall(r"pid=(\d+)", line))
+            if any(_family().intersection(processes.ancestors(pid)) for pid in pids):
                 continue
             at, _, port = line.split()[3].rpartition(":")
             address = at.strip("[]").partition("%")[0]
@@ -194,20 +197,6 @@ def of_lab(checkout: Checkout) -> Doors:
 
 def _family() -> set[int]:
     return {os.getpid(), os.getppid()}
-
-
-def _is_of_tests(pid: int) -> bool:
-    """Whether a process was started by a test: libvirt and what it runs are nobody's children."""
-    seen = set[int]()
-    while pid > 1 and pid not in seen:
-        if pid in _family():
-            return True
-        seen.add(pid)
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            break
-    return False
 
 
 def _unix_sockets() -> dict[str, set[str]]:

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from components.kinds.libvirt.gates.uplink import Uplink
 from components.kinds.libvirt.uplink.host import RECORDS
 from components.reach.shell import COMMAND_S, LocalShell, Result
 
@@ -40,6 +41,21 @@ try: socket.create_connection((sys.argv[1], 9), float(sys.argv[2]))
 except ConnectionRefusedError: sys.exit(0)
 sys.exit(1)
 """
+BRIDGE = "nlb0123456789"
+ON_A_NIC = Uplink(
+    name="lan",
+    uri="qemu:///system",
+    mode="bridge",
+    nic="nic0",
+    vlan=0,
+    bridge=BRIDGE,
+    user="aa.lan",
+    network="lab-lan",
+    subnet="",
+    addresses=[],
+    confirm_s=20,
+)
+"""Properties of an uplink: a bridge that is made on a NIC."""
 VOLATILE = {"tentative"}
 """Of an IPv6 address in its first second, while the kernel asks whether somebody else has it."""
 

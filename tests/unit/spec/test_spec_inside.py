@@ -16,7 +16,6 @@ from components.stackfile import LabPlan, SpecError, load, plan
 from components.stackfile.places import UPLINK
 
 SUBNET = "10.77.0.0/24"
-DEVICE = UPLINK
 
 
 def lab(
@@ -56,7 +55,7 @@ def test_a_guest_inside_has_an_address_of_the_network_around_reserved_there(kind
     assert len(set(told.values())) == 3
     assert all(IPv4Address(each or "") in IPv4Network(SUBNET) for each in told.values())
     network = made.place("kvm1").networks["out"]
-    assert (network.bridge, network.subnet, network.dhcp) == (DEVICE, None, False)
+    assert (network.bridge, network.subnet, network.dhcp) == (UPLINK, None, False)
     kept = {each.name: each.address for each in _reservations(made, (), "lab")}
     assert kept == told
     assert [each.name for each in _reservations(made, ("kvm1",), "out")] == ["deep"]
