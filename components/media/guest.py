@@ -28,6 +28,14 @@ set -e
 say {done}
 sync
 """
+_RUN = "/run/cloud-init"
+_AT_WORK = (
+    f"if [ -d {_RUN} ] && ! [ -e {_RUN}/result.json ] && ! [ -e {_RUN}/disabled ]; "
+    "then echo cloud-init has not ended yet >&2; exit 1; fi; "
+)
+"""It writes the first when it is done, at each boot, and the second where somebody switched it off (its
+documentation, "Exported errors", and its generator). Until then it may start the SSH server anew, as it does when it
+sets whether passwords are taken."""
 _CHECK = """\
 if command -v dpkg-query >/dev/null; then dpkg-query -W {names} >/dev/null
 elif command -v rpm >/dev/null; then rpm -q {names} >/dev/null
@@ -95,7 +103,7 @@ def asked(user: str, mark: str, *, finishes: bool) -> tuple[list[str], str]:
     """
     # `sync`: what it was told is then on its disk, and the guest may be switched off.
     if not finishes:
-        return ["sh", "-c", f"id -un && {cloud_init.SYNC}"], user
+        return ["sh", "-c", f"{_AT_WORK}id -un && {cloud_init.SYNC}"], user
     not_yet = "echo its packages and commands are not done yet"
     words = f"if cat {OUTCOME} 2>/dev/null; then {cloud_init.SYNC}; else {not_yet}; fi"
     return ["sh", "-c", words], f"{DONE} {mark}"

@@ -73,7 +73,7 @@ class _Login(paramiko.ServerInterface):
         words = shlex.split(command.decode())
         user = str(self._seed["users"][0]["name"])
         said = ""
-        if words[-1].startswith("id -un"):
+        if "id -un" in words[-1]:
             said = f"{user}\n"
         elif guest.OUTCOME in command.decode():
             script = str(self._seed["runcmd"][-1][-1])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from components.media import guest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 TOLD = guest.Configuration(
@@ -123,11 +124,38 @@ def test_a_guest_counts_as_ready_once_what_it_was_told_is_on_its_disk(
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     argv, holds = guest.asked("ana", "abcd", finishes=finishes)
-    argv = [word.replace(guest.OUTCOME, "outcome") for word in argv]
+    argv = [word.replace(guest.OUTCOME, "outcome").replace("/run/", "run/") for word in argv]
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     said = subprocess.run(argv, cwd=tmp_path, env=path, capture_output=True, text=True, check=True)
     assert holds in said.stdout
     assert (tmp_path / "log").read_text() == "synced\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "ready"),
+    [((), False), (("status.json",), False), (("result.json",), True), (("disabled",), True)],
+)
+def test_a_guest_is_not_ready_while_cloud_init_may_still_start_its_ssh_server_anew(
+    tmp_path: Path, there: Sequence[str], *, ready: bool
+) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+    argv, _ = guest.asked("ana", "abcd", finishes=False)
+    argv = [
+        word.replace("/run/cloud-init", str(tmp_path)).replace("id -un", "true") for word in argv
+    ]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (said.returncode == 0) == ready
+    assert ("not ended" in said.stderr) != ready
+
+
+def test_a_guest_without_cloud_init_is_ready_when_it_answers(tmp_path: Path) -> None:
+    argv, _ = guest.asked("ana", "abcd", finishes=False)
+    argv = [
+        word.replace("/run/cloud-init", f"{tmp_path}/none").replace("id -un", "true")
+        for word in argv
+    ]
+    subprocess.run(argv, check=True)
 
 
 def test_a_guest_that_is_not_done_yet_says_so() -> None:
