@@ -450,6 +450,17 @@ def test_a_guest_runs_no_commands(checkout: Path, asked: list[tuple[str, ...]]) 
         run(["enter", "ipxe", "ls"])
 
 
+def test_a_guest_that_nothing_leads_to_from_here_is_entered_from_its_own_network(
+    checkout: Path, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one on a macvtap: its host is the one that does not reach it."""
+    del checkout, asked
+    monkeypatch.setitem(SHEET[1], "user", "ana")
+    monkeypatch.setitem(SHEET[1], "address", "192.0.2.52")
+    with pytest.raises(ui.Problem, match=r"network that it is on: ssh ana@192\.0\.2\.52"):
+        run(["enter", "top", "ls"])
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [([], "lxc-attach -n box"), (["ls", "a b"], "lxc-attach -n box -- ls 'a b'")],
