@@ -352,7 +352,7 @@ def way_in(
     command = list(words[1:] if words[:1] == ("--",) else words)
     if row["enter"]:
         if command and not row["run"]:
-            raise ui.Problem(_console_alone(row))
+            raise ui.Problem(ssh.console_alone(row))
         command = [*row["run"], *command] if command else row["enter"]
     outer = rows.get(inside)
     entered = outer if row["enter"] else row
@@ -361,18 +361,6 @@ def way_in(
     around = outer if not row["enter"] and row["kind"] == ssh.GUEST else None
     argv, folder = ssh.words(entered, stack, command, around) if entered else (command, None)
     return [*in_namespace(), *argv], folder
-
-
-def _console_alone(row: Mapping[str, Any]) -> str:
-    """Say why no command of ours gets into a guest whose console opens."""
-    if not row["user"]:
-        why = "is a guest without a known login: only its console opens. With cloud_init its image gets one."
-        return f"{row['name']} {why}"
-    where = row["address"] or "ADDRESS"
-    return (
-        f"nothing leads from here to {row['name']}: only its console opens. From the network that it is on: "
-        f"ssh {row['user']}@{where}, with a key of cloud_init.keys or its password."
-    )
 
 
 def in_namespace() -> list[str]:

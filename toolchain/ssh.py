@@ -81,3 +81,15 @@ def _known(name: str, stack: str, folder: str) -> tuple[str, str, dict[str, str]
         "ServerAliveCountMax": "4",
     }
     return address, port or "22", settings
+
+
+def console_alone(row: Mapping[str, Any]) -> str:
+    """Return why no command of ours gets into a guest whose console opens."""
+    if not row["user"]:
+        why = "is a guest without a known login: only its console opens. With cloud_init its image gets one."
+        return f"{row['name']} {why}"
+    where = row["address"] or "ADDRESS"
+    return (
+        f"nothing leads from here to {row['name']}: only its console opens. From the network that it is on: "
+        f"ssh {row['user']}@{where}, with a key of cloud_init.keys or its password."
+    )
