@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.stackfile.addresses import capacity, gateway
 from components.stackfile.machines import ContainerSpec, GuestSpec
+from components.stackfile.networks import OUTER
 from components.stackfile.places import HypervisorSpec, Machine, Place, machines, places
 from components.stackfile.problems import Problem, choose, listed
 from components.stackfile.registry import KINDS
@@ -217,10 +218,40 @@ def pins(lab: LabSpec) -> list[Problem]:
             first, last = place.offers.first(mode), subnet[-2]
             remedy = f"take one from {subnet[first]} to {last}"
             found.append(Problem(at, given, reason, remedy))
-        key = (f"{place.at}.{name}", str(address))
+        key = (f"{place.at}.{_where(place.spec.networks[name], name)}", str(address))
         if (other := owner.setdefault(key, wire)) is not wire:
             rule = f"{other.at}.address has it already"
             found.append(Problem(at, given, rule, "change one, or remove it and have one planned"))
+    return found
+
+
+def _where(network: NetworkSpec, name: str) -> str:
+    """Return what two networks of one place have in common that are the same one, by two names."""
+    if network.uplink is not None and network.mode in OUTER:
+        return f"{network.uplink.nic} {network.uplink.vlan}"
+    return f"bridge {network.bridge}" if network.bridge else name
+
+
+def uplinks(lab: LabSpec) -> list[Problem]:
+    """A NIC that a bridge is made on has nothing of its own any more that another mode could use."""
+    found = []
+    for place in (each for each in places(lab) if each.offers.uplinks):
+        used = {
+            name: network
+            for name, network in place.spec.networks.items()
+            if network.uplink is not None and network.uplink.vlan is None
+        }
+        bridged: dict[str, str] = {}
+        for name, network in used.items():
+            if network.uplink and network.mode == "bridge":
+                bridged.setdefault(network.uplink.nic, name)
+        for name, network in used.items():
+            nic = network.uplink.nic if network.uplink else ""
+            if network.mode != "bridge" and nic in bridged:
+                rule = f"networks.{bridged[nic]} makes a bridge on it, which takes its addresses and frames"
+                remedy = f"put the machines on {bridged[nic]}, or take another NIC"
+                at = f"{place.at}.networks.{name}.uplink.nic"
+                found.append(Problem(at, f"{nic!r} given", rule, remedy))
     return found
 
 
@@ -387,6 +418,7 @@ WIRING = (
     overlaps,
     room,
     pins,
+    uplinks,
     macs,
     management,
     probes,
