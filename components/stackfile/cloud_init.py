@@ -21,8 +21,9 @@ USER = r"^[a-z_][a-z0-9_-]{0,31}$"
 """useradd(8): 32 characters at most, and what Debian's adduser takes."""
 HOSTNAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 """RFC 1123 2.1, RFC 1035 2.3.1: a label of 63 characters."""
-PACKAGE = r"^[A-Za-z0-9][A-Za-z0-9+._-]{0,127}$"
-"""Debian's policy 5.6.1, and capitals and underscores, which RPM's names have."""
+PACKAGE = r"^[A-Za-z0-9]([A-Za-z0-9+._-]{0,126}[A-Za-z0-9+._])?$"
+"""Debian's policy 5.6.1, and capitals and underscores, which RPM's names have; with a hyphen at its end apt-get(8)
+removes a package."""
 KEY_TYPES = (
     "ssh-ed25519",
     "ssh-rsa",
@@ -44,11 +45,15 @@ SYSTEM = frozenset(
         *("man", "proxy", "kmem", "dialout", "fax", "voice", "cdrom", "floppy", "tape", "sudo", "audio"),
         *("dip", "www-data", "backup", "operator", "list", "irc", "src", "shadow", "utmp", "video", "sasl"),
         *("plugdev", "staff", "games", "users", "nogroup", "nobody", "sync", "wheel", "sshd", "messagebus"),
+        *("input", "render", "netdev", "crontab", "halt", "shutdown", "systemd-journal"),
+        *("systemd-network", "systemd-resolve", "systemd-timesync", "systemd-coredump"),
     )
 )  # fmt: skip
 """Users and groups of base-passwd (passwd.master, group.master) and of other systems: an image has them,
 and useradd makes no second one."""
 
+DISTRIBUTIONS = "default"
+"""The one word in a list of users that is no name (cloudinit/distros/ug_util.py, _normalize_users)."""
 LONGEST_WINDOWS_USER, LONGEST_WINDOWS_HOST = 20, 15
 """Of a local user (Microsoft's USER_INFO_1: LM20_UNLEN), and of a computer's NetBIOS name, which cloudbase-init cuts to it."""
 WINDOWS = frozenset(
@@ -65,6 +70,9 @@ def _user(value: str) -> str:
         "begins with a letter or an underscore"
     )
     matches(USER, rule, remedy)(value)
+    if value == DISTRIBUTIONS:
+        rule = "cloud-init takes that for the user that the image's distribution is made with, debian or ubuntu"
+        refuse(Problem("", f"{value!r} given", rule, remedy))
     if value in SYSTEM:
         rule = "every system has a user or a group of that name already"
         refuse(Problem("", f"{value!r} given", rule, remedy))
@@ -136,7 +144,7 @@ Package = Annotated[
     AfterValidator(
         matches(
             PACKAGE,
-            "a package's name is letters, digits and any of + . _ -, and begins with a letter or digit",
+            "a package's name is letters, digits and any of + . _ -, begins with a letter or digit and ends with no hyphen",
             "give one package's name in each entry, without a version",
         )
     ),
