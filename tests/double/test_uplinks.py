@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -130,6 +131,10 @@ class Site:
             time.sleep(0.2)
             before, now = now, self.host.network()
 
+    def unplugged(self, tap: str) -> None:
+        """Wait until the kernel has taken ``tap`` away, whose other end went with a namespace."""
+        self.host.must(f"while ip link show {tap} 2>/dev/null; do sleep 0.1; done")
+
     def settled(self, state: str, within_s: float = 10) -> None:
         """Wait until the host itself has come to ``state``."""
         until = time.monotonic() + within_s
@@ -150,6 +155,9 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             "ip addr add 10.1.1.1 peer 10.1.1.2/32 dev nic0",
             "ip addr add 2001:db8::5/64 nodad dev nic0",
             "ip addr add 2001:db8::6/64 nodad dev nic0",
+            "ip addr add 192.0.2.8/24 preferred_lft 0 dev nic0",
+            "ip addr add 2001:db8::8/64 nodad preferred_lft 0 dev nic0",
+            "ip addr add 2001:db8::9/64 nodad mngtmpaddr dev nic0",
             "ip route add default via 192.0.2.1 proto static metric 100",
             "ip route add 203.0.113.0/24 via 192.0.2.1 dev nic0 onlink mtu 1400 table 77",
             "ip route add blackhole 10.9.0.0/16",
@@ -167,6 +175,10 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def test_a_bridge_is_made_on_a_nic_and_taken_back_and_a_connection_holds(site: Site) -> None:
+    # Somebody's own, as routers have one.
+    site.host.must("ip addr add fe80::1/64 nodad dev nic0")
+    site.quiet()
+    site.before = site.host.network()
     with contextlib.ExitStack() as stack:
         session = site.session(stack)
         session.holds()
@@ -188,6 +200,7 @@ def test_a_bridge_is_made_on_a_nic_and_taken_back_and_a_connection_holds(site: S
             assert site.outer.reaches("192.0.2.50", 2)
             with pytest.raises(NetError, match="tap0 is still plugged into"):
                 GATE.end(made)
+        site.unplugged("tap0")
         session.holds()
         GATE.end(made)
         session.holds()
@@ -372,6 +385,57 @@ def test_drift_is_seen_and_mended_and_taken_back(
     site.same()
 
 
+@pytest.mark.parametrize(
+    ("set_there", "words"),
+    [
+        (f"ip addr add 192.0.2.44/24 dev {BRIDGE}", "192.0.2.44/24 was set on"),
+        (f"ip route add 10.88.0.0/16 via 192.0.2.1 dev {BRIDGE}", "route 10.88.0.0/16 via"),
+    ],
+)
+def test_what_somebody_set_on_the_bridge_meanwhile_is_not_lost(
+    site: Site, set_there: str, words: str
+) -> None:
+    made = GATE.mend(None, site.wanted())
+    other = GATE.mend(None, site.wanted(user="bb.lan"))
+    site.host.must(set_there)
+    GATE.end(other)  # it takes nothing away
+    with pytest.raises(NetError, match=re.escape(words)):
+        GATE.end(made)
+    assert GATE.look(made).ok
+    assert site.reached()
+    site.host.must(set_there.replace(" add ", " del "))
+    GATE.end(made)
+    site.same()
+
+
+def test_who_sets_the_nic_up_again_by_hand_has_ipv6_again(site: Site) -> None:
+    made = GATE.mend(None, site.wanted())
+    site.host.must(
+        f"ip link del {BRIDGE}",
+        "ip addr add 192.0.2.5/24 brd + dev nic0; ip route add default via 192.0.2.1",
+    )
+    mended = GATE.mend(made, site.wanted())
+    assert GATE.look(mended).ok
+    GATE.end(mended)
+    site.quiet()
+    assert site.host.must("cat /proc/sys/net/ipv6/conf/nic0/disable_ipv6") == "0\n"
+    assert "192.0.2.5/24" in site.host.must("ip -br addr show dev nic0")
+    assert site.reached()
+
+
+def test_a_record_that_was_not_whole_is_none(site: Site) -> None:
+    """Killed while it was written: what another lab made since is not taken back by it."""
+    host = Host(site.host)
+    cut = trial.BEGIN.partition("mv -T")[0]
+    text = trial.program(BRIDGE, "nic0", steps(host.look("nic0"), site.wanted().wanted), 2)
+    host.must(cut, BRIDGE, "aa.lan", stdin=text.encode())
+    made = GATE.mend(None, site.wanted(user="bb.lan"))
+    assert swept(host, "aa") == []
+    assert GATE.look(made).ok
+    GATE.end(made)
+    site.same()
+
+
 def test_labs_share_the_bridge_of_a_nic_and_the_last_one_takes_it_away(site: Site) -> None:
     first = GATE.mend(None, site.wanted())
     second = GATE.mend(None, site.wanted(user="bb.lan"))
@@ -393,6 +457,21 @@ def test_labs_share_the_bridge_of_a_nic_and_the_last_one_takes_it_away(site: Sit
         ("ip rule add iif nic0 table 77", "is about nic0"),
         ("ip route add 10.66.0.0/16 nexthop via 192.0.2.1 nexthop via 192.0.2.2", "several ways"),
         ("ip link set nic0 down", "is switched off: `ip link set nic0 up`"),
+        ("ip addr add 2001:db8::99/128 nodad valid_lft 900 preferred_lft 900 dev nic0", "ends in"),
+        ("ip route add 10.66.0.0/16 via 192.0.2.1 rtt 100ms", "does not know to move (rtt)"),
+        ("ip route add 10.66.0.0/16 via 192.0.2.1 congctl reno", "does not know to move"),
+        (
+            """ip link add nic1 type veth peer name p1; ip link set nic1 up
+            ip addr add 198.18.0.2/24 dev nic1
+            ip route prepend default via 198.18.0.1 dev nic1 metric 100""",
+            "is there through nic1 too",
+        ),
+        (
+            "ip link add vx0 type vxlan id 5 remote 192.0.2.1 dev nic0 dstport 4789",
+            "vx0 (vxlan) sends by nic0 itself",
+        ),
+        ("iptables -A INPUT -i nic0 -p tcp --dport 23 -j DROP", "is about nic0 (`-A INPUT -i nic0"),
+        ("ip6tables -A FORWARD -o ni+ -j DROP", "is about nic0 (`-A FORWARD -o ni+"),
         (f"ip link add {BRIDGE} type bridge", "which nestlab did not make"),
     ],
 )
@@ -468,6 +547,7 @@ def test_a_vlan_is_refused_by_a_kernel_without_and_nothing_is_left(site: Site) -
             )
             guest.must("ip link set eth0 up; ip addr add 203.0.113.9/24 dev eth0")
             assert guest.reaches("203.0.113.1")
+        site.unplugged("tap0")
         GATE.end(made)
     else:
         with pytest.raises(NetError, match="everything is as it was"):
@@ -495,6 +575,8 @@ def test_proxy_arp_brings_planned_addresses_to_the_outer_network(site: Site) -> 
         assert not site.outer.reaches("192.0.2.98", 1)
         made = GATE.mend(None, wanted)
         assert GATE.look(made).ok
+        [(_, why)] = GATE.problems(site.wanted())
+        assert "a routed network of nestlab's is on nic0" in why
         assert site.outer.reaches("192.0.2.98", 2)
         assert guest.reaches("192.0.2.1")
         site.host.must("ip neigh del proxy 192.0.2.98 dev nic0")

@@ -60,7 +60,8 @@ def host(**parts: Any) -> Facts:
     }
     names = (
         *("links", "routes", "routes6", "neighbours", "proxies", "rules", "rules6", "sysctl"),
-        *("wireless", "managers", "resolved", "bridged", "forward", "records", "users"),
+        *("wireless", "managers", "resolved", "bridged", "forward", "firewall", "records"),
+        *("answering", "users"),
     )
     text = ""
     for name in names:
@@ -97,6 +98,66 @@ def test_ifupdown_with_a_fixed_address_does_not_come_back() -> None:
     leased = address("192.0.2.5", dynamic=True, valid_life_time=900)
     found = host(managers="ifupdown eno1", links=[link("eno1", leased)])
     assert "iface eno1 inet manual" in said(found, LAN)
+
+
+def test_ifupdowns_dhcp_is_told_whatever_its_client_says_of_the_time() -> None:
+    """udhcpc and a lease for ever give an address that looks as if it were fixed."""
+    assert "iface eno1 inet manual" in said(host(managers="ifupdown eno1\ndhcp eno1"), LAN)
+
+
+def test_an_address_of_dhcpv6_is_somebodys_to_renew_and_an_advertised_one_the_kernels() -> None:
+    leased = address("2001:db8::9", 128, dynamic=True, valid_life_time=900)
+    assert "2001:db8::9 of eno1 ends in 900 s" in said(host(links=[link("eno1", leased)]), LAN)
+    for flag in ("mngtmpaddr", "temporary"):
+        assert said(host(links=[link("eno1", leased | {flag: True})]), LAN) == ""
+
+
+def test_a_host_with_a_tunnel_that_is_on_nothing_is_looked_at() -> None:
+    """`tunl0@NONE`: ipip and sit make one as they are loaded."""
+    found = host(links=[link("eno1"), link("tunl0", link=None, link_type="ipip")])
+    assert said(found, LAN) == ""
+    odd = {"dst": "10.0.0.0/8", "dev": "eno1", "metrics": [{"ecn": None, "congestion": "reno"}]}
+    assert "(congestion, ecn)" in said(host(routes=[odd]), LAN)
+    assert said(host(routes=[odd | {"dev": "wlan0"}]), LAN) == ""
+
+
+@pytest.mark.parametrize(
+    ("rule", "about"),
+    [
+        ("-A INPUT -i eno1 -j DROP", True),
+        ("-A POSTROUTING -s 10.0.0.0/8 -o eno1 -j MASQUERADE", True),
+        ("-A INPUT ! -i eno1 -j ACCEPT", True),
+        ("-A INPUT -i en+ -j DROP", True),
+        ("-A INPUT -i + -j DROP", False),
+        ("-A INPUT -i eno12 -j DROP", False),
+        ("-A INPUT -i eno1.20 -j DROP", False),
+        ('iifname "eno1" tcp dport 22 accept', True),
+        ('oif "eno1" masquerade', True),
+        ('iifname != "eno1" drop', True),
+        ('iifname { "lo", "eno1" } accept', True),
+        ('iifname "en*" accept', True),
+        ('iifname { "lo", "wlan0" } accept', False),
+        ('iifname "virbr0" oifname "virbr0" accept', False),
+    ],
+)
+def test_a_firewall_that_names_the_nic_would_not_be_about_the_bridge(
+    rule: str, about: bool
+) -> None:
+    assert ("rule of the firewall is about eno1" in said(host(firewall=rule), LAN)) is about
+    for other in (AIR, Wanted("bridge", "eno1", 7, "nlb7", "", [])):
+        assert said(host(firewall=rule), other) == "", "the NIC keeps its addresses"
+
+
+def test_a_link_local_address_is_moved_unless_the_kernel_made_it() -> None:
+    own, theirs = address("fe80::ff:fe00:5", 64, scope="link"), address("fe80::1", 64, scope="link")
+    stable = address("fe80::77", 64, scope="link") | {"stable-privacy": True}
+    links = [link("eno1", own, theirs, stable)]
+    assert steps(host(links=links), LAN).addresses == ("fe80::1/64",)
+    none = "net/ipv6/conf/eno1/addr_gen_mode 1"
+    assert steps(host(links=links, sysctl=none), LAN).addresses == (
+        "fe80::1/64",
+        "fe80::ff:fe00:5/64",
+    )
 
 
 def test_a_wireless_nic_is_told_what_goes_instead() -> None:

@@ -23,11 +23,14 @@ from components.reach.client import host_shell
 from components.reach.shell import LocalShell, Unreachable
 from components.reach.waiting import Seen, say
 from components.stackfile.addresses import digest
+from components.stackfile.problems import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pulumi
+
+    from components.kinds.libvirt.uplink.host import Facts
 
 LOCAL_URI = "qemu:///system"
 TURNS = 3
@@ -135,6 +138,8 @@ class UplinkGateProvider(Gate[Uplink]):
         there = props.mode == "proxy_arp" or checks.stands(facts, props.wanted)
         if props.program and there and props.record not in facts.records:
             record.put(props.program)
+        if not facts.users.get(props.record, frozenset()) - {props.user}:
+            _nothing_of_others(host, facts, props)
         record.leave()
 
     @override
@@ -145,6 +150,21 @@ class UplinkGateProvider(Gate[Uplink]):
 
 def _host(props: Uplink) -> Host:
     return Host(host_shell(props.uri))
+
+
+def _nothing_of_others(host: Host, facts: Facts, props: Uplink) -> None:
+    """Take away no bridge that somebody gave something of the host's meanwhile.
+
+    Raises:
+        NetError: somebody did.
+    """
+    more = checks.added(facts, props.wanted, *trial.moved(props.program or ""))
+    if more:
+        raise NetError(
+            f"{host.shell.name}: {listed(more)} was set on {props.bridge} since the lab made it, and would be gone "
+            f"with it: set it on {props.nic} too if it is to stay, take it off {props.bridge} (`ip addr del`, "
+            "`ip route del`), and repeat"
+        )
 
 
 def _trial(props: Uplink) -> Trial:
@@ -175,11 +195,12 @@ def _bridged(host: Host, props: Uplink, known: str) -> str:
         if (
             state == CONFIRMED
             and not stands
-            and any(each.family == "inet" for each in nic.addresses)
+            and any(each.scope != "link" for each in nic.addresses)
         ):
-            # Somebody took the bridge away and set the NIC up again: that is what was before, now.
-            record.forget()
-            state = ""
+            # Somebody took the bridge away and set the NIC up again: that is what was before, now, but for
+            # IPv6, which was switched off by us, and which nobody would find.
+            record.freed()
+            facts, state = host.look(props.nic), ""
         if state == CONFIRMED and (text := record.join()):
             if _drift(host, replace(props, program=text)):
                 record.repair()

@@ -6,20 +6,32 @@ make a bridge there which everybody knows of.
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING
 
-from components.kinds.libvirt.uplink.steps import MARK, movable, said
+from components.kinds.libvirt.uplink.steps import MARK, by_kernel, movable, said
 from components.stackfile.problems import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from components.kinds.libvirt.uplink.host import Facts, Link, Manager
+    from components.kinds.libvirt.uplink.host import Address, Facts, Link, Manager, Route
     from components.kinds.libvirt.uplink.steps import Wanted
 
 UPPER = {"macvlan", "macvtap", "ipvlan", "ipvtap"}
 """Devices that take a NIC's frames before a bridge can (linux/netdevice.h, rx_handler: one for each)."""
+BESIDE = {"vlan", "veth"}
+"""Devices on a NIC that a bridge leaves alone: the kernel takes a VLAN's frames before; the other end of a cable."""
+SET = frozenset({"boot", "static"})
+"""Protocols of routes that people set (iproute2, rt_protos)."""
+METRICS = frozenset(
+    ("mtu", "advmss", "hoplimit", "window", "ssthresh", "cwnd", "reordering", "initcwnd", "initrwnd",
+     "quickack", "rto_min")
+)  # fmt: skip
+"""Of a route: those that `ip route` takes as it prints them (`rtt` it does not)."""
+NAMED = re.compile(r"(?:\s-[io]|\b[io]if(?:name)?)\s+(?:[!=]=\s*)?(\{[^}]*\}|\S+)")
+"""Devices in a rule of iptables or nftables."""
 COMMANDS: dict[Manager, str] = {
     "NetworkManager": "`nmcli con add type bridge ifname br0 con-name br0 bridge.stp no bridge.mac-address {mac}`, "
     "`nmcli con add type ethernet ifname {nic} con-name br0-{nic} master br0`, `nmcli con up br0-{nic}` "
@@ -59,6 +71,7 @@ def problems(facts: Facts, wanted: Wanted) -> Iterator[str]:
         yield from _taken(facts, wanted)
         if not wanted.vlan:
             yield from _bridge(facts, nic)
+            yield from _firewalled(facts, nic.ifname, wanted.bridge)
 
 
 def no_bridge(facts: Facts, name: str) -> str:
@@ -117,18 +130,14 @@ def _bridge(facts: Facts, nic: Link) -> Iterator[str]:
         such = f"set bridge: {nic.master}, without uplink" if kind == "bridge" else "take another"
         yield f"{name} is a port of {nic.master} already: {such}"
         return
-    above = [
-        link.ifname
-        for link in facts.links.values()
-        if link.lower == name and link.linkinfo.info_kind in UPPER
-    ]
-    if above:
+    yield from _upper(facts, name)
+    if name in facts.answering:
         yield (
-            f"{listed(above)} on {name} takes its frames before a bridge can (macvtap): "
-            "take those machines down, or set mode: macvtap"
+            f"a routed network of nestlab's is on {name} (proxy_arp), which would have no address for it any more: "
+            "take that lab down first, or have these machines on such a network too"
         )
     if manager := facts.managers.get(name):
-        leased = any(not each.lasts for each in nic.addresses if each.family == "inet")
+        leased = name in facts.leased or any(_renewed(each) for each in nic.addresses)
         if manager != "ifupdown" or leased:
             how = COMMANDS[manager].format(nic=name, mac=nic.address)
             yield f"{manager} manages {name} and would set its addresses again: {how}; {THEN}"
@@ -136,20 +145,64 @@ def _bridge(facts: Facts, nic: Link) -> Iterator[str]:
     yield from _unmovable(facts, nic)
 
 
+def _upper(facts: Facts, nic: str) -> Iterator[str]:
+    above = [link for link in facts.links.values() if link.on(nic)]
+    taking = [link.ifname for link in above if link.linkinfo.info_kind in UPPER]
+    if taking:
+        yield (
+            f"{listed(taking)} on {nic} takes its frames before a bridge can (macvtap): "
+            "take those machines down, or set mode: macvtap"
+        )
+    for link in above:
+        if (kind := link.linkinfo.info_kind) not in UPPER | BESIDE:
+            yield (
+                f"{link.ifname} ({kind or 'a NIC'}) sends by {nic} itself, which would have no address any more: "
+                f"make a bridge br0 yourself; {THEN}"
+            )
+
+
+def _renewed(address: Address) -> bool:
+    """Whether a DHCP client gave it, for a time; the kernel renews what routers advertise by itself."""
+    return not (address.lasts or address.mngtmpaddr or address.temporary)
+
+
+def _firewalled(facts: Facts, nic: str, bridge: str) -> Iterator[str]:
+    for rule in facts.firewall:
+        names = {name for found in NAMED.findall(rule) for name in re.findall(r'[^\s"{},]+', found)}
+        if any(_matches(each, nic) and not _matches(each, bridge) for each in names):
+            yield (
+                f"a rule of the firewall is about {nic} (`{rule}`), and would not be about a bridge, which would have "
+                f"its addresses: make a bridge br0 yourself, with rules that name it; {THEN}"
+            )
+            return
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern[-1] in "+*" else name == pattern
+
+
 def _unmovable(facts: Facts, nic: Link) -> Iterator[str]:
     name = nic.ifname
     for each in nic.addresses:
-        if each.family == "inet" and not each.lasts:
+        if _renewed(each):
             yield (
                 f"{each.local} of {name} ends in {each.valid_life_time} s, and who renews it (a DHCP client) knows "
                 f"{name} only: give {name} a fixed address, or make a bridge br0 that has the client; {THEN}"
             )
     for route in movable(facts, name):
-        if route.nexthops or route.model_extra:
-            odd = ", ".join(sorted(route.model_extra or {})) or "several ways"
+        unknown = {*(route.model_extra or {}), *(set(route.metrics) - METRICS)}
+        if route.nexthops or unknown:
+            odd = ", ".join(sorted(unknown)) or "several ways"
             yield (
                 f"the route {said(route)} through {name} has what nestlab does not know to move ({odd}): "
                 f"make a bridge br0 yourself; {THEN}"
+            )
+        # `ip route replace` takes the first of its kind, whichever way it leads.
+        other = [each.dev for each in facts.routes if each.dev != name and _alike(each, route)]
+        if other:
+            yield (
+                f"the route {said(route)} is there through {listed(other)} too, and moving one would take the other "
+                f"away: give one of them another metric; or make a bridge br0 yourself; {THEN}"
             )
     for rule in facts.rules:
         if name in {rule.iif, rule.oif}:
@@ -157,6 +210,19 @@ def _unmovable(facts: Facts, nic: Link) -> Iterator[str]:
                 f"rule {rule.priority} (`ip rule`) is about {name}, and would not be about a bridge: "
                 f"make a bridge br0 yourself; {THEN}"
             )
+
+
+def _alike(one: Route, other: Route) -> bool:
+    def key(route: Route) -> tuple[object, ...]:
+        return (
+            route.six,
+            route.dst,
+            route.table,
+            route.metric,
+            (route.model_extra or {}).get("tos"),
+        )
+
+    return key(one) == key(other)
 
 
 def _proxy(facts: Facts, nic: Link, wanted: Wanted) -> Iterator[str]:
@@ -242,6 +308,28 @@ def _moved_drift(
     there = {said(each) for each in movable(facts, wanted.bridge)}
     gone = [route for route in routes if route not in there]
     return f"the route {gone[0]} is not on {wanted.bridge} any more" if gone else ""
+
+
+def added(
+    facts: Facts, wanted: Wanted, addresses: Sequence[str], routes: Sequence[str]
+) -> list[str]:
+    """Return what somebody set on the bridge since it was made, which would go with it.
+
+    ``addresses`` and ``routes`` are those that were moved to it. What a client or the kernel sets comes back by itself.
+    """
+    bridge = facts.links.get(wanted.bridge)
+    if bridge is None:
+        return []
+    own = [
+        f"{each.local}/{each.prefixlen}"
+        for each in bridge.addresses
+        if each.lasts and not by_kernel(facts, bridge, each)
+    ]
+    led = [said(each) for each in movable(facts, wanted.bridge) if each.protocol in SET]
+    return [
+        *(each for each in own if each not in addresses),
+        *(f"route {each}" for each in led if each not in routes),
+    ]
 
 
 def _of(link: Link) -> set[str]:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from components.refused import Refused
 
@@ -63,6 +71,10 @@ for n in "$@"; do
     grep -Eq "^[[:space:]]*iface[[:space:]]+$n[[:space:]]+inet6?[[:space:]]+(static|dhcp|auto)"; then
     echo "ifupdown $n"
   fi
+  if cat /etc/network/interfaces /etc/network/interfaces.d/* 2>/dev/null |
+    grep -Eq "^[[:space:]]*iface[[:space:]]+$n[[:space:]]+inet6?[[:space:]]+dhcp"; then
+    echo "dhcp $n"
+  fi
 done
 s resolved
 if [ -d /run/systemd/resolve ] && command -v resolvectl >/dev/null; then
@@ -73,10 +85,19 @@ if [ -d /run/systemd/resolve ] && command -v resolvectl >/dev/null; then
 fi
 s bridged; cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null
 s forward; $SUDO iptables -w 5 -S FORWARD 2>/dev/null
+s firewall
+if [ $# -gt 0 ]; then
+  for x in iptables-save ip6tables-save 'nft -s list ruleset'; do $SUDO $x; done 2>/dev/null |
+    grep -E -e ' -[io] ' -e '[io]if(name)? '
+fi
 s records
 for f in "$d"/*/state; do
   [ -e "$f" ] || continue
   r=${{f%/state}}; read -r x <"$f"; echo "${{r##*/}} $x"
+done
+s answering
+for n in "$@"; do
+  if cat "$d"/nla*/plan 2>/dev/null | grep -q "^  do_ ip neigh replace proxy .* dev $n\$"; then echo "$n"; fi
 done
 s users
 for f in "$d"/*/users/*; do
@@ -94,9 +115,17 @@ class NetError(Refused):
 class _Told(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, told: object) -> object:
+        """Leave out what is null: iproute2 says so of a tunnel's lower device, where it has none."""
+        if not isinstance(told, dict):
+            return told
+        return {key: value for key, value in told.items() if value is not None}
+
 
 Metrics = Annotated[
-    dict[str, int],
+    dict[str, int | str | None],
     BeforeValidator(lambda told: told[0] if isinstance(told, list) and told else told or {}),
 ]
 """iproute2 wraps a route's metrics in a list of one."""
@@ -117,9 +146,12 @@ class Address(_Told):
     nodad: bool = False
     dynamic: bool = False
     mngtmpaddr: bool = False
+    home: bool = False
+    autojoin: bool = False
+    stable_privacy: bool = Field(False, alias="stable-privacy")
     temporary: bool = False
+    deprecated: bool = False
     valid_life_time: int = FOREVER
-    preferred_life_time: int = FOREVER
 
     @property
     def lasts(self) -> bool:
@@ -127,11 +159,19 @@ class Address(_Told):
         return not self.dynamic and self.valid_life_time == FOREVER
 
 
+class Bound(_Told):
+    """What else a kind of device has."""
+
+    lower: str = Field("", alias="link")
+    """Of a VXLAN, the device that it sends by."""
+
+
 class Kind(_Told):
     """What kind of device it is, and port of what kind."""
 
     info_kind: str = ""
     info_slave_kind: str = ""
+    info_data: Bound = Bound()
 
 
 class Link(_Told):
@@ -153,6 +193,10 @@ class Link(_Told):
     def up(self) -> bool:
         """Whether it was switched on."""
         return "UP" in self.flags
+
+    def on(self, device: str) -> bool:
+        """Whether it sends by ``device``."""
+        return device in {self.lower, self.linkinfo.info_data.lower}
 
 
 class Route(BaseModel):
@@ -233,8 +277,14 @@ class Facts:
     """Whether what bridges carry goes through iptables (br_netfilter)."""
     forward: str = ""
     """iptables' chain FORWARD, as `iptables -S` prints it; empty where it can't be asked, or is not there."""
+    firewall: tuple[str, ...] = ()
+    """Rules of iptables and nftables that name devices, as they print them; asked with NICs alone."""
+    leased: frozenset[str] = frozenset()
+    """NICs of which ifupdown says that a DHCP client gives them an address."""
     records: dict[str, str] = field(default_factory=dict)
     """State of each bridge that was made there, by its name (see `trial`)."""
+    answering: frozenset[str] = frozenset()
+    """NICs, of those that were asked about, on which ARP is answered for a network of nestlab's."""
     users: dict[str, frozenset[str]] = field(default_factory=dict)
     """Who uses each of them."""
 
@@ -343,7 +393,10 @@ def read(told: str) -> Facts:
         },
         bridged_calls=parts["bridged"].strip() == "1",
         forward=parts["forward"],
+        firewall=tuple(line.strip() for line in parts["firewall"].split("\n") if line.strip()),
+        leased=frozenset(nic for said, nic in _pairs(parts["managers"]) if said == "dhcp"),
         records=dict(_pairs(parts["records"])),
+        answering=frozenset(parts["answering"].split()),
         users=_grouped(_pairs(parts["users"])),
     )
 

@@ -7,6 +7,7 @@ the NIC, and on the NIC again before it leaves the bridge, so that it is the hos
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Literal
 
 from components.stackfile.addresses import digest
@@ -14,12 +15,15 @@ from components.stackfile.addresses import digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from components.kinds.libvirt.uplink.host import Address, Facts, Neighbour, Route
+    from components.kinds.libvirt.uplink.host import Address, Facts, Link, Neighbour, Route
 
 LONGEST = 15
 """Characters of a device's name (linux/if.h, IFNAMSIZ without its end)."""
 MARK = "nestlab:"
 """Begins the alias of each device that is made here."""
+FLAGS = ("noprefixroute", "nodad", "home", "mngtmpaddr", "autojoin")
+"""Of an address, as ip-address(8) takes them."""
+MAC_OCTETS = 6
 OWN = frozenset({"kernel", "ra", "redirect"})
 """Protocols of routes that the kernel makes by itself (iproute2, rt_protos)."""
 Words = tuple[str, ...]
@@ -144,7 +148,7 @@ def _bridge(facts: Facts, wanted: Wanted) -> Steps:
     six = [
         each
         for each in reversed(nic.addresses)
-        if each.family == "inet6" and each.lasts and each.scope != "link"
+        if each.family == "inet6" and each.lasts and not by_kernel(facts, nic, each)
     ]
     routes = movable(facts, name)
     fixed = [each for each in facts.neighbours if each.dev == name and "PERMANENT" in each.state]
@@ -182,6 +186,21 @@ def _bridge(facts: Facts, wanted: Wanted) -> Steps:
         addresses=tuple(f"{each.local}/{each.prefixlen}" for each in (*four, *six)),
         routes=tuple(said(each) for each in routes),
     )
+
+
+def by_kernel(facts: Facts, link: Link, address: Address) -> bool:
+    """Whether the kernel gave ``link`` that ``address`` by itself, and will again."""
+    if address.scope != "link" or address.family != "inet6":
+        return False
+    if address.stable_privacy:
+        return True
+    # Of EUI-64 (RFC 4291, appendix A), unless it was told to make none (addr_gen_mode).
+    how = facts.sysctl.get(f"net/ipv6/conf/{link.ifname}/addr_gen_mode", "0")
+    octets = [int(each, 16) for each in link.address.split(":")]
+    if how != "0" or len(octets) != MAC_OCTETS:
+        return False
+    first, last = bytes([octets[0] ^ 2, *octets[1:3], 0xFF]), bytes([0xFE, *octets[3:]])
+    return IPv6Address(address.local) == IPv6Address(b"\xfe\x80" + bytes(6) + first + last)
 
 
 def movable(facts: Facts, nic: str) -> list[Route]:
@@ -222,8 +241,10 @@ def _words(address: Address, device: str) -> Words:
 
 
 def _added(address: Address, device: str) -> Words:
-    flags = [flag for flag in ("noprefixroute", "nodad") if getattr(address, flag)]
-    return ("ip", "addr", "replace", *_words(address, device), "dev", device, *flags)
+    flags = [flag for flag in FLAGS if getattr(address, flag)]
+    # Deprecated: the host answers to it, and begins nothing with it.
+    kept = ("preferred_lft", "0") if address.deprecated else ()
+    return ("ip", "addr", "replace", *_words(address, device), "dev", device, *kept, *flags)
 
 
 def _removed(address: Address, device: str) -> Words:

@@ -79,8 +79,9 @@ undo) locked; back; now undone ;;
 esac
 """
 # A service of systemd's outlives the session that starts it; it lives in the machine's own network, though.
+# In a folder that no `*` finds until it is whole.
 BEGIN = r"""
-t=$d/$1.$$; rm -rf "$t"; mkdir -p "$t/users" || exit 1
+t=$d/.$1.$$; rm -rf "$t"; mkdir -p "$t/users" || exit 1
 cat >"$t/plan" && echo trying >"$t/state" && : >"$t/users/$2" || exit 1
 mv -T "$t" "$d/$1" 2>/dev/null || { rm -rf "$t"; exit 17; }
 cd "$d/$1" || exit 1
@@ -102,7 +103,7 @@ launch make
 TAKEN = 17
 """What `BEGIN` ends with where somebody else was first."""
 PUT = r"""
-t=$d/$1.$$; rm -rf "$t"; mkdir -p "$t/users" || exit 1
+t=$d/.$1.$$; rm -rf "$t"; mkdir -p "$t/users" || exit 1
 cat >"$t/plan" && echo confirmed >"$t/state" && : >"$t/users/$2" || exit 1
 mv -T "$t" "$d/$1" 2>/dev/null || { rm -rf "$t"; cd "$d/$1" && : >"users/$2"; }
 """
@@ -115,6 +116,14 @@ JOIN = r"""
 cd "$d/$1" 2>/dev/null || exit 0
 exec 7>>lock; flock 7
 [ -e state ] && [ "$(cat state)" = confirmed ] && : >"users/$2" && cat plan
+"""
+# The setting is the program's own line, if it has one.
+FREED = r"""
+cd "$d/$1" 2>/dev/null || exit 0
+sed -n 's|^  do_ sysctl \(net/ipv6/conf/[^ ]*/disable_ipv6\) 0$|\1|p' plan | while read -r x; do
+  ! [ -e "/proc/sys/$x" ] || echo 0 >"/proc/sys/$x"
+done
+rm -rf "$d/$1"
 """
 LEAVE = r"""
 cd "$d/$1" 2>/dev/null || exit 0
@@ -305,6 +314,10 @@ class Trial:
     def forget(self) -> None:
         """Remove the record of what was taken back."""
         self.host.must('rm -rf "$d/$1"', self.name)
+
+    def freed(self) -> None:
+        """Remove the record of a bridge that somebody else took away; its NIC may have IPv6 again."""
+        self.host.must(FREED, self.name)
 
     def leave(self) -> None:
         """Note that this lab does not use it any more; the last one takes it back.
