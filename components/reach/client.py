@@ -51,7 +51,8 @@ class ClientShell:
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = COMMAND_S
     ) -> Result:
         """See `Shell.run`."""
-        words = [f"-o{key}={value}" for key, value in (OPTIONS | self.files).items()]
+        files = {key: _one_word(path) for key, path in self.files.items()}
+        words = [f"-o{key}={value}" for key, value in (OPTIONS | files).items()]
         words += ["-p", str(self.port)] if self.port else []
         words += ["-l", self.user] if self.user else []
         # ssh takes a host that begins with a hyphen for an option.
@@ -75,6 +76,12 @@ class ClientShell:
         script = 'exec 3<>"/dev/tcp/$1/$2"'
         words = ["timeout", f"{CONNECT_S:.0f}", "bash", "-c", script, "bash", host, str(port)]
         return self.run(words).ok
+
+
+def _one_word(path: str) -> str:
+    """Return ``path`` as ssh_config(5) takes it for one file, and for no token."""
+    plain = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{plain}"'
 
 
 def host_shell(uri: str) -> Shell:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -325,6 +327,30 @@ def test_the_way_to_another_host_is_what_libvirts_uri_says() -> None:
     assert found == ClientShell(
         "far", "far", "me", 2222, {"IdentityFile": "/k", "UserKnownHostsFile": "/h"}
     )
+
+
+@pytest.mark.parametrize("folder", ["/a b", "/100%h", "/é'\"\\ x", "/plain"])
+def test_a_key_in_a_folder_of_any_name_is_the_one_that_ssh_takes(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("ssh"):
+        pytest.skip("needs OpenSSH's client")
+    asked: list[str] = []
+
+    def run(_: LocalShell, argv: Sequence[str], **__: object) -> Result:
+        asked.extend(argv)
+        return Result(0, "", "")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalShell, "run", run)
+        key = quote(f"{folder}/key", safe="")
+        known = quote(f"{folder}/known", safe="")
+        host_shell(f"qemu+ssh://far/system?keyfile={key}&knownhosts={known}").run(["true"])
+    told = LocalShell().run([asked[0], "-G", "-F", "none", *asked[1:]])
+    assert told.ok, told.err
+    rows = dict(line.partition(" ")[::2] for line in told.out.split("\n"))
+    assert rows["identityfile"].replace("%%", "%") == f"{folder}/key"
+    assert rows["userknownhostsfile"].replace("%%", "%") == f"{folder}/known"
 
 
 def test_what_the_page_shows_is_what_the_stack_file_takes() -> None:
