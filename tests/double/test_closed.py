@@ -193,6 +193,22 @@ def test_the_host_answers_arp_for_its_address_there_alone(site: Site) -> None:
     assert site.host.must("cat /proc/sys/net/ipv4/conf/nl0000000001/arp_ignore").strip() == "0"
 
 
+def test_what_somebody_lets_in_before_is_seen_and_put_behind(site: Site) -> None:
+    made = GATE.mend(None, site.wanted())
+    # Of IPv6 all, as asking for a neighbour is a packet too.
+    for table, let_in in (("iptables", "-p tcp --dport 22"), ("ip6tables", "")):
+        site.host.must(f"{table} -I INPUT -i lo -j ACCEPT")
+        assert GATE.look(made).ok, "that is no machine's"
+        site.host.must(f"{table} -I INPUT {let_in} -j ACCEPT")
+        assert any(port == 22 for _, port in reached(site.ana)), "what has to be closed is open"
+        assert not GATE.look(made).ok
+        made = GATE.mend(made, site.wanted())
+        assert GATE.look(made).ok
+        assert reached(site.ana) == {("10.90.1.1", 53)}
+    GATE.retire(made)
+    assert "nestlab" not in site.rules()
+
+
 def test_rules_that_a_firewall_flushed_are_seen_and_written_again(site: Site) -> None:
     made = GATE.mend(None, site.wanted())
     for harm in ("iptables -F INPUT", f"iptables -F nestlab-{made.bridge}", "ip6tables -F INPUT"):

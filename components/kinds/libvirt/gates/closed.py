@@ -27,7 +27,13 @@ NOTED = "/run/nestlab/closed"
 """Folder that is there where a network was closed since the host's start: elsewhere nobody needs root to look."""
 # Everything that comes from a bridge passes one chain, by tables of both protocols; where the kernel has no IPv6 there
 # is nothing to close. A jump is written once; the chain's rules are exchanged at once (iptables-restore(8)).
-MAKE = r"""
+# Whoever lets something in by a rule at the top of INPUT lets it in from here too: such rules come behind.
+EARLIER = r"""
+earlier() { sed "/-j nestlab-$1\$/,\$d" | grep -e '-j ACCEPT' | grep -v -e ' -i lo '; }
+"""
+MAKE = (
+    EARLIER
+    + r"""
 b=$1 g=$2 u=$3
 mkdir -p -- "$4" || exit 1
 close() { # the program, what refuses, rules of what is let in
@@ -36,8 +42,11 @@ close() { # the program, what refuses, rules of what is let in
     # Not ICMP, which the kernel sends a few of in a second.
     echo "-A nestlab-$b -p tcp -j REJECT --reject-with tcp-reset"; echo "-A nestlab-$b -j REJECT --reject-with $2"; echo COMMIT
   } | "$1-restore" -w 5 --noflush || return 1
-  "$1" -w 5 -C INPUT -i "$b" -m comment --comment "nestlab:$u" -j "nestlab-$b" 2>/dev/null ||
-    "$1" -w 5 -I INPUT -i "$b" -m comment --comment "nestlab:$u" -j "nestlab-$b"
+  set -- "$1" INPUT -i "$b" -m comment --comment "nestlab:$u" -j "nestlab-$b"
+  t=$1; shift
+  "$t" -w 5 -C "$@" 2>/dev/null && [ -z "$("$t" -w 5 -S INPUT | earlier "$b")" ] && return
+  "$t" -w 5 -D "$@" 2>/dev/null
+  "$t" -w 5 -I "$@"
 }
 a="-A nestlab-$b"
 close iptables icmp-port-unreachable "$a -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
@@ -51,15 +60,20 @@ $a -d $g -p icmp -m icmp --icmp-type 8 -j RETURN" || exit 1
 a=/proc/sys/net/ipv4/conf/$b/arp_ignore
 [ ! -e "$a" ] || echo 1 >"$a"
 """
-ASK = r"""
+)
+ASK = (
+    EARLIER
+    + r"""
 for t in iptables ip6tables; do
   x=$($t -w 5 -S INPUT) || continue
   printf '%s\n' "$x" | grep -e "-j nestlab-$1\$"
+  printf '%s\n' "$x" | earlier "$1"
   $t -w 5 -S "nestlab-$1" 2>/dev/null
 done
 echo "arp_ignore $(cat "/proc/sys/net/ipv4/conf/$1/arp_ignore" 2>/dev/null)"
 exit 0
 """
+)
 OPEN = r"""
 for t in iptables ip6tables; do
   # As iptables prints a rule it takes it; xargs takes quotes as a shell does.
