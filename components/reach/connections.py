@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +25,13 @@ SESSIONS = 8
 counts one until its command has really ended."""
 LAST_S = 2.0
 """How long a goodbye may take before its connection is cut, seconds."""
+
+TURNED_AWAY_S = 3.0
+"""How long whoever is turned away comes again, seconds: others log in meanwhile."""
+PAUSE_S = 0.2
+"""Before that, seconds."""
+NO_GREETING = "Error reading SSH protocol banner"
+"""What paramiko says where a server hangs up before it has said what it is."""
 
 
 class Connections:
@@ -95,6 +103,24 @@ class Connections:
             for link in held:
                 if not self._users[link]:
                     link.close()
+
+
+def let_in(connect: Callable[[], paramiko.Transport]) -> paramiko.Transport:
+    """Return what ``connect`` makes, tried again for a moment where the server hangs up before its greeting.
+
+    OpenSSH's does so by chance to who comes while ten others log in (sshd_config(5), "MaxStartups"). Nothing was
+    sent by then.
+    """
+    import paramiko  # noqa: PLC0415 - see `components.reach.shell`
+
+    until = time.monotonic() + TURNED_AWAY_S
+    while True:
+        try:
+            return connect()
+        except paramiko.SSHException as away:
+            if NO_GREETING not in str(away) or time.monotonic() > until:
+                raise
+        time.sleep(PAUSE_S)
 
 
 @contextlib.contextmanager

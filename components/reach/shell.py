@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from components.reach import upload
-from components.reach.connections import Connections, cut_after, end_input
+from components.reach.connections import Connections, cut_after, end_input, let_in
 from components.reach.stream import CONNECT_S, Stream, opened
 from components.refused import Refused
 
@@ -284,7 +284,7 @@ class SshShell:
         import paramiko  # noqa: PLC0415
 
         def fresh() -> tuple[paramiko.Transport, T]:
-            made = self._connect(patience)
+            made = let_in(partial(self._connect, patience))
             try:
                 return made, start(made, patience)
             except BaseException:
@@ -344,6 +344,7 @@ class SshShell:
             transport.auth_publickey(self.user, key)
         except BaseException:
             transport.close()
+            link.close()  # paramiko leaves it where the server hung up first
             raise
         return transport
 

@@ -72,6 +72,8 @@ class Server:
     sftp: str = "internal-sftp"
     """What serves files; empty: nothing does."""
     sessions_each: int = 10
+    startups: str = "10:30:100"
+    """How many may log in at a time (sshd_config(5), "MaxStartups")."""
     """On one connection; sshd's own default, which products leave as it is."""
     keys: tuple[str, ...] = ("ed25519", "ed25519")
     """Algorithm of its own key, and of the one that it lets in."""
@@ -94,6 +96,7 @@ class Server:
             "PasswordAuthentication": "no",
             "PermitRootLogin": "prohibit-password",
             "MaxSessions": self.sessions_each,
+            "MaxStartups": self.startups,
         }
         if self.sftp:
             settings["Subsystem"] = f"sftp {self.sftp}"
@@ -184,6 +187,7 @@ def serving(
     sftp: str = "internal-sftp",
     keys: tuple[str, ...] = ("ed25519", "ed25519"),
     sessions_each: int = 10,
+    startups: str = Server.startups,
 ) -> Iterator[Server]:
     """Run a `Server` with its files in ``folder``; skip the test where that can't be."""
     if SSHD is None:
@@ -191,7 +195,13 @@ def serving(
     if mounts and os.geteuid() != 0:
         pytest.skip("only root can show sshd's clients a file system of their own")
     server = Server(
-        folder, path=path, mounts=mounts or {}, sftp=sftp, keys=keys, sessions_each=sessions_each
+        folder,
+        path=path,
+        mounts=mounts or {},
+        sftp=sftp,
+        keys=keys,
+        sessions_each=sessions_each,
+        startups=startups,
     )
     server.start()
     try:
