@@ -79,6 +79,10 @@ def either(request: pytest.FixtureRequest, ssh: SshShell) -> Shell:
     return ssh if request.param == "ssh" else LocalShell()
 
 
+SOON_S = 14.0
+"""Well before what would happen otherwise, and after what a busy machine takes, seconds."""
+
+
 def took(began: float) -> float:
     return time.monotonic() - began
 
@@ -142,7 +146,7 @@ def test_large_input_arrives_whole(either: Shell) -> None:
 def test_a_command_may_end_without_reading_its_input(either: Shell) -> None:
     began = time.monotonic()
     assert either.run(["true"], stdin=bytes(5_000_000)).ok
-    assert took(began) < 10
+    assert took(began) < SOON_S
 
 
 def test_a_command_without_input_sees_its_end_at_once(either: Shell) -> None:
@@ -174,7 +178,7 @@ def test_a_command_that_does_not_end_is_given_up_in_time(either: Shell) -> None:
     began = time.monotonic()
     with pytest.raises(Unreachable, match=r"sleep did not end (in time|within 1 s)"):
         either.run(["sleep", "30"], timeout_s=1)
-    assert took(began) < 5
+    assert took(began) < SOON_S
 
 
 def test_one_slow_command_does_not_cut_off_the_others(server: Server) -> None:
@@ -195,12 +199,12 @@ def test_commands_share_one_connection(own: Server) -> None:
     assert shell.run(["sh", "-c", "echo $SSH_CONNECTION"]).out not in peers
 
 
-def test_eight_threads_use_it_at_once(ssh: SshShell) -> None:
-    began = time.monotonic()
+def test_eight_threads_use_it_at_once(ssh: SshShell, tmp_path: Path) -> None:
+    # None ends before all have begun.
+    wait = 'touch "$0/$1"; until [ "$(ls "$0" | wc -l)" = 8 ]; do sleep 0.1; done; echo "$1"'
     with futures.ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ssh.run, ["sh", "-c", f"sleep 1; echo {n}"]) for n in range(8)]
+        asked = [pool.submit(ssh.run, ["sh", "-c", wait, str(tmp_path), str(n)]) for n in range(8)]
         assert [each.result().out for each in asked] == [f"{n}\n" for n in range(8)]
-    assert took(began) < 5, "the commands waited for each other"
 
 
 def test_eight_threads_open_one_connection(own: Server) -> None:
@@ -217,7 +221,7 @@ def test_a_server_that_dies_during_a_command_is_noticed_at_once(own: Server) -> 
     began = time.monotonic()
     with pytest.raises(Unreachable, match=r"kvm1 \(127\.0\.0\.1:\d+\): the connection was cut"):
         shell.run(["sleep", "30"], timeout_s=25)
-    assert took(began) < 5, "a gate would wait out its command's time for a host that is off"
+    assert took(began) < SOON_S, "a gate would wait out its command's time for a host that is off"
 
 
 def test_after_a_restart_of_the_server_the_next_command_connects_anew(own: Server) -> None:
@@ -377,10 +381,10 @@ def test_a_machine_that_hangs_is_given_up_in_time(own: Server) -> None:
         began = time.monotonic()
         with pytest.raises(Unreachable):
             shell.run(["true"], timeout_s=1)
-        assert took(began) < 5
+        assert took(began) < SOON_S
         with pytest.raises(Unreachable, match=r"does not answer|banner"):
             shell.run(["true"], timeout_s=1)
-        assert took(began) < 10
+        assert took(began) < 2 * SOON_S
     assert shell.run(["echo", "back"]).out == "back\n"
 
 
@@ -402,7 +406,7 @@ def test_a_machine_that_hangs_between_two_messages_is_given_up_too(
     monkeypatch.setattr(paramiko.Channel, "exec_command", hangs)
     with pytest.raises(Unreachable):
         shell.run(["true"], timeout_s=1)
-    assert took(began) < 6
+    assert took(began) < SOON_S
 
 
 @pytest.mark.parametrize("keys", [("ecdsa", "ecdsa"), ("ecdsa", "ed25519"), ("ed25519", "ecdsa")])
@@ -518,7 +522,7 @@ def test_a_port_that_swallows_everything_is_no_reason_to_hang_up(
             each.connect_ex(address)
         began = time.monotonic()
         assert not shell.connects(*address)
-        assert took(began) < 4
+        assert took(began) < SOON_S
         for each in waiting:
             each.close()
     assert shell.run(["sh", "-c", "echo $SSH_CONNECTION"]).out == before
@@ -687,7 +691,7 @@ def test_a_file_cut_off_half_way_leaves_the_old_one_and_can_be_sent_again(
     began = time.monotonic()
     with pytest.raises(Unreachable, match=r"kvm1 .*the connection was cut while .*/to was sent"):
         shell.put(bytes(4 << 20), str(to), timeout_s=20)
-    assert took(began) < 5
+    assert took(began) < SOON_S
     assert to.read_text() == "old"
     own.start()
     midway(lambda: None)
@@ -709,7 +713,7 @@ def test_a_machine_that_hangs_while_it_is_sent_a_file_is_given_up_in_time(
         began = time.monotonic()
         with pytest.raises(Unreachable, match=r"nothing of .*/to was taken for 1 s|was cut while"):
             shell.put(bytes(40 << 20), str(tmp_path / "to"), timeout_s=1)
-        assert took(began) < 6
+        assert took(began) < SOON_S
     assert not (tmp_path / "to").exists()
 
 
@@ -744,7 +748,7 @@ def test_a_machine_that_hangs_before_it_takes_a_file_is_given_up_too(
     monkeypatch.setattr(paramiko.Channel, "invoke_subsystem", hangs)
     with pytest.raises(Unreachable):
         own.shell().put(b"x", str(tmp_path / "to"), timeout_s=1)
-    assert took(began) < 6
+    assert took(began) < SOON_S
 
 
 def test_a_file_that_came_out_short_is_not_given_its_name(
