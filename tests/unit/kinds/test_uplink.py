@@ -204,9 +204,32 @@ def test_docker_and_br_netfilter_are_told_with_two_ways_out() -> None:
     told = list(checks.warnings(host(forward=drops, bridged="1"), LAN))
     assert "sysctl net.bridge.bridge-nf-call-iptables=0" in told[0]
     assert "iptables -I FORWARD -i nlb0 -o nlb0 -j ACCEPT" in told[0]
-    assert "-i wlan0 -d 192.168.1.192/28" in next(checks.warnings(host(forward=drops), AIR))
+    air = host(forward=drops, routes=[])
+    assert "-i wlan0 -d 192.168.1.192/28" in next(checks.warnings(air, AIR))
     assert list(checks.warnings(host(forward="-P FORWARD ACCEPT", bridged="1"), LAN)) == []
     assert list(checks.warnings(host(forward=drops, bridged="1"), TAP)) == []
+
+
+def test_a_host_whose_way_out_is_another_nic_is_told_where_its_guests_send() -> None:
+    def way(dev: str, metric: int = 0, **more: Any) -> dict[str, Any]:
+        return {"dst": "default", "gateway": "192.0.2.1", "dev": dev, "metric": metric, **more}
+
+    [told] = checks.warnings(host(routes=[way("wlan0", 600), way("eno1", 100)]), AIR)
+    assert "reaches the Internet by eno1, so guests behind wlan0" in told
+    for routes in (
+        [way("wlan0", 100), way("eno1", 600)],
+        [way("wlan0", 600), way("eno1", 100, table="77")],
+        [],
+    ):
+        assert list(checks.warnings(host(routes=routes), AIR)) == []
+    both = way("", nexthops=[{"dev": "eno1"}, {"dev": "wlan0"}])
+    assert list(checks.warnings(host(routes=[both]), AIR)) == []
+    assert list(checks.warnings(host(routes=[way("wlan0")]), LAN)) == [], "it takes all with it"
+
+
+def test_a_bridge_of_nestlabs_is_no_nic_to_take() -> None:
+    own = link("nlb9", ifalias="nestlab: nlb9 on eno1", linkinfo={"info_kind": "bridge"})
+    assert said(host(links=[own]), LAN).endswith("there is none that a lab could be on")
 
 
 def test_what_the_kernel_makes_by_itself_is_not_moved() -> None:

@@ -49,7 +49,11 @@ def problems(facts: Facts, wanted: Wanted) -> Iterator[str]:
     """Yield why ``wanted`` can't be where ``facts`` are, each with what to do."""
     nic = facts.links.get(wanted.nic)
     if nic is None:
-        known = [_called(facts, each) for each in facts.links.values() if each.link_type == "ether"]
+        known = [
+            _called(facts, each)
+            for each in facts.links.values()
+            if each.link_type == "ether" and not each.alias.startswith(MARK)
+        ]
         take = f"take one of {listed(known)}" if known else "there is none that a lab could be on"
         yield f"there is no NIC {wanted.nic}: {take}"
         return
@@ -254,6 +258,8 @@ def _six(address: str) -> bool:
 
 def warnings(facts: Facts, wanted: Wanted) -> Iterator[str]:
     """Yield what may keep guests from being reached, each with what to do."""
+    if wanted.mode == "proxy_arp":
+        yield from _elsewhere(facts, wanted)
     if not facts.drops or wanted.mode == "macvtap":
         return
     if wanted.mode == "proxy_arp":
@@ -266,6 +272,25 @@ def warnings(facts: Facts, wanted: Wanted) -> Iterator[str]:
             f"what bridges carry goes through iptables (br_netfilter), which drops what is forwarded (Docker does "
             f"so): guests on {wanted.bridge} will not be reached. Do: `sysctl net.bridge.bridge-nf-call-iptables=0`, "
             f"or `iptables -I FORWARD -i {wanted.bridge} -o {wanted.bridge} -j ACCEPT`"
+        )
+
+
+def _elsewhere(facts: Facts, wanted: Wanted) -> Iterator[str]:
+    ways = [
+        each
+        for each in facts.routes
+        if each.dst == "default"
+        and each.table == "main"
+        and not each.six
+        and each.type == "unicast"
+    ]
+    first = min(ways, key=lambda each: each.metric, default=None)
+    if first and not first.uses(wanted.nic):
+        out = first.dev or "several NICs"
+        yield (
+            f"this host reaches the Internet by {out}, so guests behind {wanted.nic} send there too, and what comes "
+            f"back may find no way to {wanted.subnet}: they reach the network of {wanted.nic} alone, unless {out} is on it "
+            f"too. Give the default route by {wanted.nic} the smaller metric (`ip route`), or unplug {out}"
         )
 
 
