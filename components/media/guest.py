@@ -36,9 +36,15 @@ _AT_WORK = (
 """It writes the first when it is done, at each boot, and the second where somebody switched it off (its
 documentation, "Exported errors", and its generator). Until then it may start the SSH server anew, as it does when it
 sets whether passwords are taken."""
+# Not `dpkg-query -W NAME`: that knows each that an installed one mentions. Whoever asks for what others provide (awk)
+# gets one of these.
 _CHECK = """\
-if command -v dpkg-query >/dev/null; then dpkg-query -W {names} >/dev/null
-elif command -v rpm >/dev/null; then rpm -q {names} >/dev/null
+if command -v dpkg-query >/dev/null; then
+  for name in {names}; do
+    dpkg-query -W -f '${{db:Status-Status}},${{Package}},${{Provides}}\\n' | sed -n 's/^installed,//p' |
+      tr ',' '\\n' | sed 's/^ *//; s/[ :].*//' | grep -qxF -e "$name"
+  done
+elif command -v rpm >/dev/null; then rpm -q --whatprovides {names} >/dev/null
 fi"""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -190,6 +191,61 @@ def test_the_first_command_that_fails_is_the_last_that_runs_and_is_named(tmp_pat
     said = run(tmp_path, replace(TOLD, commands=["true", "false; true", "echo on > last"]))
     assert said == "failed at commands.1 of abcd"
     assert not (tmp_path / "last").exists()
+
+
+STATUS = """\
+Package: mawk
+Status: install ok installed
+Architecture: amd64
+Maintainer: nobody
+Version: 1
+Provides: pattern-scanner (= 1), awk
+Recommends: bash-completion
+Description: one that is there
+
+Package: nginx
+Status: deinstall ok config-files
+Architecture: amd64
+Maintainer: nobody
+Version: 1
+Description: one that was there
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "there"),
+    [
+        (["mawk", "awk", "pattern-scanner"], True),
+        (["mawk", "bash-completion"], False),
+        (["nginx", "mawk"], False),
+        (["aw"], False),
+        (["installed"], False),
+    ],
+)
+def test_a_package_is_there_if_it_is_installed_and_not_if_one_mentions_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], *, there: bool
+) -> None:
+    """`apt-get install awk` takes mawk; what failed is not there because another one recommends it."""
+    if not shutil.which("dpkg-query"):
+        pytest.skip("needs dpkg")
+    (tmp_path / "status").write_text(STATUS)
+    monkeypatch.setenv("DPKG_ADMINDIR", str(tmp_path))
+    said = run(tmp_path, replace(TOLD, packages=names))
+    assert said == ("done abcd" if there else "failed at packages of abcd")
+
+
+def test_rpm_is_asked_who_provides_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "mkdir", "sync"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    rpm = programs / "rpm"
+    rpm.write_text('#!/bin/sh\n[ "$*" = "-q --whatprovides vim" ]\n')
+    rpm.chmod(0o755)
+    plain = replace(TOLD, password="")
+    monkeypatch.setenv("PATH", str(programs))
+    assert run(tmp_path, replace(plain, packages=["vim"])) == "done abcd"
+    assert run(tmp_path, replace(plain, packages=["vi"])) == "failed at packages of abcd"
 
 
 def test_a_package_that_is_not_there_is_told(tmp_path: Path) -> None:
