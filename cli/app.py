@@ -34,6 +34,18 @@ USAGE = 2
 """Exit status where the words of a command are wrong."""
 PLAIN = frozenset({"test", "enter"})
 """Verbs whose children get the mode of new files that people are used to."""
+ELSEWHERE = {
+    "preview": "`nestlab doctor` checks the stack file; `nestlab up --save-plan FILE` tells what would be done",
+    "plan": "`nestlab up --save-plan FILE` tells what would be done; for a class, `nestlab class plan`",
+    "validate": "`nestlab doctor` checks the stack file",
+    "check": "`nestlab doctor` checks the stack file",
+    "status": "`nestlab show` says what is of each machine; for a class, `nestlab class status`",
+    "list": "`nestlab show` says what is of each machine",
+    "destroy": "it is `nestlab down`",
+    "ssh": "it is `nestlab enter`",
+    "console": "it is `nestlab enter`, or `nestlab screen` for a picture",
+}
+"""What people call it who know other such commands; none of these is near to the verb that they mean."""
 CODES = """\b
 Exit status: 0 done, 1 not done (what is in the way was printed), 2 wrong words,
 130 stopped by Ctrl-C. `enter` and `test` end as what they run."""
@@ -62,7 +74,9 @@ class Verbs(click.Group):
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], known, n=1)
-            meant = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}."
+            meant = ELSEWHERE.get(args[0]) or (
+                f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}."
+            )
             raise click.UsageError(f"there is no verb {args[0]!r}: {meant}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -106,6 +120,9 @@ def _run(argv: list[str]) -> int:
     try:
         # Without its own way to end: what a verb could not do is printed by `ui.ended`.
         status = group.main(args=argv or ["--help"], prog_name=NAME, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as bare:
+        click.echo(bare.format_message(), err=True)
+        return USAGE
     except click.UsageError as wrong:
         where = wrong.ctx.command_path if wrong.ctx else NAME
         ui.fail(f"{_sentence(wrong.format_message())}\nSee {where} --help.")

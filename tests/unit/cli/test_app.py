@@ -58,10 +58,26 @@ def test_without_a_word_it_says_what_there_is(capsys: pytest.CaptureFixture[str]
     assert "Verbs:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", ["class", "review", "snapshot"])
+def test_a_verb_of_verbs_without_one_says_what_there_is(
+    verb: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main([verb]) == 2
+    said = "".join(capfd.readouterr())
+    assert said.startswith(f"Usage: nestlab {verb} ")
+    assert "\nCommands:\n" in said
+
+
+def test_names_of_other_commands_are_no_verbs_of_ours() -> None:
+    assert not app.ELSEWHERE.keys() & set(VERBS)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["shwo"], "error: there is no verb 'shwo': did you mean 'show'?\nSee nestlab --help."),
+        (["plan"], "no verb 'plan': `nestlab up --save-plan FILE` tells what would be done"),
+        (["destroy"], "no verb 'destroy': it is `nestlab down`"),
         (["frobnicate"], "there are: class, clean, completion, doctor,"),
         (["up", "--los"], "--lose"),
         (["up", "kvm"], "got unexpected extra argument"),
