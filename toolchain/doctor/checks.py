@@ -277,6 +277,10 @@ def stack_file(stack: str, needs: Needs) -> Check:
         return Check("stack", State.FAIL, f"{stack} can't be deployed", needs.refused)
     if needs.why:
         return Check("stack", State.NA, f"{stack} was not read: {needs.why}")
+    if needs.absent:
+        advice = "Put them there, or correct the paths in the stack file; the kind's page in docs/ has what to download."
+        found = f"{stack} names files that are not there: {', '.join(needs.absent)}"
+        return Check("stack", State.FAIL, found, advice)
     return Check("stack", State.OK, stack)
 
 

@@ -2,7 +2,7 @@
 
 The doctor runs before the project's Python environment exists, but reading a stack needs it: YAML
 and the spec's pydantic models. So the doctor asks a second Python, the environment's, which runs
-`main` here and answers in JSON. The stack's media are not looked for: they may not be made yet.
+`main` here and answers in JSON.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.bootstrap import paths, ui
 from toolchain.engine.stack_file import regular, stacks
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from toolchain.machine.system import System
 
 PYTHON = paths.VENV / "bin/python3"
@@ -33,6 +32,8 @@ class Needs:
     why: str = ""
     refused: str = ""
     """What is wrong with the stack file, in the words of a preview; empty also where it could not be read here."""
+    absent: list[str] = field(default_factory=list)
+    """Files that the stack names and that neither are there nor come with the set-up's packages."""
     lab: str = ""
     uri: str = ""
     """The outer host, its libvirt's URI or a cluster; sizes of this machine say nothing of another one."""
@@ -100,11 +101,19 @@ def read(file: Path) -> Needs:
         return _refused(str(refused))
     if check.has_secrets(data):
         return Needs(why="the lab holds secrets, which only the engine reads")
-    lab, problems = examine(data, root=paths.ROOT, exists=lambda _: True)
+    absent: dict[str, None] = {}
+
+    def named(path: str) -> bool:
+        if not check.there(path):
+            absent[_short(Path(path))] = None
+        return True
+
+    lab, problems = examine(data, root=paths.ROOT, exists=named)
     if problems or lab is None:
         return _refused(str(problems_of(problems)))
     size = totals(lab)
     return Needs(
+        absent=list(absent),
         lab=lab.name,
         uri=lab.host.where,
         memory_mib=int(size.memory_mib),

@@ -12,6 +12,7 @@ import pytest
 
 from components.kinds.libvirt.uplink.steps import Wanted
 from tests.unit.toolchain.doctor_fakes import BOOTED, FakeSystem, Machine, qemu
+from toolchain import stack_check
 from toolchain.bootstrap import paths
 from toolchain.bootstrap.ui import Problem
 from toolchain.doctor import bootproof, checks, stack_needs, trial
@@ -211,6 +212,19 @@ def test_needs_come_from_the_stacks_own_model(machine: Machine) -> None:
         subnets={"lab": "10.77.0.0/24"},
     )
     assert needs.networks == ("tiny-lab",)
+
+
+def test_files_that_a_stack_names_and_nobody_downloaded_are_told_the_day_before(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack_check, "there", lambda path: path.endswith("/here.iso"))
+    media = "    media:\n      here: {path: here.iso}\n      gone: {path: media/gone.iso}\n"
+    guests = "    guests:\n      a: {iso: here, network: lab}\n      b: {iso: gone, network: lab}\n"
+    text = STACK.replace("    networks:", f"{media}    networks:") + guests
+    needs = stack_needs.read(machine.file("Pulumi.tiny.yaml", text))
+    row = checks.stack_file("tiny", needs)
+    assert (row.state, needs.memory_mib) == (State.FAIL, 2048 + 2 * 512)
+    assert row.found == "tiny names files that are not there: media/gone.iso"
 
 
 @pytest.mark.parametrize(
