@@ -50,7 +50,7 @@ LIMITS = {
         memory_mib=4096,
         disk_gib=32,
         source={
-            "cores": "what Windows Server was seen to work with",
+            "cores": "nestlab's guess",
             "memory_mib": "Microsoft's system requirements of Windows Server and of nested virtualization: 4 GB for nesting",
             "disk_gib": "Microsoft's system requirements of Windows Server and of nested virtualization: 32 GB",
         },
@@ -80,9 +80,9 @@ LIMITS = {
         memory_mib=2048,
         disk_gib=20,
         source={
-            "cores": "what it was seen to work with",
+            "cores": "nestlab's guess",
             "memory_mib": "Proxmox VE Administration Guide, System Requirements: 1 GB for evaluation, and its guests'",
-            "disk_gib": "what its installer's default layout was seen to work with",
+            "disk_gib": "nestlab's guess, for its installer's default layout",
         },
         reserve_mib=1024,
         reserve_gib=16,

@@ -72,7 +72,7 @@ class LibvirtHost(HostSpec):
     )
     accelerator: Accelerates = Field(
         "auto",
-        description="What runs the first layer: kvm; tcg, emulation; auto, the doctor's verdict",
+        description="What runs the first layer: kvm; tcg, emulation; auto, the doctor's verdict on this machine; for another one say which",
     )
     pool_path: Folder | None = Field(
         None,

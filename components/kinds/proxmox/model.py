@@ -51,8 +51,8 @@ KIND = Kind(
     title="Proxmox VE",
     model=ProxmoxSpec,
     memory_mib=Minimum(2048, f"{_ADMIN}: 1 GB for evaluation, and its guests'"),
-    cores=Minimum(2, "what it was seen to work with"),
-    disk_gib=Minimum(20, "what its installer's default layout was seen to work with"),
+    cores=Minimum(2, "nestlab's guess"),
+    disk_gib=Minimum(20, "nestlab's guess, for its installer's default layout"),
     reserve_mib=1024,
     # With `LVM`: 0.5 or 1 GiB to boot, swap, root, free, and 1 % of the rest, at least 1 GiB, twice for the
     # pool's own bookkeeping (pve-installer, Install.pm, create_lvm_volumes).
