@@ -19,6 +19,6 @@ class LibvirtHostArgs(TypedDict, total=False):
     uri: str
     """Its libvirt: qemu:///system, or qemu+ssh://USER@HOST/system?keyfile=PATH."""
     accelerator: Literal["auto", "kvm", "tcg"]
-    """What runs the first layer: kvm; tcg, emulation; auto, the doctor's verdict."""
+    """What runs the first layer: kvm; tcg, emulation; auto, the doctor's verdict on this machine; for another one say which."""
     pool_path: str | None
     """Its folder in which the lab makes one of its own for its disks; default: /var/lib/libvirt/nestlab."""

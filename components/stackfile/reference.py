@@ -20,7 +20,7 @@ HEAD = """\
 # The stack file
 
 One lab is `stacks/Pulumi.NAME.yaml`, under `config: nestlab:lab:`. Everything has a name (small letters,
-digits and hyphens). The lab, and each hypervisor in it, is a **place**: it can contain `networks`,
+digits and hyphens), and no two machines of a lab have the same, at whatever layer. The lab, and each hypervisor in it, is a **place**: it can contain `networks`,
 `hypervisors`, `guests` and `containers`. The tables below are made from the models that check the
 file; `stacks/schema.json` says the same to your editor.
 
@@ -46,7 +46,8 @@ config:
       web: {image: debian, memory_mib: 1024, network: back, firmware: uefi}
 ```
 
-Everything that is wrong is told at once, before anything exists, the set-up's findings included. A lab has at
+`nestlab doctor -s NAME` reads the file and changes nothing: it says what is wrong in it, which files are not
+there, and whether the lab fits. `make up` tells the same before anything exists. A lab has at
 most 500 machines, 16 NICs a machine (less where its hypervisor gives less), 24 levels and 50,000 values; texts
 have at most 4095 bytes.
 

@@ -252,7 +252,12 @@ def hardware(lab: LabSpec) -> list[Problem]:
     for place in places(lab):
         for name, network in place.spec.networks.items():
             at = f"{place.at}.networks.{name}"
-            found += _offered(place, f"{at}.mode", network.mode, place.offers.modes)
+            given = (
+                ""
+                if "mode" in network.model_fields_set
+                else f"no mode given, which is {network.mode!r}"
+            )
+            found += _offered(place, f"{at}.mode", network.mode, place.offers.modes, given)
             found += _closed(place, at, network)
             if network.uplink is not None and not place.offers.uplinks:
                 rule = f"NICs of {_title(place)} are none of a stack's"
@@ -293,11 +298,13 @@ def hardware(lab: LabSpec) -> list[Problem]:
     return found
 
 
-def _offered(place: Place, at: str, value: str | None, offered: tuple[str, ...]) -> list[Problem]:
+def _offered(
+    place: Place, at: str, value: str | None, offered: tuple[str, ...], given: str = ""
+) -> list[Problem]:
     if value is None or value in offered:
         return []
     rule = f"{_title(place)} offers {listed(offered)}"
-    return [Problem(at, f"{value!r} given", rule, choose(value, offered))]
+    return [Problem(at, given or f"{value!r} given", rule, choose(value, offered))]
 
 
 def _title(place: Place) -> str:

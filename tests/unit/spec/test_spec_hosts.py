@@ -258,8 +258,9 @@ def test_containers_stand_on_proxmox_itself_and_on_no_other_outer_host(tmp_path:
 
 @pytest.mark.parametrize("host", [PROXMOX, VSPHERE], ids=["proxmox", "vsphere"])
 def test_a_cluster_translates_no_addresses(host: dict[str, Any], tmp_path: Path) -> None:
-    [line] = refusal(host, tmp_path, networks={"net": {"subnet": "10.77.0.0/24"}})
-    assert line == (
-        "lab.networks.net.mode: 'nat' given, but the outer host offers bridge and isolated: "
-        "choose one of these"
-    )
+    net = {"subnet": "10.77.0.0/24"}
+    rest = "but the outer host offers bridge and isolated: choose one of these"
+    [line] = refusal(host, tmp_path, networks={"net": net | {"mode": "nat"}})
+    assert line == f"lab.networks.net.mode: 'nat' given, {rest}"
+    [line] = refusal(host, tmp_path, networks={"net": net})
+    assert line == f"lab.networks.net.mode: no mode given, which is 'nat', {rest}"
