@@ -584,6 +584,12 @@ def test_proxy_arp_brings_planned_addresses_to_the_outer_network(site: Site) -> 
         more = replace(wanted, addresses=["192.0.2.98", "192.0.2.99"])
         mended = GATE.mend(made, more)
         assert GATE.look(mended).ok
+        site.outer.must("ip addr add 192.0.2.100/32 dev port0")
+        with pytest.raises(NetError, match=r"has 192\.0\.2\.100 already"):
+            GATE.mend(mended, replace(more, addresses=[*more.addresses, "192.0.2.100"]))
+        assert GATE.look(mended).ok, "what was refused took nothing away"
+        assert site.outer.reaches("192.0.2.98", 2)
+        site.outer.must("ip addr del 192.0.2.100/32 dev port0")
         GATE.end(mended)
         site.same()
         said = [why for _, why in GATE.problems(replace(wanted, subnet="10.9.9.0/28"))]

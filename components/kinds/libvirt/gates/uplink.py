@@ -218,13 +218,14 @@ def _bridged(host: Host, props: Uplink, known: str) -> str:
 def _proxied(host: Host, props: Uplink) -> str:
     """Answer ARP for the planned addresses; return the program of it."""
     record = Trial(host, props.record, props.user)
-    record.leave()
+    # Before anything of an earlier one is taken back, which goes on where this is refused.
     taken = trial.answering(host, props.nic, props.addresses)
     if taken:
         raise NetError(
             f"{host.shell.name}: somebody on the network of {props.nic} has {', '.join(taken)} already: pin others "
             f"for the machines, or take another part of the network than {props.subnet}"
         )
+    record.leave()
     made = steps(host.look(props.nic), props.wanted)
     text = trial.program(props.record, "", made, props.confirm_s)
     record.put(text)
