@@ -44,11 +44,12 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "double": ((*TIERS["double"], *TWO),),
     "host": (
         (*TIERS["host"], *(f"--ignore={each}" for each in APART)),
-        (*APART, *TWO, "--no-loadscope-reorder"),
+        (*APART, "-n", "3", "--dist", "loadscope", "--no-loadscope-reorder"),
     ),
 }
 """What pytest is called with, tier by tier. Doubles have engines and stand-ins of their own, labs machines of
-their own: two at a time, as their deadlines bear on two cores. What stops libvirtd, kills, or looks at all
+their own: two at a time, as the doubles' deadlines bear on two cores, and three labs, as a lab waits a sixth of its
+time and its deadlines are minutes. What stops libvirtd, kills, or looks at all
 that a machine has, is the first of the host's and alone with libvirt: no lab beside it, only doubles, which have none.
 It waits half of its time, so that both together take less than one after the other."""
 SOAK = "NESTLAB_SOAK"
