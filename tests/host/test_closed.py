@@ -49,6 +49,8 @@ for a; do
 done
 exit 0
 """.replace("@PORTS@", " ".join(map(str, PORTS)))
+OWN_LOCAL = 'ip -6 addr replace "fe80::$1/64" dev eth0 nodad'
+"""The image's NIC has no address of IPv6; whoever is root there gives it one."""
 LEASED = "busybox udhcpc -f -n -q -t 3 -s /bin/true -i eth0 2>&1"
 NETWORK = """<network><name>{name}</name><forward mode='nat'/><bridge name='{bridge}'/>
 <ip address='{gateway}' netmask='255.255.255.0'/></network>"""
@@ -78,6 +80,7 @@ class Site:
 
     def reached(self) -> set[tuple[str, str]]:
         """Addresses, and what of them answers: a port, or ping."""
+        self.asked(OWN_LOCAL, "77")
         said = self.asked(ASK, self.own, f"{self.local}%eth0", self.gateway, self.guest)
         return {(row.split()[0], row.split()[1]) for row in said.splitlines()}
 
