@@ -10,10 +10,8 @@ import argparse
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -26,7 +24,7 @@ from toolchain.machine import host, packages
 from toolchain.machine.system import System
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 TIERS = {
     # The longest files first: the last one is waited for by one core.
@@ -50,8 +48,7 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
 """What pytest is called with, tier by tier. Doubles have engines and stand-ins of their own, labs machines of
 their own: two at a time, as the doubles' deadlines bear on two cores, and three labs, as a lab waits a sixth of its
 time and its deadlines are minutes. What stops libvirtd, kills, or looks at all
-that a machine has, is the first of the host's and alone with libvirt: no lab beside it, only doubles, which have none.
-It waits half of its time, so that both together take less than one after the other."""
+that a machine has, is alone."""
 SOAK = "NESTLAB_SOAK"
 """Variable by which those tests know that they are meant that fetch a whole product of somebody's."""
 PACKAGES = ("libxml2-utils", "openssh-server")
@@ -81,63 +78,15 @@ def main(argv: list[str]) -> int:
     build.main([] if tiers[0] == "unit" else ["--all"])
     _install(System())
     marks = [] if wanted.soak else ["-m", "not soak"]
-    runs = {tier: list(RUNS[tier]) for tier in tiers}
-    beside = {"double": runs["host"].pop(0)} if {"double", "host"} <= set(tiers) else {}
     for number, tier in enumerate(tiers):
         _prepare(tier, soak=wanted.soak)
         later = tiers[number + 1 :] if tier == "unit" else []
-        other: Sequence[str] = ()
-        if tier in beside:
-            _prepare("host", soak=wanted.soak)
-            other = (*beside[tier], *marks)
-        with (
-            _ahead(later, soak=wanted.soak),
-            _place(tier) as place,
-            _beside(other, soak=wanted.soak) as ended,
-        ):
-            for words in runs[tier]:
+        with _ahead(later, soak=wanted.soak), _place(tier) as place:
+            for words in RUNS[tier]:
                 if status := _pytest(*words, *marks, soak=wanted.soak, place=place):
-                    return _failed(tier, status)
-            if status := ended():
-                return _failed("host", status)
+                    ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
+                    return status
     return 0
-
-
-def _failed(tier: str, status: int) -> int:
-    ui.fail(f"the tier {tier} failed; again with: python3 -m toolchain test {tier}")
-    return status
-
-
-@contextlib.contextmanager
-def _beside(words: Sequence[str], *, soak: bool) -> Iterator[Callable[[], int]]:
-    """Run pytest meanwhile; give what waits for it, prints what it said and returns its status.
-
-    Whoever ends before takes it along: it removes what its tests had made.
-    """
-    if not words:
-        yield lambda: 0
-        return
-    with tempfile.TemporaryFile() as said:
-        command, told = _called(words, soak=soak, place="")
-        tests = subprocess.Popen(
-            command, cwd=paths.ROOT, env=told, stdout=said, stderr=subprocess.STDOUT
-        )
-
-        def ended() -> int:
-            with ui.step("tests that are alone with libvirt"):
-                status = tests.wait()
-            said.seek(0)
-            with contextlib.suppress(BrokenPipeError):
-                shutil.copyfileobj(said, sys.stdout.buffer)
-                sys.stdout.flush()
-            return status
-
-        try:
-            yield ended
-        finally:
-            if tests.poll() is None:
-                tests.send_signal(signal.SIGINT)
-                tests.wait()
 
 
 @contextlib.contextmanager
@@ -220,16 +169,10 @@ def _ready(*, soak: bool) -> None:
 
 
 def _pytest(*words: str, soak: bool, place: str) -> int:
-    command, told = _called(words, soak=soak, place=place)
-    return subprocess.run(command, cwd=paths.ROOT, env=told, check=False).returncode
-
-
-def _called(words: Sequence[str], *, soak: bool, place: str) -> tuple[list[str], dict[str, str]]:
-    """Return how pytest is called, and with what environment."""
     namespace = host.namespace()
     inside = ["ip", "netns", "exec", namespace] if namespace and os.geteuid() == 0 else []
     command = [*inside, str(paths.VENV / "bin" / "python3"), "-m", "pytest", "-q", *words]
     told = environment() | ({SOAK: "1"} if soak else {})
     if place:
         command, told = [*MOUNT, place, *command], told | {"TMPDIR": place}
-    return command, told
+    return subprocess.run(command, cwd=paths.ROOT, env=told, check=False).returncode

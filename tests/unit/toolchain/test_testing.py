@@ -96,37 +96,6 @@ def test_files_of_units_lie_in_memory_and_go_with_them(monkeypatch: pytest.Monke
         assert place == ""
 
 
-def test_tests_beside_others_say_what_they_said_when_they_are_waited_for(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "test_it.py").write_text("def test_it():\n    assert 2 == 3, 'told'\n")
-    words = (str(tmp_path), "--rootdir", str(tmp_path), "-p", "no:cacheprovider")
-    with testing._beside(words, soak=False) as ended:
-        assert capfd.readouterr().out == ""
-        assert ended() == 1
-    assert "AssertionError: told" in capfd.readouterr().out
-    with testing._beside((), soak=False) as ended:
-        assert ended() == 0
-
-
-def test_tests_beside_others_that_failed_are_ended_and_remove_what_they_made(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import pathlib, time\n"
-        "def test_it(request):\n"
-        f"    made = pathlib.Path({str(tmp_path)!r}, 'made')\n"
-        "    request.addfinalizer(lambda: made.rename(made.with_name('removed')))\n"
-        "    made.touch()\n"
-        "    time.sleep(300)\n"
-    )
-    words = (str(tmp_path), "--rootdir", str(tmp_path), "-p", "no:cacheprovider")
-    with testing._beside(words, soak=False):
-        assert _eventually(tmp_path / "made")
-    assert (tmp_path / "removed").exists()
-    assert capfd.readouterr().out == ""
-
-
 def test_who_shares_nothing_is_handed_out_alone_and_all_others_by_file() -> None:
     assert _is_spread("tests/host/test_appliances.py")
     assert _is_spread("tests/double/test_closed.py"), "in a list of several lines"
