@@ -224,10 +224,10 @@ class Offers:
     closes: bool = False
     """Whether a network may be closed to the place itself."""
     uplink: str = ""
-    """What mode bridge joins when the stack names nothing, in words; empty: it has to."""
+    """What mode bridge joins when the stack names nothing, in words; empty: it has to. Inside a nested hypervisor it is
+    on its first NIC, so that guests get addresses planned on the network around."""
     uplink_device: str = ""
-    """The bridge on the place's first NIC, where nestlab makes it: its guests get addresses planned on the
-    network around."""
+    """The bridge on the place's first NIC, where nestlab makes it."""
     images: bool = True
     """Whether a guest's disk may be a clone of an image."""
     image_formats: tuple[ImageFormat, ...] = CLONED
@@ -354,7 +354,7 @@ class Place:
 
         None where it is one of its own, or nobody of the lab keeps addresses there.
         """
-        if network.mode != "bridge" or network.bridge or not self.offers.uplink_device:
+        if network.mode != "bridge" or network.bridge or not self.offers.uplink:
             return None
         if self.above is None or not isinstance(self.spec, HypervisorSpec):
             return None

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.bridged_network import _reservations
 from components.stackfile import LabPlan, SpecError, load, plan
 from components.stackfile.places import UPLINK
+from toolchain.bootstrap import paths
 
 SUBNET = "10.77.0.0/24"
 
@@ -59,6 +61,29 @@ def test_a_guest_inside_has_an_address_of_the_network_around_reserved_there(kind
     kept = {each.name: each.address for each in _reservations(made, (), "lab")}
     assert kept == told
     assert [each.name for each in _reservations(made, ("kvm1",), "out")] == ["deep"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["esxi", "hyperv", "proxmox", "virtualbox", "workstation", "xenserver"]
+)
+def test_so_it_is_where_the_products_own_switch_is_the_bridge(kind: str) -> None:
+    """An address that somebody pins there is what its SSH is waited for at: DHCP has to give it."""
+    file = paths.ROOT / "stacks" / f"Pulumi.{kind}.yaml"
+    told = yaml.safe_load(file.read_text())["config"]["nestlab:lab"]
+    made = plan(load(told, root=paths.ROOT, exists=lambda _: True))
+    subnet = IPv4Network(str(made.place().networks["lab"].subnet))
+    [inner] = [each for each in made.places if each.path]
+    bridged = {name for name, each in inner.networks.items() if each.mode == "bridge"}
+    inside = {
+        machine.name: nic.address
+        for machine in inner.machines.values()
+        for nic in machine.nics
+        if nic.network in bridged
+    }
+    assert inside
+    assert all(IPv4Address(each or "") in subnet for each in inside.values())
+    kept = {each.name: each.address for each in _reservations(made, (), "lab")}
+    assert inside.items() <= kept.items()
 
 
 def test_those_inside_move_nobody_on_the_network_around() -> None:
