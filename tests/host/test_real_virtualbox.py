@@ -152,7 +152,9 @@ def _servers(lines: list[str]) -> list[str]:
 def options(ssh: SshShell) -> dict[str, str]:
     """Return the options that the server of the NAT network gives to all."""
     text = ssh.run(["VBoxManage", "list", "dhcpservers"], timeout_s=300).out
-    of_all = text.partition("Global Configuration")[2].partition("Groups:")[0]
+    # VirtualBox has one for a host-only network of its own, and lists it first.
+    own = re.split(r"(?m)^NetworkName: +own\n", text)[-1]
+    of_all = own.partition("Global Configuration")[2].partition("Groups:")[0]
     return dict(re.findall(r"(?m)^\s+(\d+)/\w+:\s*(\S.*)$", of_all))
 
 
