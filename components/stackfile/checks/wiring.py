@@ -236,18 +236,15 @@ def uplinks(lab: LabSpec) -> list[Problem]:
     """A NIC that a bridge is made on has nothing of its own any more that another mode could use."""
     found = []
     for place in (each for each in places(lab) if each.offers.uplinks):
-        used = {
-            name: network
+        used = [
+            (name, network.mode, network.uplink.nic)
             for name, network in place.spec.networks.items()
             if network.uplink is not None and network.uplink.vlan is None
-        }
-        bridged: dict[str, str] = {}
-        for name, network in used.items():
-            if network.uplink and network.mode == "bridge":
-                bridged.setdefault(network.uplink.nic, name)
-        for name, network in used.items():
-            nic = network.uplink.nic if network.uplink else ""
-            if network.mode != "bridge" and nic in bridged:
+        ]
+        # The first, where several share the bridge.
+        bridged = {nic: name for name, mode, nic in reversed(used) if mode == "bridge"}
+        for name, mode, nic in used:
+            if mode != "bridge" and nic in bridged:
                 rule = f"networks.{bridged[nic]} makes a bridge on it, which takes its addresses and frames"
                 remedy = f"put the machines on {bridged[nic]}, or take another NIC"
                 at = f"{place.at}.networks.{name}.uplink.nic"
