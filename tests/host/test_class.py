@@ -31,6 +31,9 @@ pytestmark = pytest.mark.host
 class Class:
     """A class of the checkout, of which no other run has the name."""
 
+    lasts_s = UP_S
+    """How long a verb may take, seconds."""
+
     def __init__(self, checkout: Checkout) -> None:
         self.checkout = checkout
         self.name = f"c{checkout.lab[1:]}"
@@ -57,7 +60,7 @@ class Class:
     def run(self, verb: str, *words: str) -> Done:
         """Run a verb of the class to its end."""
         argv = ("./nestlab", "class", verb, str(self.settings), *words)
-        return self.checkout.run(*argv, timeout_s=UP_S)
+        return self.checkout.run(*argv, timeout_s=self.lasts_s)
 
     def does(self, verb: str, *words: str) -> str:
         """Run one that has to succeed."""

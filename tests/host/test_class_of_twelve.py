@@ -7,28 +7,25 @@ tests share one class and run in the order of the file.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from typing_extensions import override
 
 from tests.host.test_class import Class
-from tests.host.test_closed import ASK, LISTEN, OWN_LOCAL, PORTS
+from tests.host.test_closed import ASK, OWN_LOCAL, serving
 from tests.support.checkout import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.checkout import Checkout, Done
+    from tests.support.checkout import Checkout
 
 pytestmark = [pytest.mark.host, pytest.mark.soak]
 STUDENTS = tuple(f"s{number:02}" for number in range(1, 13))
 ANYWAY = "--anyway"
 """Twelve machines that may have 2 GiB each and never touch a third of that."""
-SLOW_S = 3000
-"""Twelve emulated machines on two cores."""
 ON_THE_LINK = r"""
 busybox ping -c 2 -W 2 ff02::1%eth0 >/dev/null 2>&1
 ip -6 neigh show dev eth0 | grep -v FAILED
@@ -40,16 +37,12 @@ exit 0
 class Nested(Class):
     """A class whose labs have two layers."""
 
+    lasts_s = 3000.0  # twelve emulated machines on two cores
+
     @override
     def _tiny(self, lab: dict[str, Any]) -> None:
         lab["hypervisors"]["kvm1"]["memory_mib"] = 2048
         lab["boot"] = {"ready_s": 600}
-
-    @override
-    def run(self, verb: str, *words: str) -> Done:
-        """See `Class.run`; it takes longer."""
-        argv = ("./nestlab", "class", verb, str(self.settings), *words)
-        return self.checkout.run(*argv, timeout_s=SLOW_S)
 
     def sheet(self, student: str) -> dict[str, dict[str, Any]]:
         """The connection sheet of a student's lab by machine."""
@@ -59,8 +52,8 @@ class Nested(Class):
 
     def inside(self, student: str, machine: str, *command: str) -> str:
         """What a command says on a machine of a student's lab, as they enter it."""
-        stack = f"{self.name}.{student}"
-        done = self.checkout.run("./nestlab", "enter", "-s", stack, machine, *command)
+        theirs = replace(self.checkout, stack=f"{self.name}.{student}")
+        done = theirs.inside(*command, host=machine)
         assert done.code == 0, done.said
         return done.said
 
@@ -86,13 +79,8 @@ def group(checkout: Checkout) -> Iterator[Nested]:
 
 @pytest.fixture(scope="module")
 def listening() -> Iterator[None]:
-    """SSH's, a screen's and libvirt's port, which somebody's host has on all addresses."""
-    words = [sys.executable, "-c", LISTEN, *map(str, PORTS)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        assert server.stdout.readline() == "up\n"
+    with serving():
         yield
-        server.kill()
 
 
 def test_it_comes_up_and_both_layers_of_each_lab_answer(group: Nested) -> None:

@@ -22,7 +22,7 @@ from tests.support.checkout import URI, virsh
 from tests.support.netns import namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.support.checkout import Checkout
 
@@ -90,6 +90,19 @@ class Site:
         return set(self.asked(script, *addresses).split())
 
 
+@contextlib.contextmanager
+def serving(where: Sequence[str] = ()) -> Iterator[None]:
+    """Have `PORTS` open on all addresses, ``where`` a command begins with that is to run elsewhere."""
+    words = [*where, sys.executable, "-c", LISTEN, *map(str, PORTS)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            assert server.stdout.readline() == "up\n"
+            yield
+        finally:
+            server.kill()
+
+
 @pytest.fixture(scope="module")
 def site(checkout: Checkout) -> Iterator[Site]:
     def bare(lab: dict[str, Any]) -> None:
@@ -114,11 +127,7 @@ def site(checkout: Checkout) -> Iterator[Site]:
         inside.must("ip link set eth0 up", f"ip addr add {guest}/24 dev eth0")
         inside.must(f"ip route add default via {gateway}")
         for where in ([], inside.inside):
-            words = [*where, sys.executable, "-c", LISTEN, *map(str, PORTS)]
-            server = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
-            stack.callback(server.kill)
-            assert server.stdout
-            assert server.stdout.readline() == "up\n"
+            stack.enter_context(serving(where))
         told = ET.fromstring(virsh("net-dumpxml", f"{checkout.lab}-lab"))  # noqa: S314 - libvirt's
         mac = [int(byte, 16) for byte in told.findall("mac")[0].attrib["address"].split(":")]
         mac = [mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]]  # RFC 4291, appendix A

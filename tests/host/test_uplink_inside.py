@@ -15,7 +15,7 @@ import pytest
 from tests.host.test_lab import changes
 from tests.support import cloud_image
 from tests.support.checkout import virsh
-from tests.support.netns import REFUSED
+from tests.support.netns import KNOWN, REFUSED, entered
 from toolchain.machine.system import System
 
 if TYPE_CHECKING:
@@ -77,23 +77,11 @@ def test_it_is_reached_by_ssh_from_the_network_outside_at_the_address_of_the_she
     assert all(each.startswith(f"{outer}.") for each in addresses), "all of the outer network"
     leases = virsh("net-dhcp-leases", f"{lab.lab}-lab")
     assert sheet["deep"]["address"] in leases, "by the outer network's DHCP server"
-    # Straight from here, not through its host. In that folder: no option of ssh's takes any path.
+    # Straight from here, not through its host.
     folder = next((lab.root / ".nestlab" / "keys").rglob("deep"))
-    options = {
-        "UserKnownHostsFile": "known_hosts",
-        "BatchMode": "yes",
-        "IdentitiesOnly": "yes",
-        "ConnectTimeout": "60",
-    }
-    words = ["ssh", "-F", "none", "-i", "id_ed25519"]
-    words += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    words += [f"student@{sheet['deep']['address']}", "hostname; ip -4 -o addr"]
-    told = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines()[0] == "deep"
-    assert f" {sheet['deep']['address']}/24 " in told.stdout
+    told = entered(folder, f"student@{sheet['deep']['address']}", KNOWN)
+    assert told.splitlines()[0] == "deep"
+    assert f" {sheet['deep']['address']}/24 " in told
     if kind != "kvm":
         return
     answered = subprocess.run(

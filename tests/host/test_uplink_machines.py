@@ -19,7 +19,7 @@ from components.reach.shell import LocalShell
 from components.stackfile import load, plan
 from tests.host.test_lab import changes
 from tests.support import cloud_image
-from tests.support.netns import lasting, must, namespace, network
+from tests.support.netns import KNOWN, entered, lasting, must, namespace, network
 from toolchain.machine.system import System
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.host, pytest.mark.soak]
 BOOT_S = 540
 HERE, ROUTER, WEB, SIDE = "192.0.2.5", "192.0.2.1", "192.0.2.51", "192.0.2.52"
-OPTIONS = ("-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=60")
-ASKED = "hostname; ip -4 -o addr"
 NICS = {"nlwire0": "port0", "nlwire1": "port1"}
 
 
@@ -116,20 +114,6 @@ def serving(outer: Namespace, folder: Path, kept: list[str]) -> Iterator[None]:
         server.wait()
 
 
-def entered(outer: Namespace, folder: Path, *words: str) -> str:
-    """Ask a guest who it is from the computer outside, with keys of ``folder``, whose files its user gives there."""
-    told = subprocess.run(
-        [*outer.inside, "ssh", "-F", "none", "-i", "id_ed25519", *OPTIONS, *words, ASKED],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert told.returncode == 0, told.stderr
-    return told.stdout
-
-
 BEFORE: dict[str, Any] = {}
 
 
@@ -141,12 +125,12 @@ def test_both_are_entered_from_the_network_outside_at_the_addresses_of_the_sheet
     assert done.code == 0, done.said
     assert {each: row["address"] for each, row in lab.sheet().items()} == {"web": WEB, "side": SIDE}
     ours = next((lab.root / ".nestlab" / "keys").rglob("web"))
-    told = entered(outer, ours, "-o", "UserKnownHostsFile=known_hosts", f"student@{WEB}")
+    told = entered(ours, f"student@{WEB}", KNOWN, inside=outer.inside)
     assert told.splitlines()[0] == "web"
     assert f" {WEB}/24 " in told
     # Nobody here reaches that one, so there is no file of its host key's: its user's own key, as on any machine.
-    new = ("-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no")
-    told = entered(outer, own, *new, f"student@{SIDE}")
+    new = ("UserKnownHostsFile=/dev/null", "StrictHostKeyChecking=no")
+    told = entered(own, f"student@{SIDE}", *new, inside=outer.inside)
     assert told.splitlines()[0] == "side"
     assert f" {SIDE}/24 " in told
     refused = lab.inside("true", host="side")
@@ -159,13 +143,7 @@ def test_this_machine_reaches_the_one_on_the_bridge_and_keeps_its_own_address(
 ) -> None:
     assert lab.inside("hostname", host="web").said.strip() == "web"
     assert outer.reaches(HERE, 10), "this machine, through the bridge"
-    between = subprocess.run(
-        [*outer.inside, "ip", "-j", "neigh", "show", WEB],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert '"lladdr"' in between, "as a machine of that network"
+    assert '"lladdr"' in outer.must(f"ip -j neigh show {WEB}"), "as a machine of that network"
 
 
 def test_a_second_up_has_nothing_to_do_and_in_the_end_all_is_as_before(lab: Checkout) -> None:

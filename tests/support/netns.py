@@ -41,6 +41,10 @@ try: socket.create_connection((sys.argv[1], 9), float(sys.argv[2]))
 except ConnectionRefusedError: sys.exit(0)
 sys.exit(1)
 """
+ALONE = ("BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=60")
+"""Options of ssh's for whoever types nothing."""
+KNOWN = "UserKnownHostsFile=known_hosts"
+"""The one that holds a guest to its planned host key, in a folder of the lab's keys."""
 BRIDGE = "nlb0123456789"
 ON_A_NIC = Uplink(
     name="lan",
@@ -134,6 +138,25 @@ def must(shell: Shell, *lines: str, timeout_s: float = COMMAND_S) -> str:
     done = shell.run(["sh", "-ec", "\n".join(lines)], timeout_s=timeout_s)
     assert done.ok, f"{shell.name}: {lines}: {done.err or done.out}"
     return done.out
+
+
+def entered(folder: Path, at: str, *options: str, inside: Sequence[str] = ()) -> str:
+    """Ask a guest who it is by SSH, with the key in ``folder``; ``inside`` a command begins with that runs elsewhere.
+
+    In that folder: no option of ssh's takes any path.
+    """
+    given = [*ALONE, *options]
+    words = ["ssh", "-F", "none", "-i", "id_ed25519", *(f"-o{each}" for each in given), at]
+    told = subprocess.run(
+        [*inside, *words, "hostname; ip -4 -o addr"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    return told.stdout
 
 
 def network(shell: Shell) -> dict[str, Any]:

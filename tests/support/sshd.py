@@ -72,9 +72,9 @@ class Server:
     sftp: str = "internal-sftp"
     """What serves files; empty: nothing does."""
     sessions_each: int = 10
-    startups: str = "10:30:100"
-    """How many may log in at a time (sshd_config(5), "MaxStartups")."""
     """On one connection; sshd's own default, which products leave as it is."""
+    startups: str = "10:30:100"
+    """How many may log in at a time (sshd_config(5), "MaxStartups"); sshd's own default."""
     keys: tuple[str, ...] = ("ed25519", "ed25519")
     """Algorithm of its own key, and of the one that it lets in."""
 
