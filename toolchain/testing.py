@@ -36,13 +36,14 @@ APART = tuple(
     f"tests/host/test_{name}.py" for name in ("appliances", "lab", "outside", "class", "xen")
 )
 """Labs that come and go beside each other, the longest first."""
-TWO = ("-n", "2", "--dist", "loadscope")
+BY_FILE = ("--dist", "loadscope")
+"""How workers are given tests (`tests.conftest`)."""
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "unit": ((*TIERS["unit"], "-n", "auto", "--dist", "loadfile"),),
-    "double": ((*TIERS["double"], *TWO),),
+    "double": ((*TIERS["double"], "-n", "2", *BY_FILE),),
     "host": (
         (*TIERS["host"], *(f"--ignore={each}" for each in APART)),
-        (*APART, "-n", "3", "--dist", "loadscope", "--no-loadscope-reorder"),
+        (*APART, "-n", "3", *BY_FILE, "--no-loadscope-reorder"),
     ),
 }
 """What pytest is called with, tier by tier. Doubles have engines and stand-ins of their own, labs machines of
