@@ -11,6 +11,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from components.gates.marks import SECRET, SIGNATURE
+from components.reach.driver import console_of
 from components.stackfile.registry import KINDS
 from toolchain import lab
 from toolchain.bootstrap import paths, ui
@@ -75,6 +76,12 @@ def way_in(stack: str, row: Mapping[str, Any]) -> dict[str, Any]:
     if (reach := props.get("reach")) and reach.get("user"):
         # Its keys are there as soon as it is waited for.
         return {**row, "user": reach["user"]}
+    kind, _, what = props.get("driver", "").partition(".")
+    if what == "guest":
+        wanted = props["wanted"]
+        console = console_of(kind, wanted["name"], wanted["store"], wanted["owner"])
+        if console:
+            return {**row, "enter": list(console)}
     if "domain" in props and "uri" in props:
         return {**row, "enter": ["virsh", "-c", props["uri"], "console", props["domain"]]}
     again = ui.make("up", stack)

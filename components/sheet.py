@@ -52,7 +52,7 @@ def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
             "user": entry.made.user,
             "console": live["console"],
             "url": live["url"],
-            "enter": live["enter"],
+            "enter": list(live["enter"]),
             "run": live["run"],
             "drives": list(plan.drives),
         }
@@ -62,7 +62,7 @@ def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
         address=made.address,
         console=made.console,
         url=made.url,
-        enter=list(made.enter),
+        enter=made.enter,
         run=list(made.run),
     ).apply(told)
 

@@ -8,6 +8,7 @@ outer      ``outer``: how an outer host becomes a place
 place      the place itself, where a Pulumi provider makes what is in it
 media      how its installer is known and made to ask nothing, and what it is told
 probe      what it is asked until it counts as up
+console    ``command``: what opens a guest's text console, where its hypervisor has one
 proof      ``NESTED``, ``OUTER``: how each part of it was proved, for README's table
 gates      dynamic resources that look at what is inside it, where a Pulumi provider makes that
 network    ``DRIVER``: networks by its own commands; so ``medium``, ``guest``, ``container``
@@ -20,6 +21,7 @@ but for libvirt, which the hosts that are libvirt inside are built on.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,6 +53,11 @@ def part(kind: str, name: str) -> Any:
         ModuleNotFoundError: the kind has none.
     """
     return import_module(f"{__name__}.{kind}.{name}")
+
+
+def has(kind: str, name: str) -> bool:
+    """Whether ``kind`` has the module ``name``."""
+    return find_spec(f"{__name__}.{kind}.{name}") is not None
 
 
 def installer(kind: str) -> Installer:

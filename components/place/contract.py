@@ -169,7 +169,7 @@ class MachineMade:
     """Password of ``user``, secret; empty where only the lab's key opens, or there is no user."""
     url: pulumi.Input[str] = ""
     """Its web interface, such as https://10.77.0.5:8006; empty without one."""
-    enter: Sequence[str] = ()
+    enter: pulumi.Input[Sequence[str]] = ()
     """Command on its hypervisor that opens it, a shell or a console; empty: by SSH, as ``user``."""
     run: Sequence[str] = ()
     """What comes before a command that is to run in it, there; empty where ``enter`` takes none."""

@@ -23,6 +23,7 @@ from components.place.contract import (
     bound,
 )
 from components.place.seeds import Seeds
+from components.reach.driver import console_of
 from components.stackfile.registry import KINDS
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ class Screen:
 
     console: pulumi.Input[str] = ""
     """Its screen as a URI, or empty."""
-    enter: Sequence[str] = ()
-    """Command on its hypervisor that opens it, or nothing."""
     protected: bool = False
     """Whether the screen asks for a password, which is generated then."""
 
@@ -162,6 +161,7 @@ class CommandPlace:
         seeds = Seeds(self.lab, self.plan, self.target)
         seeded = seeds.make(name, spec, plan, bound(self.inside, opts.parent))
         seed = self._seed(name, seeded, opts.parent) if seeded else None
+        owner = self._own("domain", f"{name}-guest")
         made_of = wanted.guest(
             spec,
             plan,
@@ -170,7 +170,7 @@ class CommandPlace:
             image=image.called if image else "",
             password=password,
             store=self.store,
-            owner=self._own("domain", f"{name}-guest"),
+            owner=owner,
             seed=seed.called if seed else "",
             discs=[self.medium(disc, iso=True).called for disc in spec.discs],
         )
@@ -191,8 +191,12 @@ class CommandPlace:
             password=password,
             user=seeded.user if seeded else "",
             user_password=seeded.password if seeded else "",
-            enter=() if seeded and seeded.opened else screen.enter,
+            enter=() if seeded and seeded.opened else self._console(plan.called, owner),
         )
+
+    def _console(self, called: str, owner: pulumi.Output[str]) -> pulumi.Output[Sequence[str]]:
+        """Return what opens the text console of a guest."""
+        return owner.apply(lambda known: console_of(self.driver, called, self.store, known))
 
     def _seed(self, name: str, seeded: Seeded, parent: pulumi.Resource | None) -> RemoteObject:
         """Upload a seed; another configuration's is another object, so the guest has it before the old one goes."""

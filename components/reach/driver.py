@@ -134,6 +134,17 @@ class Driver(ABC, Generic[Order_]):
         return wanted.name
 
 
+def console_of(kind: str, called: str, store: str, owner: str) -> Sequence[str]:
+    """Return the command on a hypervisor of ``kind`` that opens a guest's text console; empty where it has none.
+
+    ``called`` and ``owner`` are the guest's name there and its UUID, ``store`` is the folder of the place.
+    """
+    if not kinds.has(kind, "console"):
+        return ()
+    opened: Sequence[str] = kinds.part(kind, "console").command(called, store, owner)
+    return opened
+
+
 def driver_of(name: str) -> Driver[Order]:
     """Return the driver called ``name``: of "kvm.container" the ``DRIVER`` of `components.kinds.kvm.container`."""
     kind, _, what = name.partition(".")

@@ -16,6 +16,25 @@ UNITS = "/etc/systemd/system"
 WANTS = f"{UNITS}/multi-user.target.wants"
 """Where a unit that starts with the host is linked."""
 
+SOCKET_BYTES = 107
+"""Longest path of a Unix socket, bytes: unix(7), ``sun_path`` has 108 with the zero at its end."""
+
+
+def no_socket(path: str) -> str:
+    """Return why no Unix socket can be at ``path``, empty where one can."""
+    size = len(path.encode("utf-8", "surrogatepass"))
+    if size <= SOCKET_BYTES:
+        return ""
+    return (
+        f"the socket of its console, {path}, has {size} bytes, and a Unix socket's path has {SOCKET_BYTES}"
+        " at most: take a shorter folder"
+    )
+
+
+def terminal(socket: str) -> list[str]:
+    """Return the command that makes a terminal of what answers at a Unix socket; Ctrl-] leaves it (socat(1))."""
+    return ["socat", "-,rawer,escape=0x1d", f"UNIX-CONNECT:{socket}"]
+
 
 @dataclass(frozen=True)
 class Unit:

@@ -37,7 +37,7 @@ BUILT_ON = {"kvm": {"libvirt"}, "xen": {"libvirt"}}
 """Kinds that may import another: hosts that are made of it."""
 PARTS = {
     *("__init__", "model", "host", "install", "outer", "place", "media", "probe", "gates", "proof"),
-    *("network", "medium", "guest", "container"),
+    *("network", "medium", "guest", "container", "console"),
 }
 """Files that a kind's folder may have, beside those that its own docstring names in backticks."""
 BARE = "toolchain.bootstrap"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from components.kinds.virtualbox import data, vboxmanage
+from components.kinds.virtualbox import console, data, vboxmanage
 from components.kinds.virtualbox.hardware import (
     OPTIONS,
     OWN,
@@ -275,7 +275,7 @@ class GuestDriver(Driver[GuestOrder]):
         for key, value, shown in settings(wanted, plugs):
             if info.get(key) != shown:
                 name, number = re.fullmatch(r"(.*?)(\d*)", key).groups()  # type: ignore[union-attr]
-                words += [f"--{OPTIONS.get(name, name)}{number}", value]
+                words += [f"--{OPTIONS.get(name, name)}{number}", *value]
         for key in self._more_nics(wanted, info):
             words += [f"--{key}", "none"]
         if words:
@@ -319,6 +319,9 @@ class GuestDriver(Driver[GuestOrder]):
         elif state == "paused":
             vboxmanage.must(shell, "controlvm", owner, "resume")
         if state not in {"running", "paused"}:
+            private = console.folder(wanted.store, owner)
+            if not shell.run(["test", "-d", private]).ok:
+                vboxmanage.plain(shell, "mkdir", "-p", "-m", "700", private)
             done = vboxmanage.run(shell, "startvm", owner, "--type", "headless")
             now = self._settled(shell, wanted) or {}
             # A start that was cut off and went on is a start.

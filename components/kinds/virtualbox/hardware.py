@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from components.kinds.virtualbox import console as serial
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -101,11 +103,19 @@ def data(wanted: GuestOrder, disk: str) -> str:
 
 def settings(
     wanted: GuestOrder, plugs: Sequence[tuple[str, str]]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield what a guest is to be: showvminfo's key, modifyvm's value, and how that is shown.
+) -> Iterator[tuple[str, Sequence[str], str]]:
+    """Yield what a guest is to be: showvminfo's key, modifyvm's words, and how that is shown.
 
     The option is the key with two hyphens before it.
     """
+    for key, value, shown in _settings(wanted, plugs):
+        yield key, (value,), shown
+    yield from serial.settings(wanted.store, wanted.owner)
+
+
+def _settings(
+    wanted: GuestOrder, plugs: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, str, str]]:
     efi = wanted.firmware == "uefi"
     yield "name", wanted.name, wanted.name
     mark = f"nestlab {wanted.owner}"
@@ -162,7 +172,7 @@ def impossible(wanted: GuestOrder) -> str:
             return f"NIC model {nic.model}: VirtualBox has {', '.join(NICS)}"
     if wanted.cores > MOST_CORES:
         return f"{wanted.cores} cores: VirtualBox gives a guest {MOST_CORES} at most"
-    return _too_many(wanted)
+    return _too_many(wanted) or serial.impossible(wanted.store, wanted.owner)
 
 
 def _too_many(wanted: GuestOrder) -> str:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 LABEL = cloud_init.LABEL
 OPTIONS = ("package", "extension_pack", "licence")
-PACKAGES = ("qemu-utils",)
-"""qemu-img converts disk images: VirtualBox reads some of qcow2 only, and writes none of it."""
+PACKAGES = ("qemu-utils", "socat")
+"""qemu-img converts disk images: VirtualBox reads some of qcow2 only, and writes none of it. socat opens a
+guest's console."""
 
 
 def files(answers: Answers) -> dict[str, bytes]:

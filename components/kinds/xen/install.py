@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from components.gates.probes import Command, Probe
 from components.kinds.libvirt import cloned as golden
 from components.kinds.xen.model import KIND
-from components.place.driven import Commands, Screen
+from components.place.driven import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,19 +19,13 @@ if TYPE_CHECKING:
 
     from components.kinds.libvirt.place import LibvirtPlace
     from components.place.contract import HypervisorMade, Lab, NetworkMade
-    from components.stackfile import GuestSpec, HypervisorSpec, MachinePlan
+    from components.stackfile import HypervisorSpec, MachinePlan
 
 # Its first boot is all of it: nothing is installed, and nothing starts again.
 PROBE = Probe(kind="ssh", commands=[Command(["xl", "list"], "Domain-0")])
 
 
-def screen(spec: GuestSpec, plan: MachinePlan) -> Screen:
-    """Return how a guest is looked at: a paravirtual one has a console and no screen."""
-    del spec
-    return Screen(enter=("xl", "console", plan.called))
-
-
-PLACE = Commands(driver="xen", store="/var/lib/nestlab/xen", screen=screen)
+PLACE = Commands(driver="xen", store="/var/lib/nestlab/xen")
 
 
 def install(

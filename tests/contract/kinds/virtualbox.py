@@ -260,6 +260,12 @@ def disk_case(**drives: str) -> dict[str, Any]:
     }
 
 
+def portless(machine: Machine) -> None:
+    """Off, and without the folder of its serial port's socket."""
+    machine.path(f"{STORE}/guests/{OWNER}/serial").rmdir()
+    with_guest(VMState="poweroff")(machine)
+
+
 OWN_DISK = {"SATA-0-0": f"{STORE}/guests/{OWNER}/disk.vdi"}
 GUEST: Case[Machine, GuestOrder] = Case(
     "virtualbox.guest",
@@ -333,6 +339,11 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "a further disk is removed": lambda machine: machine.path(
             f"{STORE}/guests/{OWNER}/data-data.vdi"
         ).unlink(),
+        "its serial port is off": with_guest(uart="off"),
+        "its serial port is another": with_guest(uart="0x02f8,3"),
+        "its serial port is open to all": with_guest(uartmode="tcpserver,4000"),
+        "its serial port leads nowhere": with_guest(uartmode="disconnected"),
+        "its serial port's folder is removed": portless,
         "it is unregistered": changing(
             lambda state: (state["vms"].pop(OWNER), state["media"].clear())
         ),

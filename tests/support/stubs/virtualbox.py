@@ -39,6 +39,8 @@ FRESH = {
     "vrdeports": "",
     "vrdeaddress": "",
     "vrdeauthtype": "null",
+    "uart": "off",
+    "uartmode": "disconnected",
     "controllers": {},
     "drives": {},
     "snapshot": "",
@@ -78,9 +80,13 @@ MODIFIED = (
     ),
     *("graphicscontroller", "boot", "vrde", "vrdeport", "vrdeaddress", "vrdeauthtype", "nic"),
     *("nictype", "macaddress", "nat_network", "natnetwork", "hostonlyadapter", "bridgeadapter"),
-    "cableconnected",
+    *("cableconnected", "uart", "uartmode"),
 )
 """Options of modifyvm."""
+ALONE = frozenset({"off", "disconnected"})
+"""What --uartN and --uartmodeN take without a second word (VBoxManageModifyVM.cpp)."""
+SUN_PATH = 108
+"""DrvNamedPipe.cpp cuts a socket's path off, for a zero at its end."""
 NIC_TYPES = ("Am79C970A", "Am79C973", "82540EM", "82543GC", "82545EM", "virtio")
 WHOLE = re.compile(r"\d+")
 MESSAGES = {
@@ -132,6 +138,10 @@ def options(words: list[str], **known: bool) -> Iterator[tuple[str, str]]:
             if not rest:
                 raise syntax(f"Missing argument to '{name}'")
             value = rest.pop(0)
+            if short in {"uart", "uartmode"} and value not in ALONE:
+                if not rest:
+                    raise syntax(f"Missing or Invalid argument to '{name}'")
+                value = f"{value},{rest.pop(0)}"
         yield name.lstrip("-"), value
 
 
@@ -315,8 +325,26 @@ class VirtualBox(Stub):
             machine["vrdeports" if key == "vrdeport" else key] = value
         elif key in {"name", "description"}:
             machine[key] = value
+        elif key in {"uart", "uartmode"}:
+            self._modify_port(machine, key, number, value)
         else:
             self._modify_nic(machine, key, number, value)
+
+    def _modify_port(self, machine: dict[str, Any], key: str, number: str, value: str) -> None:
+        """The first serial port; nobody sets the three others here."""
+        assert number == "1", "four there are, and this stub keeps one"
+        if value in ALONE:
+            machine[key] = value
+        elif key == "uart":
+            base, line = value.split(",")
+            try:
+                machine[key] = f"{int(base, 0):#06x},{int(line, 0)}"
+            except ValueError:
+                raise argument(f"Error parsing UART I/O base '{base}'") from None
+        else:
+            mode = value.partition(",")[0]
+            self._one("uartmode1", mode, "server", "client", "tcpserver", "tcpclient", "file")
+            machine[key] = value
 
     def _modify_nic(self, machine: dict[str, Any], key: str, number: str, value: str) -> None:
         key = "nat-network" if key == "natnetwork" else key
@@ -377,7 +405,11 @@ class VirtualBox(Stub):
         yield from self._shown_drives(machine)
         for place, nic in machine["nics"].items():
             yield from self._shown_nic(place, nic)
-        yield 'hidpointing="ps2mouse"\nuart1="off"\naudio="none"\n'
+        yield f'hidpointing="ps2mouse"\nuart1="{machine["uart"]}"\n'
+        if machine["uart"] != "off":
+            # Nothing is escaped here (VBoxManageInfo.cpp).
+            yield f'uartmode1="{machine["uartmode"]}"\nuarttype1="16550A"\n'
+        yield 'audio="none"\n'
         if machine["VMState"] == "running":
             # Goes on behind its quote.
             yield 'VideoMode="720,400,0"@0,0 1\n'
@@ -451,6 +483,7 @@ class VirtualBox(Stub):
                     f"VERR_FILE_NOT_FOUND opening image file '{held['path']}' (VERR_FILE_NOT_FOUND)"
                 )
                 raise refused(text, of="Medium")
+        self._serve(machine)
         machine["VMState"] = "running"
         for nic in machine["nics"].values():
             if nic["nic"] == "natnetwork":
@@ -459,6 +492,16 @@ class VirtualBox(Stub):
             f'Waiting for VM "{words[0]}" to power on...\n'
             f'VM "{words[0]}" has been successfully started.\n'
         )
+
+    def _serve(self, machine: dict[str, Any]) -> None:
+        """Make the socket of a serial port, as a server does that is told its path."""
+        how, _, path = machine["uartmode"].partition(",")
+        if machine["uart"] == "off" or how != "server":
+            return
+        cut = path.encode()[: SUN_PATH - 1].decode(errors="replace")
+        if not self.path(cut).parent.is_dir():
+            text = f"NamedPipe#0 failed to bind to local socket {path} (VERR_FILE_NOT_FOUND)"
+            raise refused(text, of="Console")
 
     def _check_nic(self, nic: dict[str, str]) -> None:
         if nic["nic"] == "hostonly" and nic["hostonlyadapter"] not in self.state["hostonly"]:

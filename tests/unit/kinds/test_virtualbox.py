@@ -810,6 +810,15 @@ def test_a_mediums_name_arrives_unchanged_or_is_refused(
     assert not [file for file in machine.path(STORE).iterdir() if file.is_file()]
 
 
+def test_nobody_but_root_gets_to_a_guests_serial_port(machine: Machine) -> None:
+    ready(machine)
+    GUEST.ensure(machine.shell(), guest())
+    assert vm(machine)["uart"] == "0x03f8,4"
+    how, _, path = vm(machine)["uartmode"].partition(",")
+    assert how == "server"
+    assert machine.path(path).parent.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize(
     ("other", "told"),
     [
@@ -817,6 +826,8 @@ def test_a_mediums_name_arrives_unchanged_or_is_refused(
         ({"video": "qxl"}, "no such adapter; set vga or none"),
         ({"cores": 65}, "64 at most"),
         ({"disk_bus": "xen"}, "VirtualBox has sata, ide, scsi, virtio"),
+        ({"store": "/" + "x" * 60}, "has 117 bytes, and a Unix socket's path has 107 at most"),
+        ({"store": '/a"b'}, "VBoxManage would show it cut off"),
         ({"nics": [{"network": "natnetwork own", "mac": MAC, "model": "vmxnet3", "address": ""}]},
          "VirtualBox has e1000, virtio, pcnet"),
         ({"nics": [{"network": "natnetwork own", "mac": MAC, "model": "", "address": ""}] * 9},
@@ -917,6 +928,9 @@ def test_the_recorded_lab_has_everything_where_it_belongs(recorded: Recorder) ->
     assert {"vb1-live-medium", "vb1-cloud-medium"} <= set(names)
     told = str(lab.stack_outputs)
     assert "rdp://127.0.0.1:5900" in told
+    rows = {row["name"]: row for row in lab.stack_outputs["sheet"]}
+    socket = f"{STORE}/guests/{live.inputs['wanted']['owner']}/serial/port"
+    assert rows["live"]["enter"][-1] == f"UNIX-CONNECT:{socket}"
     for resource in lab.of_type("RemoteObject"):
         assert "target" in resource.secret_inputs
 
@@ -945,6 +959,7 @@ def test_its_discs_set_virtualbox_up() -> None:
     )
     data = media.files(told)["/user-data"].decode()
     assert "qemu-utils" in data
+    assert "socat" in data
     assert "virtualbox-7.1_7.1.4-165100~Debian~bookworm_amd64.deb" in data
     assert f"--accept-license={'ab' * 32}" in data
     assert "secret" not in data.replace("secrets", "")

@@ -489,6 +489,8 @@ def test_what_is_in_it_goes_through_its_driver(recorded: Recorder) -> None:
     assert live["driver"] == "xen.guest"
     assert live["wanted"]["nics"][0]["model"] == "netfront"
     assert recorded.named("xen1-live-medium").inputs["wanted"]["store"] == STORE
+    [row] = [row for row in recorded.stack_outputs["sheet"] if row["name"] == "live"]
+    assert row["enter"] == ["xl", "console", "live"]
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,10 @@ def test_a_guest_of_a_lab_that_is_half_up_opens_its_console(
     )
     assert entered(ran, "top") == ["virsh", "-c", uri, "console", "local-top"]
     assert entered(ran, "web")[-2:] == ["root@10.77.0.5", f"virsh -c {uri} console web"]
+    wanted = {"name": "web", "store": "/var/x", "owner": "4711"}
+    driven = {"driver": "virtualbox.guest", "wanted": wanted}
+    half_up(checkout, monkeypatch, gate("kvm1-web-guest", driven, "RemoteObject"))
+    assert entered(ran, "web")[-1].endswith("UNIX-CONNECT:/var/x/guests/4711/serial/port")
 
 
 @pytest.mark.parametrize(
