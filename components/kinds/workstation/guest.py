@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
+from components.kinds.workstation import console as serial
 from components.kinds.workstation import data, vmrun
 from components.kinds.workstation.names import MAC, NAME, PLUG, bad_store, unquotable
 from components.kinds.workstation.vmrun import CLAIMS, COPY_S
@@ -133,6 +134,7 @@ class GuestDriver(Driver[GuestOrder]):
         ]
         found = (unquotable(text, what) for text, what in texts)
         wrong = next(filter(None, found), "") or strange(wanted.owner) or bad_store(wanted)
+        wrong = wrong or serial.impossible(wanted.store, name)
         if wrong:
             return wrong
         if unquotable(console.password, ""):

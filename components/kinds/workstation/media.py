@@ -27,6 +27,8 @@ BUNDLE = "workstation.bundle"
 PACKAGES = (
     # qemu-img turns disk images into VMware's format, which Workstation alone can't.
     "qemu-utils",
+    # It opens a guest's console.
+    "socat",
     # vmware-vmx, which is a virtual machine, is linked with them, with a window or without; a cloud
     # image has none, and `vmrun list` does not miss them (reports on 17.6.3).
     *("libx11-6", "libxext6", "libxi6", "libxtst6", "libxinerama1", "libxcursor1", "libxrandr2"),

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from components.kinds.workstation import console as serial
 from components.reach.vmx import escaped, unescaped
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def settings(
             found[f"{slot}.fileName"] = held if _is_of(held, own) else own
     for number, (nic, vmnet) in enumerate(zip(wanted.nics, plugs, strict=True)):
         found |= _nic(f"ethernet{number}", nic, vmnet)
+    found |= serial.settings(wanted.store, wanted.name)
     console = wanted.console
     port = console.port if console.type != "none" else 0
     found["RemoteDisplay.vnc.enabled"] = TRUE if port else FALSE

@@ -292,6 +292,10 @@ GUEST: Case[Machine, GuestOrder] = Case(
         "its controller is out": settings(sata0__present="FALSE"),
         "its notes are others": settings(annotation="mine"),
         "its screen is open": settings(RemoteDisplay__vnc__enabled="TRUE"),
+        "its serial port is removed": settings(serial0__present="FALSE"),
+        "its serial port is another": settings(serial0__fileName="/run/serial"),
+        "its serial port writes to a file": settings(serial0__fileType="file"),
+        "its serial port is not connected": settings(serial0__startConnected="FALSE"),
         "a further disk is out": settings(**{"sata0:7__present": "FALSE"}),
         "a further disk is removed": lambda machine: machine.path(
             f"{HOME}/data-data.vmdk"

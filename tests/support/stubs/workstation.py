@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STORE = "/var/lib/nestlab/workstation"
 SYSTEM = "/etc/systemd/system"
+SUN_PATH = 108
+"""unix(7)."""
 SPARSE = "KDMV"
 """Magic of a sparse VMDK; here, what it holds follows as JSON."""
 ADAPTERS = ("ide", "buslogic", "lsilogic")
@@ -61,6 +63,7 @@ class Workstation(Stub):
     initial: ClassVar[dict[str, Any]] = {
         "running": {},
         "connected": {},
+        "ports": {},
         "tools": [],
         "resumed": [],
         "saved": {},
@@ -139,6 +142,7 @@ class Workstation(Stub):
             self.path(f"{vmx.rpartition('/')[0]}/{saved}").unlink()
             self.state["resumed"].append(vmx)
         self.state["connected"][vmx] = nics
+        self.state["ports"][vmx] = self._port(told)
         more = {f"ethernet{n}__pciSlotNumber": str(160 + n) for n in range(len(nics))}
         text = changed(
             text, uuid__bios="56 4d 13", cleanShutdown="FALSE", checkpoint__vmState="", **more
@@ -163,6 +167,18 @@ class Workstation(Stub):
             file = self.path(name if name.startswith("/") else f"{home}/{name}")
             if not file.is_file() or not file.read_text().startswith(SPARSE):
                 raise error("A file was not found")
+
+    def _port(self, told: dict[str, str]) -> str:
+        """Where its first serial port is served; one that can't be starts disconnected, and no more is said."""
+        if told.get("serial0.present", "").upper() != "TRUE":
+            return "none"
+        if told.get("serial0.startconnected", "").upper() == "FALSE":
+            return "disconnected"
+        # Without a word it is a device of the host's, and the client of a pipe.
+        served = (told.get("serial0.filetype"), told.get("serial0.pipe.endpoint"))
+        path = told.get("serial0.filename", "")
+        fits = path.startswith("/") and len(path) < SUN_PATH and self.path(path).parent.is_dir()
+        return path if served == ("pipe", "server") and fits else "disconnected"
 
     def _nics(self, told: dict[str, str]) -> Iterator[str]:
         number = 0
@@ -202,6 +218,7 @@ class Workstation(Stub):
     def _end(self, vmx: str, **values: str) -> None:
         text = changed(self.running.pop(vmx), **values)
         self.state["connected"].pop(vmx, None)
+        self.state["ports"].pop(vmx, None)
         if self.path(vmx).parent.is_dir():
             self.path(vmx).write_text(text)
         if self.path(f"{vmx}.lck").is_dir():

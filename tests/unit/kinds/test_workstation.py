@@ -783,6 +783,7 @@ def test_a_value_of_a_vmx_is_read_as_it_was_written(value: str) -> None:
     [
         ({"owner": "me"}, "is no UUID"),
         ({"store": "/x y"}, "no plain absolute path"),
+        ({"store": "/" + "x" * 90}, "has 109 bytes, and a Unix socket's path has 107 at most"),
         ({"iso": "/x\ny"}, "beyond ASCII's printable ones"),
         ({"image": "/ä"}, "beyond ASCII's printable ones"),
         ({"disk_bus": "virtio"}, "Workstation has sata, scsi here"),
@@ -805,6 +806,12 @@ def test_what_workstation_has_not_is_refused_before_any_command(
     assert told in problem
     assert "a\nb" not in problem
     assert GUEST.problem(guest()) == ""
+
+
+def test_a_guests_serial_port_is_served_where_its_console_is_opened(machine: Machine) -> None:
+    made(machine)
+    assert [*machine.state["ports"].values()] == [f"{STORE}/guests/web/serial"]
+    assert machine.path(f"{STORE}/guests/web").stat().st_mode & 0o777 == 0o700
 
 
 # Media -------------------------------------------------------------------------------------------
@@ -872,6 +879,7 @@ def test_its_answers_install_the_bundle_from_the_cd() -> None:
     assert f"/run/nestlab-tools/{media.BUNDLE} --console --eulas-agreed --required" in data
     assert "vmx.allowNested" in data
     assert "qemu-utils" in data
+    assert "socat" in data
     assert "vmware-networks --postinstall vmware-workstation,0,1" in data
     script = yaml.safe_load(data)["runcmd"][0][2]
     assert script.index("--eulas-agreed") < script.index("vmrun -T ws start")
@@ -897,7 +905,7 @@ def test_a_host_whose_virtual_machines_do_not_start_is_not_up(
     (tools / "apt-get").write_text(
         f'#!/bin/sh\n[ "$3" = {sound} ] || exit 100\necho "$3" >> {log}\n'
     )
-    needed = " ".join(sorted({*media.PACKAGES, sound} - {"qemu-utils"}))
+    needed = " ".join(sorted({*media.PACKAGES, sound} - {"qemu-utils", "socat"}))
     (tools / "vmrun").write_text(
         f'#!/bin/sh\n[ -s "$4" ] || exit 255\nfor each in {needed}; do\n'
         f'    grep -qx "$each" {log} || {{ echo "Error: Unknown error"; exit 255; }}\ndone\n'
@@ -1055,6 +1063,8 @@ def test_the_recorded_lab_has_everything_where_it_belongs(recorded: Recorder) ->
     assert lab.named("ws1-live-guest", "RemoteObject").inputs["driver"] == "workstation.guest"
     assert (live["nics"][0]["model"], live["disk_bus"], live["store"]) == ("e1000", "sata", STORE)
     assert live["console"]["port"] == 5901
+    rows = {row["name"]: row for row in lab.stack_outputs["sheet"]}
+    assert rows["live"]["enter"][-1] == f"UNIX-CONNECT:{STORE}/guests/live/serial"
     assert lab.named("ws1-live-guest", "RemoteObject").deleted_with == domain.urn
     web = lab.named("ws1-web-guest", "RemoteObject").inputs["wanted"]
     assert web["nics"][0]["model"] == "vmxnet3"
