@@ -9,6 +9,7 @@ import re
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from components.kinds.esxi import console
 from components.kinds.esxi.vimcmd import VOLUMES
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ USUAL = {
     "numvcpus": "1",
     "firmware": "bios",
     "vhv.enable": "FALSE",
-    **{f"{drive}.startconnected": "TRUE" for drive in (SEED, *DISCS)},
+    **{f"{drive}.startconnected": "TRUE" for drive in (SEED, *DISCS, "serial0")},
 }
 """What ESXi leaves out of a .vmx when it says no more than the default."""
 
@@ -62,6 +63,7 @@ def _decided(wanted: GuestOrder) -> dict[str, str]:
         "annotation": f"nestlab {wanted.owner}",
         "vhv.enable": "TRUE" if wanted.nested else "FALSE",
         f"{CD}.present": "TRUE" if wanted.iso else "FALSE",
+        **console.settings(wanted.store, wanted.name),
     }
     if wanted.iso:
         found[f"{CD}.deviceType"] = "cdrom-image"
@@ -158,7 +160,7 @@ def _same(key: str, real: str, value: str) -> bool:
     if key == "annotation":
         # People write notes below.
         return value in real
-    if key in {f"{drive}.filename" for drive in (CD, SEED, *DISCS)}:
+    if key in {f"{drive}.filename" for drive in (CD, SEED, *DISCS, "serial0")}:
         return _volume_path(real) == _volume_path(value)
     if key.endswith(".filename"):
         return _is_of(real, value)

@@ -347,6 +347,11 @@ def guest_case(
             "it has one more NIC": rewritten(
                 ethernet3__present="TRUE", ethernet3__networkName="VM Network"
             ),
+            "its serial port is out": rewritten(serial0__present="FALSE"),
+            "its serial port is not connected": rewritten(serial0__startConnected="FALSE"),
+            "its serial port writes elsewhere": rewritten(serial0__fileName=f"{STORE}/log"),
+            "its serial port is on the network": rewritten(serial0__fileType="network"),
+            "its serial port's log grows": rewritten(answer__msg__serial__file__open=None),
             "its mark is gone": rewritten(annotation="mine"),
             "it is renamed": rewritten(displayName="Web"),
         }

@@ -221,8 +221,31 @@ class Esxi(Stub):
             fault = FAULT.format(before="Power on failed: ", kind="GenericVmConfigFault", text=why)
             raise self._faulted(before + fault)
         vm["power"] = "Powered on"
+        self._port(vm["vmx"])
         self._adopt(vm["vmx"])
         return before
+
+    def _port(self, vmx: str) -> None:
+        """Open the file of a serial port, and have the guest say something there.
+
+        One that is there is asked about; unless an answer is given, msg.autoAnswer takes the one that loses
+        nothing (libvirt, src/esx/README), and without that the guest would wait for ever.
+        """
+        settings = self._settings(vmx)
+        told = {
+            key: self._get(settings, f"serial0.{key}")
+            for key in ("present", "fileType", "fileName")
+        }
+        connected = self._get(settings, "serial0.startConnected", "TRUE").upper() == "TRUE"
+        if told["present"].upper() != "TRUE" or told["fileType"] != "file" or not connected:
+            return
+        name = told["fileName"]
+        file = self.path(name if name.startswith("/") else f"{vmx.rpartition('/')[0]}/{name}")
+        answer = self._get(settings, "answer.msg.serial.file.open")
+        if file.exists() and not answer and not self._get(settings, "msg.autoAnswer"):
+            raise AssertionError("msg.serial.file.open: nobody answers")
+        old = file.read_text() if file.exists() and answer != "Replace" else ""
+        file.write_text(f"{old}login: \n")
 
     def _loose(self, settings: dict[str, str]) -> str:
         """Say which device is on a controller that is not there."""
@@ -245,7 +268,8 @@ class Esxi(Stub):
             device = key.rpartition(".")[0]
             if self._get(settings, f"{device}.present").upper() != "TRUE":
                 continue
-            if key.lower().endswith(".filename") and value:
+            made = self._get(settings, f"{device}.fileType") == "file"
+            if key.lower().endswith(".filename") and value and not made:
                 file = value if value.startswith("/") else f"{vm['vmx'].rpartition('/')[0]}/{value}"
                 if not self.path(file).exists():
                     cd = "cdrom" in self._get(settings, f"{device}.deviceType")

@@ -159,7 +159,7 @@ def right(machine: Machine, wanted: GuestOrder | None = None) -> None:
     assert power(machine) == {next(iter(machine.state["vms"])): "Powered on"}
     files = {each.name for each in machine.path(HOME).iterdir()}
     disk = {"web.vmdk", "web-flat.vmdk"} if wanted.image or wanted.disk_gib else set()
-    assert files == {"nestlab.owner", "web.vmx"} | disk
+    assert files == {"nestlab.owner", "web.vmx", "console.log"} | disk
     state = machine.state
     assert list(state["saved"]["vms"]) == list(state["vms"]), "a power cut would lose it"
     assert state["saved"]["autostart"] == state["autostart"]
@@ -289,6 +289,16 @@ def test_a_snapshot_made_by_hand_is_not_thrown_away(machine: Machine) -> None:
     assert GUEST.glance(shell, guest()).ok
     GUEST.ensure(shell, guest(memory_mib=1024))
     assert vmx(machine)["sata0:0.fileName"] == "web-000001.vmdk"
+
+
+def test_what_a_guest_said_is_kept_until_it_is_switched_on_again(machine: Machine) -> None:
+    GUEST.ensure(machine.shell(), guest())
+    log = machine.path(f"{HOME}/console.log")
+    assert log.read_text() == "login: \n"
+    [number] = machine.state["vms"]
+    assert machine.shell().run(["vim-cmd", "vmsvc/power.off", number]).ok
+    GUEST.ensure(machine.shell(), guest())
+    assert log.read_text() == "login: \n"
 
 
 @pytest.mark.parametrize("disk_gib", [2, 0])
