@@ -1,8 +1,8 @@
 """stacks/Pulumi.wifi.yaml on Wi-Fi: simulated radios (mac80211_hwsim) of an emulated Debian with its full kernel.
 
 The machine is a laptop, its Wi-Fi card of the stack's name a station of an access point that is a network namespace
-with a radio of its own, as another computer of that Wi-Fi is. hostapd, wpa_supplicant, libvirt and its DHCP server
-are real; a network namespace is the guest, as an emulated one inside an emulated machine takes too long.
+with a radio of its own, as another computer of that Wi-Fi is. hostapd, wpa_supplicant, libvirt, its DHCP server and
+its guest are real: a Linux in memory, as a Debian inside an emulated machine takes too long.
 """
 
 from __future__ import annotations
@@ -78,25 +78,23 @@ ip netns exec point dnsmasq --conf-file=/dev/null --interface=wlan1 --bind-inter
 wpa_supplicant -B -i NIC -c here.conf
 ip netns exec peer wpa_supplicant -B -i wlan2 -c peer.conf
 ip -n peer addr add PEER/24 dev wlan2
-cat >/root/client <<'END'
-#!/bin/sh
-# What a DHCP client does with a lease.
-[ "$1" = bound ] || exit 0
-ip addr replace $ip/$mask dev $interface
-ip route replace default via $router dev $interface metric 600
-END
-chmod +x /root/client
 """
-LEASE = "busybox udhcpc -f -q -n -t 10 -T 5 -s /root/client -i"
-GUEST = """
-ip netns add guest
-ip link add tap0 type veth peer name eth0 netns guest
-ip link set tap0 up master BRIDGE
-ip -n guest link set lo up
-ip -n guest link set eth0 address MAC up
-mkdir -p /run/sshd
+LEASE = "busybox udhcpc -f -q -n -t 10 -T 5 -s /usr/share/guest/client -i"
+KEYS = f"""
+mkdir -p /run/keys/root/.ssh
 ssh-keygen -q -t ed25519 -N '' -f /root/key
-ip netns exec guest /usr/sbin/sshd -o PidFile=/run/guest.pid -o AuthorizedKeysFile=/root/key.pub
+cp /root/key.pub /run/keys/root/.ssh/authorized_keys
+cp {wifi_image.GUEST_INITRD} /run/guest.img
+cd /run/keys
+printf 'root/.ssh/authorized_keys\\n' | cpio --quiet -o -H newc | gzip >>/run/guest.img
+"""
+GUEST = """\
+<domain type='qemu'><name>{name}</name><memory unit='MiB'>256</memory><os><type arch='x86_64'>hvm</type>
+<kernel>{kernel}</kernel><initrd>/run/guest.img</initrd>
+<cmdline>console=ttyS0 quiet panic=1 no_timer_check</cmdline></os><features><acpi/></features><devices>
+<serial type='file'><source path='/var/log/guest.log'/></serial>
+<interface type='network'><mac address='{mac}'/><source network='{network}'/><model type='e1000'/></interface>
+</devices></domain>
 """
 NETWORK = """\
 <network><name>{name}</name>{forward}<bridge name='{bridge}' stp='on'/><ip address='{gateway}' prefix='{prefix}'>
@@ -143,11 +141,11 @@ class Laptop:
         address = self.guest.address
         self.comes(f"ip netns exec peer ping -c 1 -W 2 {address}", "the guest is not reached")
         login = "-i /root/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-        asked = (
-            f"ip netns exec peer ssh {login} -o ConnectTimeout=60 root@{address} ip -4 -o addr show"
-        )
-        assert f" eth0    inet {address}/" in self.must(asked), "the guest itself answers by SSH"
-        self.comes(f"ip netns exec guest ping -c 1 -W 2 {POINT}", "the guest reaches no router")
+        enter = f"ip netns exec peer ssh {login} -o ConnectTimeout=60 root@{address}"
+        self.comes(f"{enter} true", "the guest lets nobody in")
+        told = self.must(f"{enter} ip -4 -o addr show")
+        assert f" eth0    inet {address}/" in told, "the guest itself answers by SSH"
+        self.must(f"{enter} ping -c 1 -W 20 {POINT}")
 
     def looks(self) -> dict[str, Any]:
         """All that the product, or libvirt for it, may touch, without order and what changes by itself.
@@ -225,11 +223,13 @@ def test_a_guest_behind_a_station_is_a_machine_of_the_access_points_network(
     assert uplinks.look(made).ok, uplinks.look(made).text
 
     mac = guest.nics[0].mac
-    laptop.must(GUEST.replace("BRIDGE", air.bridge).replace("MAC", mac))
-    laptop.must(f"ip netns exec guest {LEASE} eth0")
-    told = laptop.must("ip -n guest -4 -o addr show dev eth0")
-    assert f"inet {guest.address}/{air.prefix} " in told, "the planned address, by libvirt's DHCP"
+    text = GUEST.format(
+        name=guest.name, kernel=wifi_image.GUEST_KERNEL, mac=mac, network=air.called
+    )
+    laptop.must(f"{KEYS}\nvirsh -q create /dev/stdin <<'END'\n{text}END")
     laptop.reached()
+    leased = laptop.must(f"virsh -q net-dhcp-leases {air.called} --mac {mac}")
+    assert f" {guest.address}/{air.prefix} " in leased, "the planned address, by libvirt's DHCP"
     station = laptop.must(f"cat /sys/class/net/{laptop.nic}/address").strip()
     known = laptop.must(f"ip -n peer neigh show {guest.address}")
     assert station in known, "the access point sees frames of its station's MAC alone"
@@ -256,13 +256,11 @@ def test_a_guest_behind_a_station_is_a_machine_of_the_access_points_network(
         ["ip", "netns", "exec", "point", "ping", "-c", "1", "-W", "2", str(guest.address)]
     )
     assert not lost.ok, "nobody answers for it any more"
-    laptop.must(
-        "kill $(cat /run/guest.pid); ip netns del guest; ip link del tap0 2>/dev/null || true"
-    )
+    laptop.must(f"virsh -q destroy {guest.name}")
     networks.retire(network)
     laptop.must(f"virsh -q net-destroy {air.called}; virsh -q net-undefine {air.called}")
     until = time.monotonic() + SETTLED_S
-    # A namespace's devices go, and IPv6 addresses settle, a moment later.
+    # A guest's devices go, and IPv6 addresses settle, a moment later.
     while (after := laptop.looks()) != before and time.monotonic() < until:
         time.sleep(1)
     other = {what: (told, after[what]) for what, told in before.items() if after[what] != told}

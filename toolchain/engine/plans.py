@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ LESS = {"update": {"replace", "create-replacement"}}
 """Operation -> those that are more; one that is less is within the plan, and none at all always is."""
 TOLD = ("create", "update", "replace", "delete")
 """Operations that people are told of; those that a replacement is made of are not."""
+DEFAULT = re.compile(r"\$?pulumi:providers:[^:]+::default(_[^:]*)?$")
+"""Ends the URN of a provider that the engine makes by itself (pulumi 3.259.0, providers.IsDefaultProvider)."""
 CONSTRAINED = {environment.EXPERIMENTAL: "true"}
 """What has the engine know `--plan`."""
 
@@ -93,10 +96,14 @@ def _sealed(stack: str, made_for: str, plan: Any) -> dict[str, Any]:
 
 
 def _operations(plan: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the steps of each resource in an engine's plan, but for those that do nothing."""
+    """Return the steps of each resource in an engine's plan, but for those that do nothing.
+
+    The engine's own providers, which it counts nowhere either, are left out.
+    """
     return {
         urn: [each for each in told.get("steps") or [] if each != "same"]
         for urn, told in (plan.get("resourcePlans") or {}).items()
+        if not DEFAULT.search(urn)
     }
 
 

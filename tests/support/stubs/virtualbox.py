@@ -525,7 +525,9 @@ class VirtualBox(Stub):
         net = self.state["natnets"][name]["network"]
         resolver = self.state["resolver"]
         if resolver.startswith("127."):
-            resolver = re.sub(r"\d+/.*", "3", net)  # .1 before 7.2
+            # Its own name server (.1 before 7.2), but for what it maps: "127.0.0.1=2".
+            at = "2" if resolver == "127.0.0.1" else "3"
+            resolver = re.sub(r"\d+/.*", at, net)
         server["options"] |= {"3": re.sub(r"\d+/.*", "1", net), "6": resolver}
         server["options"].pop("15", None)
         if self.state["search"]:

@@ -27,6 +27,19 @@ def test_less_is_within_a_plan_and_more_is_told() -> None:
     assert plans.counted(plan("same")) == "nothing to do"
 
 
+def test_the_engines_own_providers_are_neither_counted_nor_more() -> None:
+    """As in the engine's own summary; a lab's are resources like others."""
+    lab = "urn:pulumi:s::nestlab::nestlab:index:OuterHost$pulumi:providers:libvirt::kvm1-libvirt"
+    urns = [
+        "urn:pulumi:s::nestlab::pulumi:providers:pulumi-python::default",
+        "urn:pulumi:s::nestlab::pulumi:providers:libvirt::default_0_5_4",
+        lab,
+    ]
+    more = {"resourcePlans": {urn: {"steps": ["create"]} for urn in urns}}
+    assert plans.counted(more) == "1 to create"
+    assert plans.beyond({}, more) == ["kvm1-libvirt: create"]
+
+
 def test_what_a_plugin_has_looked_at_is_held_to_as_it_is() -> None:
     looked = plan("create", adds={"__defaults": [], "name": "g", "cpu": {"mode": "x"}})
     assert plans.eased(looked) == looked
