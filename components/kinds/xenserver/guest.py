@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
+from components.kinds.xenserver import console
 from components.kinds.xenserver.facts import Host, changed, glanced
 from components.kinds.xenserver.names import BRIDGE, LABEL, label, mark, owner, strangers, unfit
 from components.kinds.xenserver.xe import SCAN_S, Row, entry, xe
@@ -274,6 +275,8 @@ class GuestDriver(Driver[GuestOrder]):
             found = entry(platform, "nic_type") or NIC_MODELS[0]
             halted.append(("NIC model", found, "platform:nic_type", wanted.nics[0].model))
         steps = self._nested(row, wanted)
+        if serial := console.mended(row):
+            steps.append(Step("serial port", serial, halted=True))
         for settings, stops in ((soon, False), (halted, True)):
             wrong = [(text, f"{key}={value}") for text, has, key, value in settings if has != value]
             if wrong:

@@ -381,6 +381,8 @@ def guest_case(name: str, order: Callable[[Path], GuestOrder]) -> Case[Machine, 
         "its adapter is another": of("vm-param-set", "platform:vga=cirrus"),
         "it is shown virtualization": of("vm-param-set", "platform:nested-virt=true"),
         "and by the older key": of("vm-param-set", "platform:exp-nested-hvm=1"),
+        "its serial port is taken": of("vm-param-set", "platform:hvm_serial=none"),
+        "it has none by the older key": of("vm-param-set", "other-config:hvm_serial=none"),
         "it does not start with its host": of("vm-param-set", "other-config:auto_poweron=false"),
         "nothing starts with its host": changing(
             lambda state: next(iter(state["pool"].values()))["other-config"].update(

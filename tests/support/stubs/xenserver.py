@@ -36,7 +36,7 @@ FIELDS = {
         "power-state": " RO", "memory-static-max": " RW", "memory-dynamic-max": " RW",
         "memory-dynamic-min": " RW", "memory-static-min": " RW", "VCPUs-max": " RW",
         "VCPUs-at-startup": " RW", "platform": "MRW", "HVM-boot-policy": " RW",
-        "HVM-boot-params": "MRW", "other-config": "MRW",
+        "HVM-boot-params": "MRW", "other-config": "MRW", "dom-id": " RO",
     },
     "vbd": {
         "uuid": " RO", "vm-uuid": " RO", "vdi-uuid": " RO", "empty": " RO", "userdevice": " RW",
@@ -394,6 +394,10 @@ class XenServer(Stub):
         if (what, field) == ("vdi", "vbd-uuids"):
             plugs = self.state["vbd"].values()
             return [vbd["uuid"] for vbd in plugs if vbd["vdi-uuid"] == record["uuid"]]
+        if (what, field) == ("vm", "dom-id"):
+            # Of its domain, which is there while it runs.
+            known = [*self.state["vm"]].index(record["uuid"])
+            return str(known) if record["power-state"] in {"running", "paused"} else "-1"
         return record[field]
 
     # Lists --------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ def test_every_kind_with_guests_of_its_own_commands_has_one() -> None:
     driven = {kind for kind in kinds.NESTED if kinds.has(kind, "guest")}
     assert {kind for kind in driven if not kinds.has(kind, "console")} == {
         "hyperv",
-        "xenserver",
     }
 
 

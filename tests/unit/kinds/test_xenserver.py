@@ -7,7 +7,9 @@ lost, or something of somebody else's that is changed.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ from components.kinds.xenserver.install import PLACE, recipe
 from components.kinds.xenserver.medium import DRIVER as MEDIUM
 from components.kinds.xenserver.network import DRIVER as NETWORK
 from components.kinds.xenserver.xe import entry, rows, xe
-from components.reach.driver import DriverError
+from components.reach.driver import DriverError, console_of
 from components.reach.orders import GuestOrder, MediumOrder, NetworkOrder
 from components.stackfile import load
 from components.stackfile.registry import KINDS
@@ -852,7 +854,44 @@ def test_a_lab_has_the_host_its_discs_and_what_is_inside() -> None:
         assert each.deleted_with == engine.named("xcp1-domain").urn
         assert "target" in each.secret_inputs
     sheet_ = engine.stack_outputs["sheet"]
+    [row] = [row for row in sheet_ if row["name"] == "web"]
+    assert row["enter"] == console_of("xenserver", "web", STORE, web["wanted"]["owner"])
     assert "https://10.77.0." in str(sheet_)
+
+
+@pytest.mark.parametrize("state", ["running", "off", "cloned"])
+def test_its_console_is_that_of_the_domain_that_it_is_now(
+    state: str, host: Machine, files: Path, tmp_path: Path
+) -> None:
+    """The command is run by a real shell; what it asks `xe` the stub answers, and `xl` is looked at."""
+    GUEST.ensure(place(host, files), guest())
+    web = one(host)
+    if state == "cloned":
+        with host.changing() as known:
+            other = {**web, "uuid": "0000aaaa-0000-4000-8000-0000000000c1", "name-label": "copy"}
+            known["vm"][other["uuid"]] = other
+    if state == "off":
+        assert host.shell().run(["xe", "vm-shutdown", f"uuid={web['uuid']}", "--force"]).ok
+    asked = tmp_path / "asked"
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "xe").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {asked}\ncat {tmp_path}/told\n')
+    (tools / "xl").write_text('#!/bin/sh\necho "xl $*"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    env = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    words = [*console_of("xenserver", web["name-label"], STORE, guest().owner)]
+    (tmp_path / "told").write_text("")
+    subprocess.run(words, env=env, capture_output=True, check=False)
+    told = host.shell().run(["xe", *asked.read_text().splitlines()])
+    assert told.ok, told.err
+    (tmp_path / "told").write_text(told.out)
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    if state == "off":
+        assert (done.returncode, done.stderr) == (1, "web does not run\n")
+    else:
+        domain = [*host.state["vm"]].index(web["uuid"])
+        assert done.stdout == f"xl console -t serial {domain}\n"
 
 
 def test_a_preview_of_a_lab_needs_no_host() -> None:
