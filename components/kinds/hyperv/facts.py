@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from components.kinds.hyperv import console
 from components.kinds.hyperv.cmdlets import ANY, NO_GUEST, NO_PATH, NOTHING_TAKEN, ask
 from components.kinds.hyperv.names import data_of, disk_of, folder_of, mark
 from components.kinds.hyperv.objects import (
@@ -21,6 +22,7 @@ from components.kinds.hyperv.objects import (
     Firmware,
     Nat,
     Plug,
+    Port,
     Processor,
     Switch,
     Vhd,
@@ -108,6 +110,8 @@ class Guest:
     """Of the generation that it is to have; None where it is of the other one."""
     expose: bool
     """Whether it sees virtualization itself."""
+    pipe: str
+    """What its first serial port is served on; empty for none."""
 
 
 @dataclass
@@ -153,6 +157,7 @@ def read(shell: Shell, wanted: GuestOrder) -> GuestFacts:
             nics=told.nics,
             firmware=told.firmware[0] if told.firmware else None,
             expose=any(each.exposes for each in told.processors),
+            pipe=next((each.path for each in told.ports), ""),
         )
     return GuestFacts(
         guest=guest,
@@ -178,6 +183,7 @@ class _Told:
     dvds: list[Drive]
     nics: list[Card]
     firmware: list[Bios] | list[Firmware]
+    ports: list[Port]
     files: list[File]
     disks: list[Vhd]
     data: dict[str, Vhd]
@@ -191,8 +197,8 @@ def _asked(shell: Shell, wanted: GuestOrder, which: Mapping[str, str]) -> _Told:
     script.add("Get-VM", *properties(Vm))
     vm = {"VM": [script.add("Get-VM", "Id", may_fail=NO_GUEST, given=which)]}
 
-    def part(cmdlet: str, of: type, may_fail: str = NOTHING_TAKEN) -> None:
-        script.add(cmdlet, *properties(of), take=vm, may_fail=may_fail)
+    def part(cmdlet: str, of: type, may_fail: str = NOTHING_TAKEN, **given: int) -> None:
+        script.add(cmdlet, *properties(of), take=vm, may_fail=may_fail, given=given)
 
     first = generation(wanted) == 1
     part("Get-VMProcessor", Processor)
@@ -200,6 +206,7 @@ def _asked(shell: Shell, wanted: GuestOrder, which: Mapping[str, str]) -> _Told:
     part("Get-VMDvdDrive", Drive)
     part("Get-VMNetworkAdapter", Card)
     part("Get-VMBios" if first else "Get-VMFirmware", Bios if first else Firmware, ANY)
+    part("Get-VMComPort", Port, Number=console.NUMBER)
     folder, files = folder_of(wanted), properties(File)
     script.add("Get-ChildItem", *files, may_fail=NO_PATH, LiteralPath=folder, File=True)
     names = [disk.name for disk in wanted.disks]
@@ -214,11 +221,12 @@ def _asked(shell: Shell, wanted: GuestOrder, which: Mapping[str, str]) -> _Told:
         dvds=objects(Drive, told[4]),
         nics=objects(Card, told[5]),
         firmware=objects(Bios, told[6]) if first else objects(Firmware, told[6]),
-        files=objects(File, told[7]),
-        disks=objects(Vhd, told[8]),
+        ports=objects(Port, told[7]),
+        files=objects(File, told[8]),
+        disks=objects(Vhd, told[9]),
         data={
             name: vhd
-            for name, rows in zip(names, told[9:], strict=True)
+            for name, rows in zip(names, told[10:], strict=True)
             for vhd in objects(Vhd, rows)
         },
     )

@@ -92,6 +92,14 @@ class Processor:
 
 
 @dataclass(frozen=True, slots=True)
+class Port:
+    """A serial port of a guest."""
+
+    path: Annotated[str, "Path"]
+    """The named pipe that it is served on; empty for none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drive:
     """A disk or CD drive of a guest; ``path`` is what is in it."""
 

@@ -10,7 +10,7 @@ NESTED = {
     "guest from an image": "double, linked",
     "guest with a configuration": "double",
     "further CDs and disks of a guest": "double",
-    "console": "preview",
+    "console": "double ⁵",
     "edit in place": "double",
     "switched off or removed by hand": "double",
 }

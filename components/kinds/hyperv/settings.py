@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from components.kinds.hyperv import console
 from components.kinds.hyperv.cmdlets import NO_PATH
 from components.kinds.hyperv.facts import generation
 from components.kinds.hyperv.names import DATA, DISK, PART, data_of, disk_of, folder_of, mark
@@ -104,6 +105,7 @@ def _compared(found: GuestFacts, guest: Guest, wanted: GuestOrder, *, stop: str)
         work.script.add(stop, take=work.vm, given=hard)
     _settings(work, guest.vm, wanted, expose=guest.expose)
     _memory(work, guest.vm, wanted)
+    _port(work, guest, wanted)
     anew = {
         device
         for device, made in (
@@ -155,6 +157,15 @@ def _memory(work: Work, vm: Vm, wanted: GuestOrder) -> None:
         has = "dynamic memory" if vm.dynamic_memory else f"{vm.memory // MIB} MiB"
         work.note(f"has {has}, not {size // MIB} MiB", off=True)
         work.script.add("Set-VMMemory", take=work.vm, DynamicMemoryEnabled=False, StartupBytes=size)
+
+
+def _port(work: Work, guest: Guest, wanted: GuestOrder) -> None:
+    """Serve its first serial port; generation 2 looks whether it has one when it starts."""
+    path = console.pipe(wanted.owner)
+    if guest.pipe.lower() != path.lower():
+        has = f"on {guest.pipe}" if guest.pipe else "nowhere"
+        work.note(f"has its serial port {has}, not on {path}", off=True)
+        work.script.add("Set-VMComPort", take=work.vm, Number=console.NUMBER, Path=path)
 
 
 def _system_disk(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder) -> bool:

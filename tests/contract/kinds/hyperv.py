@@ -38,7 +38,7 @@ ASKS = frozenset(
         *("Get-VMSwitch", "Get-NetIPAddress", "Get-NetNat", "Get-NetAdapter", "Get-ChildItem"),
         *(
             f"Get-VM{what}"
-            for what in ("", "Processor", "HardDiskDrive", "DvdDrive", "NetworkAdapter")
+            for what in ("", "ComPort", "Processor", "HardDiskDrive", "DvdDrive", "NetworkAdapter")
         ),
         *("Get-VMBios", "Get-VMFirmware", "Get-VHD", "Get-FileHash"),
     }
@@ -337,6 +337,8 @@ GUEST_HARMS: dict[str, Callable[[Machine], object]] = {
     "its memory is dynamic": is_(DynamicMemoryEnabled=True),
     "its cores are others": is_(ProcessorCount=2),
     "it sees virtualization": is_(ExposeVirtualizationExtensions=True),
+    "its serial port is served nowhere": is_(ComPorts=["", ""]),
+    "its serial port is served elsewhere": is_(ComPorts=["\\\\.\\pipe\\mine", ""]),
     "it is renamed": is_(Name="mine"),
     "its mark is gone": is_(Notes=""),
     "its host does otherwise when it starts": is_(AutomaticStartAction="StartIfRunning"),

@@ -70,6 +70,7 @@ SETS: dict[str, list[dict[str, str]]] = {
     "Get-VHD": [{"Path*": "str[]"}],
     "Get-VM": [{"Name": "str[]"}, {"Id*": "guid"}],
     "Get-VMBios": [VM],
+    "Get-VMComPort": [VM | {"Number": "int"}],
     "Get-VMDvdDrive": [VM | {"ControllerNumber": "int", "ControllerLocation": "int"}],
     "Get-VMFirmware": [VM],
     "Get-VMHardDiskDrive": [
@@ -132,6 +133,7 @@ SETS: dict[str, list[dict[str, str]]] = {
         }
     ],
     "Set-VMBios": [VM | {"StartupOrder": "str[]"}],
+    "Set-VMComPort": [VM | {"Number*": "int", "Path": "str", "DebuggerMode": "On|Off"}],
     "Set-VMDvdDrive": [{"VMDvdDrive*": "@DvdDrive[]", "Path": "str"}],
     "Set-VMFirmware": [VM | {"BootOrder": "@VMComponentObject[]", "EnableSecureBoot": "On|Off"}],
     "Set-VMMemory": [VM | {"DynamicMemoryEnabled": "bool", "StartupBytes": "int"}],
@@ -533,6 +535,7 @@ class Hyperv(Stub):
             "DynamicMemoryEnabled": False,
             "ProcessorCount": 1,
             "ExposeVirtualizationExtensions": False,
+            "ComPorts": ["", ""],
             "AutomaticStartAction": "StartIfRunning",
             "AutomaticStopAction": "Save",
             "CheckpointType": "Production",
@@ -634,6 +637,25 @@ class Hyperv(Stub):
             self._stopped(vm, "Failed to modify device 'Processor'.")
             vm["ProcessorCount"] = given["Count"]
             vm["ExposeVirtualizationExtensions"] = given["ExposeVirtualizationExtensions"]
+
+    def get_vmcomport(self, **given: Any) -> list[Object]:
+        """Both generations have two, each without a pipe at first."""
+        return [
+            {"type": "VMComPort", "Name": f"COM {number}", "Path": path}
+            for vm in given["VM"]
+            for number, path in enumerate(vm["ComPorts"], 1)
+            if number == given.get("Number", number)
+        ]
+
+    def set_vmcomport(self, **given: Any) -> None:
+        for vm in given["VM"]:
+            self._stopped(vm, "Failed to modify device 'Serial Port'.")
+            if given["Number"] not in {1, 2}:
+                raise Failed("Number is not in the range of 1 to 2.", "ParameterArgumentValidation")
+            path = given.get("Path", "")
+            if path and not re.fullmatch(r"\\\\[^\\]+\\pipe\\[^\\]{1,256}", path):
+                raise Failed("The named pipe path is not valid.", "InvalidParameter")
+            vm["ComPorts"][given["Number"] - 1] = path
 
     def get_vmharddiskdrive(self, **given: Any) -> list[Object]:
         where = ("ControllerType", "ControllerNumber", "ControllerLocation")

@@ -25,9 +25,8 @@ def test_a_console_is_opened_by_a_command_on_its_hypervisor(kind: str) -> None:
 
 def test_every_kind_with_guests_of_its_own_commands_has_one() -> None:
     driven = {kind for kind in kinds.NESTED if kinds.has(kind, "guest")}
-    assert {kind for kind in driven if not kinds.has(kind, "console")} == {
-        "hyperv",
-    }
+    assert driven
+    assert [kind for kind in driven if not kinds.has(kind, "console")] == []
 
 
 def test_a_kind_without_one_opens_none() -> None:

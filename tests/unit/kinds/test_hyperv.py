@@ -7,6 +7,7 @@ be had here: of its program only the text is checked, and that the stub, which d
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -29,7 +30,7 @@ from components.kinds.hyperv.medium import DRIVER as MEDIUM
 from components.kinds.hyperv.model import HypervSpec
 from components.kinds.hyperv.names import LONGEST_NAME
 from components.kinds.hyperv.network import DRIVER as NETWORK
-from components.reach.driver import DriverError, driver_of
+from components.reach.driver import DriverError, console_of, driver_of
 from components.reach.orders import GuestOrder, MediumOrder, NetworkOrder, Nic
 from components.reach.shell import Result, Unreachable
 from components.stackfile import SpecError, load
@@ -955,6 +956,20 @@ def test_its_guests_are_made_by_the_driver_inside_it() -> None:
         assert not driver_of(driver).problem(wanted)
     (row,) = [row for row in engine.stack_outputs["sheet"] if row["name"] == "web"]
     assert row["console"] == "vmconnect.exe localhost web"
+    assert row["enter"] == console_of("hyperv", "web", "C:/nestlab", web.inputs["wanted"]["owner"])
+
+
+def test_its_console_is_opened_at_the_pipe_that_hyper_v_serves(machine: Machine) -> None:
+    """By words that cmd.exe leaves alone, and that fit into its command line; PowerShell itself was not at hand."""
+    GUEST.ensure(machine.shell(), guest(iso="", nics=[]))
+    [vm] = [each for each in machine.state["vms"].values() if each["Name"] == "web"]
+    words = console_of("hyperv", "web", "C:/nestlab", guest().owner)
+    assert all(re.fullmatch(r"[A-Za-z0-9+/=-]+", word) for word in words)
+    assert len(" ".join(words)) < powershell.LONGEST
+    program = base64.b64decode(words[-1]).decode("utf-16-le")
+    name = vm["ComPorts"][0].removeprefix("\\\\.\\pipe\\")
+    assert f"NamedPipeClientStream('.','{name}'," in program
+    assert program.count("{") == program.count("}")
 
 
 def test_the_password_is_nowhere_in_clear() -> None:
