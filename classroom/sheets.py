@@ -89,7 +89,12 @@ class Sheet:
                 )
             elif row["enter"]:
                 where = row["inside"][-1] if row["inside"] else "the machine that runs the labs"
-                yield f"{row['name']}, on {where}", shlex.join(row["enter"])
+                command = shlex.join(row["enter"])
+                if len(command) <= LONGEST and "\n" not in command:
+                    yield f"{row['name']}, on {where}", command
+                else:
+                    known = f"nestlab enter -s {self.stack} {row['name']}"
+                    yield f"{row['name']}, in the checkout of nestlab", known
         if self.rows:
             name = self.rows[0]["name"]
             yield "or, in the checkout of nestlab", f"nestlab enter -s {self.stack} {name}"
@@ -109,6 +114,8 @@ class Sheet:
 
 
 MACHINES = ("machine", "kind", "layer", "address", "user", "web")
+LONGEST = 160
+"""Letters of a command that people may copy from a page; what opens a console of Hyper-V's is a program."""
 SCREENS = ("machine", "screen", "on", "password")
 LOGINS = ("machine", "password of its user")
 NOT_MADE = "The lab is not up yet: how to get in is told once it is."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,16 @@ def test_what_is_told(sheet: sheets.Sheet) -> None:
     markdown = sheets.markdown(sheet)
     for each in ("scr33n", "BEGIN KEY", "ssh -i id_lab root@10.77.0.9", "network inner"):
         assert each in markdown
+
+
+@pytest.mark.parametrize(
+    "words", [["powershell", "-EncodedCommand", "A" * 2000], ["sh", "-c", "a\nb"]]
+)
+def test_what_nobody_would_type_is_left_to_nestlab(sheet: sheets.Sheet, words: list[str]) -> None:
+    box = {**ROWS[1], "enter": words}
+    told = dict(replace(sheet, rows=[ROWS[0], box]).ways())
+    assert told["box, in the checkout of nestlab"] == f"nestlab enter -s {sheet.stack} box"
+    assert not any(words[-1] in command for command in told.values())
 
 
 def test_before_the_lab_is_up_there_is_no_way_in(sheet: sheets.Sheet) -> None:
