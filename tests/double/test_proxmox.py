@@ -20,9 +20,10 @@ from tests.support.commands import Machine
 from tests.support.pve import Pve
 from tests.support.stubs.proxmox import Proxmox
 from tests.support.told import lives_with_a_seed, told
+from toolchain.engine import changes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from components.reach.shell import Target
@@ -345,6 +346,108 @@ def test_a_guest_has_its_discs_and_loses_what_the_stack_forgets(
     assert sorted(drives()) == ["ide2"]
     project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
     project.pulumi("destroy", "--yes", "--skip-preview")
+
+
+SAME = ("--yes", "--skip-preview", "--expect-no-changes")
+
+
+def further(pve: Pve, guest: str = "web") -> dict[str, tuple[str, str]]:
+    """Where each further disk of a guest is, by the name that it sees, and its volume."""
+    found = {}
+    for place, value in pve.config(numbers(pve)[guest]).items():
+        volume, *options = str(value).split(",")
+        for option in options:
+            if option.startswith("serial="):
+                found[option.removeprefix("serial=")] = (place, volume)
+    return found
+
+
+def size(pve: Pve, place: str, guest: str = "web") -> str:
+    value = str(pve.config(numbers(pve)[guest])[place])
+    return value.rpartition("size=")[2].partition(",")[0]
+
+
+def web_with(pve: Pve, media: Path) -> Callable[..., str]:
+    """Programs of a lab whose guest `web` has these further disks."""
+
+    def of(**disks: int) -> str:
+        web = {"image": "disk", "disk_gib": 4, "network": "own", "disks": disks}
+        return program(lab(containers={}, guests={"web": web}), pve, media)
+
+    return of
+
+
+def test_a_further_disk_stays_and_grows(project: Project, pve: Pve, media: Path) -> None:
+    of = web_with(pve, media)
+    project.write(of(data=2, logs=1))
+    steps = json.loads(project.pulumi("preview", "--json"))["steps"]
+    [made] = [step["newState"]["inputs"] for step in steps if step["urn"].endswith("::x-web-vm")]
+    sizes = [(disk["interface"], disk["size"]) for disk in made["disks"]]
+    assert sizes == [("scsi0", 4), ("scsi2", 2), ("scsi3", 1)], "policies know them in a preview"
+    project.pulumi("up", "--yes", "--skip-preview")
+    first = further(pve)
+    assert {name: at for name, (at, _) in first.items()} == {"data": "scsi2", "logs": "scsi3"}
+    project.pulumi("up", *SAME)
+    project.pulumi("refresh", "--yes", "--skip-preview")
+    project.pulumi("up", *SAME)
+    [row] = json.loads(project.pulumi("stack", "output", "sheet", "--json"))
+    assert row["drives"] == ["data 2 GiB", "logs 1 GiB"]
+
+    project.write(of(a=1, data=3, logs=1))
+    assert changes.read(project.pulumi("preview", "--json")).losses == ()
+    project.up(of(a=1, data=3, logs=1))
+    assert further(pve) == first | {"a": further(pve)["a"]}, "they are where they were"
+    assert further(pve)["a"][0] == "scsi4"
+    assert (size(pve, "scsi2"), size(pve, "scsi3")) == ("3G", "1G")
+    assert running(pve) == {"web"}
+    project.pulumi("up", *SAME)
+
+    project.write(of(a=1, data=2, logs=1))
+    said = project.pulumi("up", "--yes", "--skip-preview", fails=True)
+    assert "the disk data of guest x-web has 3 GiB and the stack says 2: disks don't shrink" in said
+    assert size(pve, "scsi2") == "3G"
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert pve.disks() == set()
+
+
+def test_a_further_disk_goes_when_the_stack_forgets_it_and_is_made_anew_when_it_is_gone(
+    project: Project, pve: Pve, media: Path
+) -> None:
+    of = web_with(pve, media)
+    project.up(of(a=1, data=3))
+    first, before = further(pve), pve.disks()
+
+    # One goes and another comes: neither takes what is the other's.
+    project.write(of(b=2, data=3))
+    told = changes.read(project.pulumi("preview", "--json"))
+    assert told.losses == ("x-web: its further disks are removed, with what is on them: a",)
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert further(pve) == {"data": first["data"], "b": further(pve)["b"]}
+    assert (further(pve)["b"][0], size(pve, "scsi4")) == ("scsi4", "2G")
+    assert len(pve.disks()) == len(before), "the volume of the one that went went too"
+    assert "unused" not in str(pve.config(numbers(pve)["web"]))
+    project.pulumi("up", *SAME)
+
+    # Unplugged by hand: what was unplugged is its owner's, and an empty one is in its place.
+    pve.unplug(numbers(pve)["web"], "scsi3")
+    said = project.pulumi("preview")
+    assert "has no disk data any more, and what was on it is lost; `pulumi up` mends it" in said
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert (further(pve)["data"][0], size(pve, "scsi3")) == ("scsi3", "3G")
+    assert pve.config(numbers(pve)["web"])["unused0"] == first["data"][1]
+    project.pulumi("up", *SAME)
+
+    project.write(of())
+    told = changes.read(project.pulumi("preview", "--json"))
+    assert told.losses == ("x-web: its further disks are removed, with what is on them: b, data",)
+    project.pulumi("up", "--yes", "--skip-preview")
+    assert further(pve) == {}
+    kept = {pve.config(numbers(pve)["web"])[place].split(",")[0] for place in ("scsi0", "unused0")}
+    mine = f"vm-{numbers(pve)['web']}-disk"
+    assert {f"local-lvm:{name}" for name in pve.disks() if mine in name} == kept
+    project.pulumi("up", *SAME)
+    project.pulumi("destroy", "--yes", "--skip-preview")
+    assert pve.disks() == set()
 
 
 def test_a_node_speaks_to_the_agent_of_a_guest_that_says_so(

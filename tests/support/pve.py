@@ -38,8 +38,10 @@ ANSWER_S = 30.0
 GIB = 2**30
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 NETWORK = re.compile(r"net\d+")
-HOTPLUG = re.compile(r"(net|scsi|virtio)\d+")
+HOTPLUG = re.compile(r"(net|scsi|virtio|unused)\d+")
 """What is plugged into a running machine, and out of it, at once."""
+ALWAYS = re.compile(r"unused\d+")
+"""What is removed at once whatever its guest's option `hotplug` says."""
 QCOW2 = b"QFI\xfb"
 UPLOADS = {
     "iso": r"[^/]+\.(?i:iso|img)",
@@ -168,8 +170,14 @@ class Api(FakePve):  # type: ignore[misc]  # fakepve has no types
         return f"{_without(made, 'size')},size={_text(size)}", volumes
 
     async def _apply_config(self, vm: Any, user: str, p: Values) -> None:
-        """Store what Proxmox would: numbers as numbers, drives allocated, plugged in while it runs."""
+        """Store what Proxmox would: numbers as numbers, drives allocated, plugged in while it runs.
+
+        A disk that is taken out stays as `unused[n]`, whose removal frees the volume, as ``force`` does at once:
+        qemu-server's API2/Qemu.pm, and QemuServer.pm, vmconfig_register_unused_drive and try_deallocate_drive.
+        """
         told = _typed("/nodes/{node}/qemu/{vmid}/config", vm, p)
+        force = told.pop("force", None)
+        gone = {key: str(vm.config.get(key, "")) for key in str(told.get("delete", "")).split(",")}
         for key, value in told.items():
             if NETWORK.fullmatch(key):
                 told[key] = with_mac(value)
@@ -177,11 +185,26 @@ class Api(FakePve):  # type: ignore[misc]  # fakepve has no types
                 self._qm_check_drive(user, vm.vmid, None, key, value, None)
                 told[key], _ = self._qm_new_drive(vm.vmid, key, value, None)
         await super()._apply_config(vm, user, told)
-        for key in [key for key in vm.pending if HOTPLUG.fullmatch(key)]:
+        plugs = str(vm.config.get("hotplug", "disk,network")) != "0"
+        at_once = HOTPLUG if plugs else ALWAYS
+        for key in [key for key in vm.pending if at_once.fullmatch(key)]:
             value = vm.pending.pop(key)
             vm.config.pop(key, None)
             if value is not None:
                 vm.config[key] = value
+        for key, value in gone.items():
+            if key not in vm.config:
+                self._let_go(vm, key, value, force=bool(force))
+
+    def _let_go(self, vm: Any, key: str, value: str, *, force: bool) -> None:
+        volume = value.partition(",")[0]
+        if not self._qm_volume(volume) or "media=cdrom" in value:
+            return
+        if force or key.startswith("unused"):
+            self._qm_free(volume)
+        elif DRIVE_KEY.match(key):
+            free = next(number for number in range(256) if f"unused{number}" not in vm.config)
+            vm.config[f"unused{free}"] = volume
 
     def _rename(self, volume: str) -> str:
         """Give a drive of cloud-init's the name that Proxmox gives it, by which the plugin knows it."""
@@ -191,7 +214,12 @@ class Api(FakePve):  # type: ignore[misc]  # fakepve has no types
         return _cloudinit(volume)
 
     async def _config_get(self, request: web.Request) -> web.Response:
+        """Tell it with what waits for the guest to be off, but for ``current`` (API2/Qemu.pm, vm_config)."""
         told = json.loads((await super()._config_get(request)).body)
+        if request.query.get("current", "0") in {"0", "false"}:
+            waits = self._vm(request, "VM.Audit").pending
+            told["data"] |= {key: value for key, value in waits.items() if value is not None}
+            told["data"] = {k: it for k, it in told["data"].items() if waits.get(k, "") is not None}
         if "cipassword" in told["data"]:
             told["data"]["cipassword"] = "**********"
         return web.json_response(told)
@@ -453,6 +481,10 @@ class Pve:
         """Each virtual machine's status; templates are ``template``."""
         return self.within(lambda api: {vm.vmid: _status(vm) for vm in api.vms})
 
+    def disks(self, storage: str = "local-lvm") -> set[str]:
+        """Each volume of a storage that holds disks."""
+        return self.within(lambda api: set(api.storages[storage].get("volumes", {})))
+
     def containers(self) -> dict[int, str]:
         """Each container's status."""
         return self.within(lambda api: {ct.vmid: _status(ct) for ct in api.cts})
@@ -540,6 +572,15 @@ class Pve:
             for key in options:
                 guest.config.pop(key, None)
             guest.config.update(told)
+
+        self.within(change)
+
+    def unplug(self, number: int, place: str) -> None:
+        """Detach a disk of a guest, which keeps it as an unused one."""
+
+        def change(api: Api) -> None:
+            guest = _guest(api, number)
+            api._let_go(guest, place, str(guest.config.pop(place)), force=False)
 
         self.within(change)
 

@@ -182,7 +182,10 @@ def _disks(inputs: dict[str, Any]) -> dict[str, Any]:
     wanted = inputs.get("wanted")
     if isinstance(wanted, dict):
         return {str(disk["name"]): disk for disk in wanted.get("disks") or []}
-    labels = (str(disk.get("label", "")) for disk in inputs.get("disks") or [])
+    # A disk's serial number on Proxmox VE.
+    labels = (
+        str(each.get("label") or each.get("serial") or "") for each in inputs.get("disks") or []
+    )
     return {label.removeprefix("data-"): label for label in labels if label}
 
 

@@ -104,6 +104,7 @@ HOST = HostKind(
         ends=True,
         probes=("none", "tcp", "ssh"),
         drives=lambda _: DISCS,
+        disks=8,
         uplink="host.uplink",
         fixed={
             "console": "its web interface shows screens, with noVNC",

@@ -78,6 +78,7 @@ KIND = Kind(
         ends=True,
         probes=("none", "tcp", "ssh"),
         drives=lambda _: DISCS,
+        disks=8,
         uplink="vmbr0, its bridge to the network it is managed by",
         fixed={
             "console": "its web interface shows screens, with noVNC",

@@ -14,6 +14,7 @@ import pulumi
 import pulumi_proxmoxve as px
 
 from components.gates.codec import later
+from components.kinds.proxmox.data import all_disks
 from components.kinds.proxmox.gates.guest import Again, Guest, PveGuestGate
 from components.kinds.proxmox.gates.network import Bridge, PveNetworkGate
 from components.kinds.proxmox.gates.slot import PveSlot, Slot
@@ -262,12 +263,11 @@ class ProxmoxPlace:
         config: Mapping[str, pulumi.Input[str]] | None = None,
     ) -> PveGuestGate:
         vmid = self._vmids[plan.name]
-        owner = self._own("domain", name)
-        slot = self._slot(name, "qemu", vmid, owner, parent)
+        slot = self._slot(name, "qemu", vmid, owner := self._own("domain", name), parent)
         bus = plan.disk_bus or "scsi"
-        disk = f"{bus}0"
         source = self._template(image, bus) if image else None
-        drives = {"cdrom": "ide2", "hd": disk, "network": "net0"}
+        first = drive(self.disks, f"{bus}0", plan.disk_gib or (source.gib if source else 0))
+        drives = {"cdrom": "ide2", "hd": f"{bus}0", "network": "net0"}
         extra: dict[str, str | int] = {key: later(each) for key, each in (config or {}).items()}
         if not self.kvm:
             extra["kvm"] = 0
@@ -286,7 +286,7 @@ class ProxmoxPlace:
             clone=px.VmLegacyCloneArgs(vm_id=source.made.vm_id, full=not self.linked)
             if source
             else None,
-            disks=drive(self.disks, disk, plan.disk_gib or (source.gib if source else 0)),
+            disks=all_disks(self, name, spec, vmid, first, slot, parent),
             cdrom=px.VmLegacyCdromArgs(file_id=cd, interface="ide2") if cd is not None else None,
             network_devices=devices(plan, networks),
             boot_orders=[drives[each] for each in boot],

@@ -21,6 +21,7 @@ import requests
 from components.gates.marks import UNKNOWN
 from components.kinds.proxmox import api as remote
 from components.kinds.proxmox.api import Api, Pve, PveError
+from components.kinds.proxmox.gates.disks import PveDisksProvider
 from components.kinds.proxmox.gates.guest import PveGuestProvider
 from components.kinds.proxmox.gates.network import PveNetworkProvider
 from components.kinds.proxmox.gates.seed import PveSeedProvider
@@ -48,7 +49,7 @@ Props = dict[str, Any]
 
 GATES = tuple(
     import_module(f"components.kinds.proxmox.gates.{name}")
-    for name in ("base", "guest", "network", "seed", "slot", "storage", "template")
+    for name in ("base", "disks", "guest", "network", "seed", "slot", "storage", "template")
 )
 
 
@@ -66,6 +67,8 @@ class Cluster:
     def __init__(self) -> None:
         self.guests: dict[int, Props] = {}
         """By number: node, type, status, config."""
+        self.held: Props = {}
+        """What a guest that runs still has of what was taken out."""
         self.bridges: dict[str, Props] = {"vmbr0": {"active": 1}}
         self.contents = {"local": "iso,vztmpl,backup"}
         """What each storage takes."""
@@ -123,7 +126,7 @@ class Cluster:
             found = self._get(path)
         if found is None:
             raise PveError(f"{path} does not exist")
-        return found
+        return found | self.held if params == {"current": 1} else found
 
     def _at(self, path: str) -> tuple[str, str, int, str]:
         _, node, kind, *rest = path.split("/")
@@ -159,6 +162,12 @@ class Cluster:
                 self.guests[vmid]["config"]["template"] = 1
             elif what.startswith("status/"):
                 self.guests[vmid]["status"] = {"start": "running", "stop": "stopped"}[what[7:]]
+                if self.status(vmid) == "stopped" and self.held:
+                    volumes = (value.partition(",")[0] for value in self.held.values())
+                    self.guests[vmid]["config"] |= {
+                        f"unused{n}": it for n, it in enumerate(volumes)
+                    }
+                    self.held = {}
             else:
                 new = int(params.pop("vmid"))
                 self._free(new)
@@ -407,6 +416,118 @@ def test_a_drive_that_was_the_labs_is_taken_out_of_a_guest(cluster: Cluster) -> 
     assert cluster.status() == "running"
 
 
+# Further disks ----------------------------------------------------------------------------------
+
+
+def of_disks(**other: Any) -> Props:
+    return {
+        "name": "web-disks",
+        "api": API,
+        "node": "pve1",
+        "vmid": float(VMID),
+        "owner": OWNER,
+        "called": "web",
+        "storage": "local-lvm",
+        "disks": {"data": 2.0, "logs": 1.0},
+        "places": {},
+    } | other
+
+
+def checked(olds: Props, news: Props) -> Props:
+    found = PveDisksProvider().check(olds, news)
+    assert not found.failures
+    return dict(found.inputs)
+
+
+def test_a_further_disk_keeps_its_place_and_none_gets_that_of_one_that_goes() -> None:
+    first = checked({}, of_disks())
+    assert first["places"] == {"data": "scsi2", "logs": "scsi3"}
+    # What is not known yet stops it as little.
+    second = checked(first, of_disks(api=UNKNOWN, disks={"a": 1.0, "b": 1.0, "logs": 1.0}))
+    assert second["places"] == {"a": "scsi4", "b": "scsi5", "logs": "scsi3"}
+    third = checked(second, of_disks(disks={"c": 1.0, "logs": 1.0}))
+    assert third["places"] == {"c": "scsi2", "logs": "scsi3"}
+    # As many as there may be, all of them others than before: the last place is scsi30.
+    many = {f"old{n}": f"scsi{n}" for n in range(2, 10)}
+    anew = checked(of_disks(places=many), of_disks(disks={f"new{n}": 1.0 for n in range(8)}))
+    assert set(anew["places"].values()) == {f"scsi{n}" for n in range(10, 18)}
+
+
+def test_a_further_disk_does_not_shrink() -> None:
+    news = of_disks(disks={"data": 1.0, "logs": 1.0})
+    [failure] = PveDisksProvider().check(checked({}, of_disks()), news).failures
+    assert failure.property == "disks"
+    assert "the disk data of guest web has 2 GiB and the stack says 1" in failure.reason
+
+
+def test_a_disk_is_plugged_in_where_it_is_lacking_and_what_is_there_is_left(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = checked({}, of_disks())
+    outs = PveDisksProvider().create(given).outs or {}
+    assert outs["places"] == given["places"]
+    assert cluster.guests == {}, "the provider makes the guest with its disks"
+    has = "local-lvm:vm-4711-disk-3,serial=data,size=2G"
+    cluster.guest(scsi2=has)
+    assert changes(PveDisksProvider(), outs)
+    said = "web-disks: guest 4711 has no disk logs any more, and what was on it is lost"
+    assert said in capsys.readouterr().err
+    PveDisksProvider().update("", outs, outs)
+    config = cluster.guests[VMID]["config"]
+    assert (config["scsi2"], config["scsi3"].split(",")[0]) == (has, "local-lvm:1")
+    assert config["scsi3"].endswith(",serial=logs")
+    assert not changes(PveDisksProvider(), outs)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"description": "somebody's"}, {"description": f"half-made: {MARK}"}],
+    ids=["somebody's", "half-made"],
+)
+def test_no_disk_is_plugged_into_a_guest_that_is_not_the_labs_or_not_whole(
+    config: Props, cluster: Cluster
+) -> None:
+    cluster.guest(**config)
+    given = checked({}, of_disks())
+    PveDisksProvider().create(given)
+    assert not changes(PveDisksProvider(), given)
+    assert cluster.guests[VMID]["config"] == config
+
+
+def test_a_disk_that_somebody_plugged_in_at_the_place_is_left_and_told(cluster: Cluster) -> None:
+    cluster.guest(scsi2="local-lvm:theirs,size=1G")
+    with pytest.raises(PveError, match="guest 4711 has a disk at scsi2 that is not the lab's"):
+        PveDisksProvider().create(checked({}, of_disks()))
+    assert cluster.guests[VMID]["config"]["scsi2"] == "local-lvm:theirs,size=1G"
+
+
+@pytest.mark.parametrize("plugs", [True, False], ids=["at once", "once it is off"])
+def test_what_the_provider_unplugged_of_the_labs_is_removed_and_nothing_else(
+    plugs: bool, cluster: Cluster
+) -> None:
+    disk = "local-lvm:vm-4711-disk-3,serial=data,size=2G"
+    outs = whole(cluster, there={"scsi2": disk})
+    config = cluster.guests[VMID]["config"]
+    config |= {"unused7": "local-lvm:vm-4711-disk-9"}
+    del config["scsi2"]
+    if plugs:
+        config |= {"unused0": "local-lvm:vm-4711-disk-3"}
+    else:
+        cluster.held = {"scsi2": disk}
+    PveGuestProvider().update("", outs, of_guest(again=CLONE, instance="other"))
+    config = cluster.guests[VMID]["config"]
+    assert [key for key in config if key.startswith("unused")] == ["unused7"]
+    assert cluster.status() == "running"
+
+
+def test_another_volume_of_a_further_disk_is_taken_note_of(cluster: Cluster) -> None:
+    outs = whole(cluster, there={"scsi2": "local-lvm:vm-4711-disk-3,serial=data,size=2G"})
+    cluster.guests[VMID]["config"]["scsi2"] = "local-lvm:vm-4711-disk-5,serial=data,size=2G"
+    assert changes(PveGuestProvider(), outs)
+    outs = PveGuestProvider().update("", outs, of_guest(again=CLONE)).outs or {}
+    assert not changes(PveGuestProvider(), outs)
+
+
 # Bridges ----------------------------------------------------------------------------------------
 
 
@@ -568,8 +689,8 @@ def test_the_labs_own_guest_on_the_node_it_leaves_is_left_to_the_provider(cluste
 CLONE = {"clone": float(TEMPLATE), "linked": True}
 
 
-def whole(cluster: Cluster, **more: Any) -> Props:
-    """A guest that is up, a clone of a template; return the outputs of its gate."""
+def whole(cluster: Cluster, *, there: Props | None = None, **more: Any) -> Props:
+    """A guest that is up, a clone of a template, with what else is ``there``; return the outputs of its gate."""
     cluster.guest(
         TEMPLATE, template=1, scsi0=f"local-lvm:base-{TEMPLATE}-disk-0,size=1G", memory="64"
     )
@@ -582,6 +703,7 @@ def whole(cluster: Cluster, **more: Any) -> Props:
         net0="virtio=52:54:00:00:00:01,bridge=vmbr0",
         digest="d",
         meta="m",
+        **(there or {}),
     )
     outs = PveGuestProvider().create(of_guest(again=CLONE, **more)).outs
     assert outs

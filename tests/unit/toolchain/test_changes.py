@@ -99,6 +99,18 @@ def test_a_guest_that_loses_a_further_disk_is_told_by_its_name() -> None:
     assert "data, logs" in read(none).losses[0]
 
 
+def test_on_proxmox_a_disks_name_is_its_serial_number() -> None:
+    def disks(*names: str) -> dict[str, Any]:
+        further = [{"interface": f"scsi{n}", "serial": each} for n, each in enumerate(names, 2)]
+        return {"disks": [{"interface": "scsi0"}, *further]}
+
+    kind = "proxmoxve:index/vmLegacy:VmLegacy"
+    fewer = step(
+        "web-vm", kind, "update", disks("data", "logs"), newState={"inputs": disks("logs")}
+    )
+    assert read(fewer).losses == ("web: its further disks are removed, with what is on them: data",)
+
+
 def test_what_nestlab_made_from_files_is_nobodys_loss() -> None:
     seen = read(
         step("host-medium-live", VOLUME, "replace", {"source": "/live.iso"}),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 OWN = {"digest", "meta", "vmgenid", "lock", "parent"}
 """What a node writes into a configuration by itself."""
 DISK = re.compile(r"(scsi|virtio|sata|ide|efidisk)\d+|rootfs")
+UNUSED = re.compile(r"unused\d+")
 Config = dict[str, str | int]
 """A guest's configuration as its node tells it: texts and numbers, by the names of qm.conf(5)."""
 MAKING_S = 600.0
@@ -102,6 +103,10 @@ class PveGuestProvider(PveGate[Guest]):
             return Seen(ok=False, text=f"{label_of(props)} is half-made")
         for key, value in _lacking(config, props).items():
             return Seen(ok=False, text=f"{label_of(props)} does not have {key}={value}")
+        for key, value in _further(props.definition or {}).items():
+            # Else that one would be looked for once the stack forgets it.
+            if key in config and _volume(str(config[key])) != _volume(value):
+                return Seen(ok=False, text=f"{label_of(props)} has a new disk at {key}")
         state = pve.get(f"{at}/status/current").get("status")
         return Seen(ok=state == "running", text=f"{label_of(props)} is {state}")
 
@@ -121,9 +126,9 @@ class PveGuestProvider(PveGate[Guest]):
             made_again(pve, olds, before)
             say(f"{news.name}: made again, with an empty disk or that of its image")
             config = pve.get(f"{at}/config")
-        missing = _lacking(config, news)
-        if dropped := _dropped(config, olds, news):
-            missing["delete"] = ",".join(dropped)
+        elif before:
+            _clear(pve, news, before)
+        missing = _lacking(config, news) | _dropped(config, olds, news)
         running = pve.get(f"{at}/status/current").get("status") == "running"
         if missing:
             if running:
@@ -157,6 +162,28 @@ class PveGuestProvider(PveGate[Guest]):
         if props.definition and pve.find(config_path(props)) is None:
             # The provider refuses to delete what is not there.
             made_again(pve, props, props.definition)
+
+
+def _clear(pve: Pve, props: Guest, before: Mapping[str, str]) -> None:
+    """Remove the further disks that the stack forgot, with what is on them.
+
+    The provider unplugs them, and what is unplugged stays as `unused[n]`, whose removal removes the volume (option
+    ``force`` of the API's qemu/{vmid}/config). ``current`` leaves out what waits for the guest to be off.
+    """
+    at = path_of(props)
+    config: Config = pve.get(f"{at}/config")
+    gone = {key: _volume(value) for key, value in _further(before).items() if key not in config}
+    if not gone:
+        return
+    if held := sorted(gone.keys() & pve.get(f"{at}/config", current=1).keys()):
+        # Somebody switched its hotplugging off.
+        pve.wait(props.node, pve.post(f"{at}/status/stop"), 120)
+        pve.wait(props.node, pve.post(f"{at}/config", delete=",".join(held)), MAKING_S)
+        config = pve.get(f"{at}/config")
+    left = [key for key in sorted(config) if UNUSED.fullmatch(key)]
+    if left := [key for key in left if _volume(str(config[key])) in gone.values()]:
+        pve.wait(props.node, pve.post(f"{at}/config", delete=",".join(left)), MAKING_S)
+        say(f"{props.name}: removed the disks that it has no more: {', '.join(sorted(gone))}")
 
 
 def _moved(pve: Pve, props: Numbered) -> str:
@@ -238,7 +265,7 @@ def _cloned(pve: Pve, props: Remade, definition: Mapping[str, str], half: str) -
     grown: dict[str, str] = {}
     for key, value in definition.items():
         if _is_disk(key, value) and key in there:
-            grown[key] = _option(value, "size")
+            grown[key] = option(value, "size")
         else:
             told[key] = _allocated(value, "")[0] if _is_disk(key, value) else value
     if rest := ",".join(sorted(set(there) - OWN - set(definition) - {"description"})):
@@ -249,6 +276,12 @@ def _cloned(pve: Pve, props: Remade, definition: Mapping[str, str], half: str) -
 
 def _is_disk(key: str, value: str) -> bool:
     return bool(DISK.fullmatch(key)) and "media=cdrom" not in value
+
+
+def _further(definition: Mapping[str, str]) -> dict[str, str]:
+    """Return the further disks of a guest: those that are called something."""
+    disks = ((key, value) for key, value in definition.items() if _is_disk(key, value))
+    return {key: value for key, value in disks if option(value, "serial")}
 
 
 def _allocated(value: str, image: str) -> tuple[str, str]:
@@ -264,8 +297,14 @@ def _allocated(value: str, image: str) -> tuple[str, str]:
     return ",".join(fresh), size if image else ""
 
 
-def _option(value: str, name: str) -> str:
-    return dict(each.partition("=")[::2] for each in value.split(",")[1:])[name]
+def option(value: str, name: str) -> str:
+    """Return an option of a drive, such as its size; empty where it has none."""
+    return dict(each.partition("=")[::2] for each in value.split(",")[1:]).get(name, "")
+
+
+def _volume(value: str) -> str:
+    """Return the volume of a drive."""
+    return value.partition(",")[0]
 
 
 def _gib(size: str) -> int:
@@ -282,11 +321,11 @@ def _lacking(config: Config, props: Guest) -> dict[str, str | int]:
     }
 
 
-def _dropped(config: Config, olds: Guest | None, news: Guest) -> list[str]:
-    """Return the options that were the lab's and are no more, such as the drive of a seed."""
-    return sorted(
-        key for key in (olds.config if olds else {}) if key in config.keys() - news.config.keys()
-    )
+def _dropped(config: Config, olds: Guest | None, news: Guest) -> dict[str, str | int]:
+    """Return what takes out the options that were the lab's and are no more, such as the drive of a seed."""
+    had = olds.config if olds else {}
+    gone = sorted(key for key in had if key in config.keys() - news.config.keys())
+    return {"delete": ",".join(gone)} if gone else {}
 
 
 def _holds(found: str, wanted: str) -> bool:
