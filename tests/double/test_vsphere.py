@@ -12,6 +12,7 @@ import pytest
 
 from components.kinds.vsphere.api import Api, Vsphere, sdk
 from tests.double.test_proxmox_outer import program
+from tests.support.told import lives_with_a_seed, told
 from toolchain.engine import changes
 
 if TYPE_CHECKING:
@@ -224,6 +225,50 @@ def test_a_guest_has_its_discs_and_loses_what_the_stack_forgets(
     project.pulumi("up", *SKIP, "--expect-no-changes")
     project.pulumi("destroy", *SKIP)
     assert vcsim.machines() == {}
+
+
+def test_a_guest_is_told_who_it_is_and_entered_straight_from_here(
+    project: Project, vcsim: Vcsim, root: Path, tmp_path: Path
+) -> None:
+    trusted(project, vcsim)
+    address = "10.99.0.21"
+    sent = set[str]()
+
+    def of(cloud_init: dict[str, Any]) -> str:
+        guest = {"iso": "live", "disk_gib": 1, "memory_mib": 256, "cloud_init": cloud_init}
+        network = [{"network": "out", "address": address}]
+        return program(lab(vcsim, **ONE, guests={"told": guest | {"network": network}}), root)
+
+    def drive() -> str:
+        """The file in the last drive, where it is a seed."""
+        machine = vcsim.machines().get("lab-told")
+        file = machine.cdroms[-1].partition("] ")[2] if machine and machine.running else ""
+        return file if "-seed-" in file else ""
+
+    def seed() -> Path | None:
+        if not (file := drive()):
+            return None
+        sent.add(file)
+        copy = tmp_path / file.rpartition("/")[2]
+        copy.write_bytes(vcsim.content(file))
+        return copy
+
+    def out() -> None:
+        state = project.pulumi("stack", "export")
+        assert "PRIVATE KEY" not in state, "what is on the disc stands in the state in clear"
+        vcsim.take_out("lab-told", drive())
+
+    with told(address, seed) as guest:
+        lives_with_a_seed(
+            project,
+            of,
+            guest,
+            taken_out=out,
+            kept=lambda: vcsim.machines()["lab-told"].disks,
+        )
+    assert vcsim.machines() == {}
+    assert len(sent) == 2
+    assert not any(map(vcsim.has_file, sent)), "no seed is left on the datastore"
 
 
 def test_a_further_disk_stays_grows_and_goes_when_the_stack_forgets_it(

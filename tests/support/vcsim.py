@@ -258,6 +258,12 @@ class Vcsim:
         except urllib.error.HTTPError:
             return False
 
+    def content(self, path: str) -> bytes:
+        """What is in a file of the datastore."""
+        with self._sdk.open(self._file(path), timeout=ANSWER_S) as answer:
+            read: bytes = answer.read()
+        return read
+
     # What is done to it by hand.
 
     def put(self, path: str, content: bytes) -> None:
@@ -285,6 +291,19 @@ class Vcsim:
     def reconfigure(self, name: str, spec: str) -> None:
         """Change a machine: `reconfigure("web", "<memoryMB>1024</memoryMB>")`."""
         self._sdk.task("ReconfigVM_Task", self._find(name), f"<spec>{spec}</spec>")
+
+    def take_out(self, name: str, path: str) -> None:
+        """Remove the CD drive with a file in it."""
+        config = self._sdk.properties(self._find(name), "config")["config"]
+        drives = config.findall(f"{_vim('hardware')}/{_vim('device')}")
+        file = f"{_vim('backing')}/{_vim('fileName')}"
+        [key] = [
+            each.findtext(_vim("key"))
+            for each in drives
+            if (each.findtext(file) or "").endswith(f"] {path}")
+        ]
+        drive = f'<device xsi:type="VirtualCdrom"><key>{key}</key></device>'
+        self.reconfigure(name, f"<deviceChange><operation>remove</operation>{drive}</deviceChange>")
 
     def rename(self, name: str, new: str) -> None:
         """Give a machine another name."""

@@ -34,6 +34,8 @@ class Wanted:
     """Files of its datastore, in the order of the drives."""
     boot: list[str]
     """Of cdrom, hd, network."""
+    seed: str = ""
+    """Of its CDs the one that it reads when it starts; empty for none."""
 
 
 FOLDER = "nestlab"
@@ -91,7 +93,12 @@ def differences(config: Any, wanted: Wanted) -> list[str]:
 
 
 def while_it_runs(config: Any, wanted: Wanted) -> bool:
-    """Whether a running machine can be put right: another disc in a drive, a NIC on another network."""
+    """Whether a running machine can be put right: another disc in a drive, a NIC on another network.
+
+    Not another seed, which is read at a start alone.
+    """
+    if wanted.seed and wanted.seed not in map(_disc, _drives(config)):
+        return False
     macs = {card.macAddress.lower() for card in _cards(config)}
     return (
         config.hardware.memoryMB == wanted.memory_mib

@@ -82,7 +82,8 @@ def drives(spec: GuestSpec) -> Drives:
     """Return what a guest has drives for: VMware's machines have two IDE controllers of two (configuration maximums)."""
     disk = bool(spec.disk_gib) and spec.disk_bus == "ide"
     return Drives(
-        4 - disk - bool(spec.iso), "IDE has 4 places, and its iso and a disk on IDE take one each"
+        4 - disk - bool(spec.iso) - bool(spec.cloud_init),
+        "IDE has 4 places, and its iso, configuration and a disk on IDE take one each",
     )
 
 
@@ -102,11 +103,11 @@ HOST = HostKind(
         needs_nic=True,
         uplink="host.switch",
         images=False,
+        probes=("none", "tcp", "ssh"),
         drives=drives,
         disks=8,
         fixed={
             "agent": "VMware's tools find their host by themselves: install open-vm-tools in it",
-            "cloud_init": "guests there are installed from an ISO, and cloud-init acts in images",
             "console": "its web interface shows screens",
             "video": "its own adapter",
         },

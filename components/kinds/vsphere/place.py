@@ -33,6 +33,7 @@ from components.place.contract import (
     asked,
 )
 from components.place.machine import fingerprint, machine_facts
+from components.place.seeds import Seeds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from components.kinds.vsphere.gates.node import VsphereNode
     from components.kinds.vsphere.host import VsphereHost
     from components.place.contract import Awaited, Build, Disc, Lab, Options
+    from components.place.seeds import Seeded
     from components.reach.orders import Reservation
     from components.reach.shell import Target
     from components.stackfile import (
@@ -152,10 +154,10 @@ class VspherePlace:
         )
         return NetworkMade(name=gate.network, ready=gate)
 
-    def _file(self, key: str, path: pulumi.Input[str]) -> vs.File:
+    def _file(self, key: str, path: pulumi.Input[str], content: pulumi.Input[str] = "") -> vs.File:
         """Return a medium on the datastore, uploaded once: another content has another name.
 
-        The provider would not notice that a file has another content.
+        The provider would not notice that a file has another content. ``content`` tells it, else the file does.
         """
         if key not in self._files:
             local = pulumi.Output.from_input(path)
@@ -164,7 +166,7 @@ class VspherePlace:
                 datacenter=self.host.datacenter,
                 datastore=self.host.datastore,
                 source_file=local,
-                destination_file=pulumi.Output.all(local, self.on).apply(
+                destination_file=pulumi.Output.all(local, self.on, content).apply(
                     lambda known: f"{FOLDER}/{self.lab.plan.name}-{key}-{_digest(*known)}.iso"
                 ),
                 create_directories=True,
@@ -185,17 +187,36 @@ class VspherePlace:
         _no_image(name, spec.image or "")
         media = [spec.iso, *spec.discs] if spec.iso else spec.discs
         cds = [self._file(f"medium-{medium}", str(self.lab.medium(medium))) for medium in media]
+        seeds = Seeds(self.lab, self.plan, self.target)
+        seeded = seeds.make(name, spec, plan, self.bound(opts.parent))
+        seed = self._seed(plan, seeded) if seeded else None
         _, gate = self._machine(
             name,
             spec,
             plan,
             networks,
             opts.parent,
-            cds=cds,
+            cds=[*cds, seed] if seed else cds,
             boot=plan.boot,
-            up=asked(plan),
+            up=seeded.awaited(asked(plan)) if seeded else asked(plan),
+            seed=seed,
         )
-        return MachineMade(ready=gate, address=plan.address or "", console=self._screen())
+        return MachineMade(
+            ready=gate,
+            address=plan.address or "",
+            console=self._screen(),
+            user=seeded.user if seeded else "",
+            user_password=seeded.password if seeded else "",
+        )
+
+    def _seed(self, plan: MachinePlan, seeded: Seeded) -> vs.File:
+        """Return the disc with a guest's configuration, in its last CD drive: NoCloud, as in every other place.
+
+        cloud-init's VMware datasource (its documentation, Datasources, VMware) reads ``guestinfo`` without a disc,
+        where VMware's tools are in the guest. But that is `extra_config` of the provider: it stands in the machine's
+        own file, and is told to whoever may look at the machine and to each program in it, private host key included.
+        """
+        return self._file(f"seed-{plan.name}-{seeded.mark}", seeded.disc, seeded.sha256)
 
     def _screen(self) -> str:
         return f"https://{self.host.server}/ui"
@@ -257,6 +278,7 @@ class VspherePlace:
         boot: Sequence[str],
         up: Awaited,
         kind: str = "",
+        seed: vs.File | None = None,
     ) -> tuple[vs.VirtualMachine, VsphereGuestGate]:
         if not plan.nics:
             raise ValueError(f"{name}: the vSphere provider makes no machine without a NIC")
@@ -273,7 +295,7 @@ class VspherePlace:
                 called=plan.called,
                 layer=plan.layer,
                 instance=fingerprint(machine_facts(spec, plan)),
-                wanted=_wanted(plan, networks, cds, boot),
+                wanted=_wanted(plan, networks, cds, boot, seed),
                 probe=up.probe,
                 reach=later(up.reach),
                 key_folder=up.key_folder,
@@ -361,6 +383,7 @@ def _wanted(
     networks: Mapping[str, NetworkMade],
     cds: Sequence[vs.File],
     boot: Sequence[str],
+    seed: vs.File | None,
 ) -> Wanted:
     return Wanted(
         memory_mib=memory_of(plan),
@@ -375,11 +398,12 @@ def _wanted(
         ],
         cds=[later(cd.destination_file) for cd in cds],
         boot=list(boot),
+        seed=later(seed.destination_file) if seed else "",
     )
 
 
-def _digest(path: str, on: str) -> str:
-    return fingerprint(sums.sample(Path(path)), on)[:DIGITS]
+def _digest(path: str, on: str, content: str) -> str:
+    return fingerprint(content or sums.sample(Path(path)), on)[:DIGITS]
 
 
 def _no_image(name: str, image: str) -> None:

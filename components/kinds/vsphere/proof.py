@@ -7,6 +7,7 @@ OUTER = {
     "readiness of the product itself": "double",
     "networks": "double",
     "guest from an ISO": "double",
+    "guest with a configuration": "double",
     "further CDs and disks of a guest": "double",
     "console": "preview",
     "edit in place": "double",

@@ -122,6 +122,11 @@ def test_a_machine_that_is_as_wanted_is_left_alone() -> None:
         ({"memory_mib": 768}, "has 512 MiB of memory instead of 768", False),
         ({"cores": 1}, "has 2 cores instead of 1", False),
         ({"cds": ["nestlab/b.iso"]}, "does not have the CD nestlab/b.iso", True),
+        (
+            {"cds": ["nestlab/seed.iso"], "seed": "nestlab/seed.iso"},
+            "does not have the CD nestlab/seed.iso",
+            False,
+        ),
         ({"cds": ["nestlab/a.iso", "b.iso"]}, "does not have the CD b.iso", False),
         ({"boot": ["cdrom", "hd"]}, "does not boot from cdrom, hd", False),
         (
@@ -135,7 +140,7 @@ def test_a_machine_that_is_as_wanted_is_left_alone() -> None:
             False,
         ),
     ],
-    ids=["memory", "cores", "disc", "drive", "boot order", "network", "card"],
+    ids=["memory", "cores", "disc", "seed", "drive", "boot order", "network", "card"],
 )
 def test_what_is_not_as_wanted_is_told_and_put_right(
     change: dict[str, Any], said: str, hot: bool
