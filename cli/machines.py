@@ -73,17 +73,12 @@ def way_in(stack: str, row: Mapping[str, Any]) -> dict[str, Any]:
         return {**row, "user": KINDS[row["kind"]].user}
     asked = _asked(_gates(stack), [row])
     props = asked[0]["props"] if asked else {}
+    serial = _console(props)
     if (reach := props.get("reach")) and reach.get("user"):
         # Its keys are there as soon as it is waited for.
-        return {**row, "user": reach["user"]}
-    kind, _, what = props.get("driver", "").partition(".")
-    if what == "guest":
-        wanted = props["wanted"]
-        console = console_of(kind, wanted["name"], wanted["store"], wanted["owner"])
-        if console:
-            return {**row, "enter": list(console)}
-    if "domain" in props and "uri" in props:
-        return {**row, "enter": ["virsh", "-c", props["uri"], "console", props["domain"]]}
+        return {**row, "user": reach["user"], "serial": serial}
+    if serial:
+        return {**row, "enter": serial, "serial": serial}
     again = ui.make("up", stack)
     if not asked:
         raise ui.Problem(f"{row['name']} is not made yet: {again} carries on from here.")
@@ -91,6 +86,17 @@ def way_in(stack: str, row: Mapping[str, Any]) -> dict[str, Any]:
         f"{row['name']} is opened by a command that is known once the lab is up as a whole: {again}"
         " carries on from here."
     )
+
+
+def _console(props: Mapping[str, Any]) -> list[str]:
+    """Return what opens the text console of the guest that a gate with ``props`` looks at."""
+    kind, _, what = props.get("driver", "").partition(".")
+    if what == "guest":
+        wanted = props["wanted"]
+        return list(console_of(kind, wanted["name"], wanted["store"], wanted["owner"]))
+    if "domain" in props and "uri" in props:
+        return ["virsh", "-c", props["uri"], "console", props["domain"]]
+    return []
 
 
 def look_at_networks(stack: str, hosts: Sequence[Mapping[str, Any]]) -> dict[str, State]:

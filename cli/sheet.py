@@ -98,6 +98,7 @@ def planned(stack: str) -> list[dict[str, Any]]:
             "address": machine.address or "",
             **dict.fromkeys(("user", "console", "url"), ""),
             "enter": [],
+            "serial": [],
             "run": [],
             "drives": list(machine.drives),
         }

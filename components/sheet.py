@@ -30,7 +30,7 @@ def sheet(entries: Sequence[Entry]) -> pulumi.Output[list[dict[str, Any]]]:
 
     Each has name, kind, layer (1 on the outer host), inside (names of the hypervisors around it,
     from the outside in), domain (what its hypervisor calls it), address, user, console, url (of a web
-    interface), enter (command on its hypervisor that opens it, words) and run (what comes before a
+    interface), enter (command on its hypervisor that opens it, words), serial (likewise, its text console) and run (what comes before a
     command to run in it, words), and drives (what is in them beside a system disk, in words, where that
     is more than an ISO); empty where there is none.
     """
@@ -53,6 +53,7 @@ def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
             "console": live["console"],
             "url": live["url"],
             "enter": list(live["enter"]),
+            "serial": list(live["serial"]),
             "run": live["run"],
             "drives": list(plan.drives),
         }
@@ -63,6 +64,7 @@ def _row(entry: Entry) -> pulumi.Output[dict[str, Any]]:
         console=made.console,
         url=made.url,
         enter=made.enter,
+        serial=made.serial,
         run=list(made.run),
     ).apply(told)
 

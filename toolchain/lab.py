@@ -312,16 +312,21 @@ def down(stack: str, *, aside: bool = False) -> bool:
 
 
 def enter(
-    stack: str, name: str | None, words: Sequence[str] = (), half_up: HalfUp | None = None
+    stack: str,
+    name: str | None,
+    words: Sequence[str] = (),
+    half_up: HalfUp | None = None,
+    *,
+    console: bool = False,
 ) -> int:
     """Become a shell (or the command ``words``) on a machine of the lab; return its exit status.
 
-    ``half_up``: says what is of a lab without a sheet.
+    ``half_up``: says what is of a lab without a sheet; ``console``: by its text console, whatever else opens it.
 
     Raises:
         Problem: the lab is not up, or the machine is not one that can be entered.
     """
-    argv, folder = way_in(stack, name, words, half_up)
+    argv, folder = way_in(stack, name, words, half_up, console=console)
     # What would change how virsh or its libvirt connects, and what it prints.
     strange = ("VIRSH_", "LIBVIRT_")
     given = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
@@ -329,7 +334,12 @@ def enter(
 
 
 def way_in(
-    stack: str, name: str | None, words: Sequence[str], half_up: HalfUp | None = None
+    stack: str,
+    name: str | None,
+    words: Sequence[str],
+    half_up: HalfUp | None = None,
+    *,
+    console: bool = False,
 ) -> tuple[list[str], Path | None]:
     """Return the command that opens a machine, or runs ``words`` there, and the folder to run it in.
 
@@ -345,16 +355,8 @@ def way_in(
     row = rows.get(name)
     if row is None:
         raise ui.Problem(f"the lab has no {name!r}. It has: {', '.join(rows)}.")
-    if not row["enter"] and not row["user"]:
-        screen = row["console"] or "there is none that is known"
-        raise ui.Problem(f"{row['name']} has no known login. Its screen: {screen}")
-    inside = row["inside"][-1] if row["inside"] else ""
-    command = list(words[1:] if words[:1] == ("--",) else words)
-    if row["enter"]:
-        if command and not row["run"]:
-            raise ui.Problem(ssh.console_alone(row))
-        command = [*row["run"], *command] if command else row["enter"]
-    outer = rows.get(inside)
+    row, command = ssh.opened(row, words, console=console)
+    outer = rows.get(row["inside"][-1] if row["inside"] else "")
     entered = outer if row["enter"] else row
     if entered is None:
         foreign.refuse_command(row)

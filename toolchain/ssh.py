@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from toolchain.bootstrap import paths, regular, ui
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 GUEST = "guest"
@@ -81,6 +81,36 @@ def _known(name: str, stack: str, folder: str) -> tuple[str, str, dict[str, str]
         "ServerAliveCountMax": "4",
     }
     return address, port or "22", settings
+
+
+def opened(
+    row: dict[str, Any], words: Sequence[str], *, console: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return ``row`` of a machine with what opens it, and the command to run there or on its hypervisor.
+
+    ``console``: by its text console, whatever else opens it.
+
+    Raises:
+        Problem: nothing that is known does, or no command of ours gets in.
+    """
+    command = list(words[1:] if words[:1] == ("--",) else words)
+    if console:
+        # A lab that was made by an older nestlab says nothing of them.
+        if not row.get("serial"):
+            why = f"no command that nestlab knows opens a text console of {row['name']}."
+            raise ui.Problem(why)
+        if command:
+            why = f"the console of {row['name']} runs no command: leave {command[0]!r} out."
+            raise ui.Problem(why)
+        return {**row, "enter": row["serial"]}, list(row["serial"])
+    if not row["enter"] and not row["user"]:
+        screen = row["console"] or "there is none that is known"
+        raise ui.Problem(f"{row['name']} has no known login. Its screen: {screen}")
+    if row["enter"]:
+        if command and not row["run"]:
+            raise ui.Problem(console_alone(row))
+        command = [*row["run"], *command] if command else row["enter"]
+    return row, command
 
 
 def console_alone(row: Mapping[str, Any]) -> str:

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 @options.stack
+@click.option("--console", is_flag=True, help="Open its text console, whatever else opens it.")
 @click.argument("name", required=False, shell_complete=options.machine_names)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND]...")
-def command(stack: str, name: str | None, words: Sequence[str]) -> int:
+def command(stack: str, console: bool, name: str | None, words: Sequence[str]) -> int:
     """Open a shell on the machine NAME, as `show` calls it, or run COMMAND there.
 
-    A guest without a known login opens its console. Of a lab that is half up, what is made is open
+    A guest without a known login opens its text console. Of a lab that is half up, what is made is open
     already. The exit status is that of what ran.
     """
-    return lab.enter(stack, name, words, _half_up)
+    return lab.enter(stack, name, words, _half_up, console=console)
 
 
 def _half_up(stack: str, name: str | None) -> list[dict[str, Any]]:

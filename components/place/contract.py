@@ -171,6 +171,8 @@ class MachineMade:
     """Its web interface, such as https://10.77.0.5:8006; empty without one."""
     enter: pulumi.Input[Sequence[str]] = ()
     """Command on its hypervisor that opens it, a shell or a console; empty: by SSH, as ``user``."""
+    serial: pulumi.Input[Sequence[str]] = ()
+    """Command on its hypervisor that opens its text console, whatever else opens it; empty without one."""
     run: Sequence[str] = ()
     """What comes before a command that is to run in it, there; empty where ``enter`` takes none."""
 

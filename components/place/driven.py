@@ -184,6 +184,7 @@ class CommandPlace:
             seeded.awaited(RUNS) if seeded else RUNS,
         )
         self.queue.joined(made)
+        serial = self._console(plan.called, owner)
         return MachineMade(
             ready=made,
             address=plan.address or "",
@@ -191,7 +192,8 @@ class CommandPlace:
             password=password,
             user=seeded.user if seeded else "",
             user_password=seeded.password if seeded else "",
-            enter=() if seeded and seeded.opened else self._console(plan.called, owner),
+            enter=() if seeded and seeded.opened else serial,
+            serial=serial,
         )
 
     def _console(self, called: str, owner: pulumi.Output[str]) -> pulumi.Output[Sequence[str]]:

@@ -265,6 +265,7 @@ class LibvirtPlace:
             opts.parent,
             instance=fingerprint(machine_facts(spec, plan)),
         )
+        serial = ("virsh", "-c", self.uri, "console", plan.called)
         return MachineMade(
             ready=gate,
             address=plan.address or "",
@@ -272,9 +273,8 @@ class LibvirtPlace:
             password=password,
             user=seeded.user if seeded else "",
             user_password=seeded.password if seeded else "",
-            enter=()
-            if seeded and seeded.opened
-            else ("virsh", "-c", self.uri, "console", plan.called),
+            enter=() if seeded and seeded.opened else serial,
+            serial=serial,
         )
 
     def container(

@@ -224,8 +224,8 @@ class ProxmoxPlace:
         opts: pulumi.ResourceOptions,
     ) -> MachineMade:
         """See `Place.guest`."""
-        seeds = Seeds(self.lab, self.plan, self.target)
-        seeded = seeds.make(name, spec, plan, self.bound(opts.parent))
+        own = self.bound(opts.parent)
+        seeded = Seeds(self.lab, self.plan, self.target).make(name, spec, plan, own)
         gate = self._machine(
             name,
             spec,
@@ -238,14 +238,15 @@ class ProxmoxPlace:
             up=seeded.awaited(asked(plan)) if seeded else asked(plan),
             config=further_drives(self, name, seeded, spec, plan, opts.parent),
         )
-        shown = self.plan.path and not (seeded and seeded.opened)
+        serial = ("qm", "terminal", str(self._vmids[plan.name])) if self.plan.path else ()
         return MachineMade(
             ready=gate,
             address=plan.address or "",
             console=self._screen("kvm", plan),
             user=seeded.user if seeded else "",
             user_password=seeded.password if seeded else "",
-            enter=("qm", "terminal", str(self._vmids[plan.name])) if shown else (),
+            enter=() if seeded and seeded.opened else serial,
+            serial=serial,
         )
 
     def _machine(
@@ -457,13 +458,10 @@ class ProxmoxPlace:
         owner: pulumi.Output[str],
         parent: pulumi.Resource | None,
     ) -> PveSlot:
-        return PveSlot(
-            f"{name}-slot",
-            Slot(
-                api=later(self.api), node=later(self.node), kind=kind, vmid=vmid, owner=later(owner)
-            ),
-            self.bound(parent),
+        slot = Slot(
+            api=later(self.api), node=later(self.node), kind=kind, vmid=vmid, owner=later(owner)
         )
+        return PveSlot(f"{name}-slot", slot, self.bound(parent))
 
     def _gate(
         self,

@@ -120,7 +120,7 @@ def test_what_ran_in_a_machine_ends_the_command_as_it_ended(
 ) -> None:
     asked: list[Any] = []
 
-    def enter(*words: Any) -> int:
+    def enter(*words: Any, **_: Any) -> int:
         asked.append(words)
         return 7
 
@@ -137,7 +137,7 @@ def test_what_it_makes_is_its_users_alone_but_for_what_people_start(
 ) -> None:
     seen: list[int] = []
 
-    def look(*_: Any) -> int:
+    def look(*_: Any, **__: Any) -> int:
         seen.append(os.umask(0o022))
         return 0
 

@@ -64,6 +64,7 @@ def test_the_sheet_has_user_and_address_and_the_password_is_apart() -> None:
     made = up(lab())
     [row] = json.loads(json.dumps(made.stack_outputs["sheet"]))
     assert (row["user"], row["enter"]) == ("ana", [])
+    assert row["serial"][0] == "virsh"
     secret = private(made.named("web-login"))
     assert made.stack_outputs["logins"] == {"web": secret}
     assert secret not in json.dumps(row)

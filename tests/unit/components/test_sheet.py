@@ -80,6 +80,7 @@ def test_a_row_says_what_a_machine_is_where_it_is_and_how_to_get_in() -> None:
             "console": "vnc://127.0.0.1:0",
             "url": "",
             "enter": [],
+            "serial": [],
             "run": [],
             "drives": [],
         }

@@ -312,6 +312,19 @@ def test_a_guest_of_a_lab_that_is_half_up_opens_its_console(
     assert entered(ran, "web")[-1].endswith("UNIX-CONNECT:/var/x/guests/4711/serial/port")
 
 
+def test_a_guest_with_a_login_opens_its_console_where_that_is_asked_for(
+    checkout: Path, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"name": "web", "store": "/var/x", "owner": "4711"}
+    driven = {"driver": "xen.guest", "wanted": wanted, "reach": {"user": "ana"}}
+    half_up(checkout, monkeypatch, gate("kvm1-web-guest", driven, "RemoteObject"))
+    assert entered(ran, "--console", "web")[-2:] == ["root@10.77.0.5", "xl console web"]
+    with pytest.raises(ui.Problem, match="runs no command: leave 'ls' out"):
+        run(["enter", "--console", "web", "ls"])
+    with pytest.raises(ui.Problem, match="opens a text console of kvm1"):
+        run(["enter", "--console", "kvm1"])
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
