@@ -360,6 +360,7 @@ def way_in(
     entered = outer if row["enter"] else row
     if entered is None:
         foreign.refuse_command(row)
+        command = ssh.by_virsh(command)
     around = outer if not row["enter"] and row["kind"] == ssh.GUEST else None
     argv, folder = ssh.words(entered, stack, command, around) if entered else (command, None)
     return [*in_namespace(), *argv], folder

@@ -6,6 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from components.reach import client
 from toolchain.bootstrap import paths, regular, ui
 
 if TYPE_CHECKING:
@@ -123,3 +124,11 @@ def console_alone(row: Mapping[str, Any]) -> str:
         f"nothing leads from here to {row['name']}: only its console opens. From the network that it is on: "
         f"ssh {row['user']}@{where}, with a key of cloud_init.keys or its password."
     )
+
+
+def by_virsh(command: list[str]) -> list[str]:
+    """Return ``command`` with the way to another machine's libvirt that gates take, where it is one of virsh's."""
+    if command[:2] != ["virsh", "-c"]:
+        return command
+    words = [word for word in client.virsh(command[2]) if word != "-q"]
+    return [*words, *command[3:]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult
+from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult
 from typing_extensions import override
 
 from components import kinds
@@ -52,6 +52,8 @@ class Whose(Named):
 class _Ownership(Protocol):
     """What the ``ownership`` of an outer host's kind has."""
 
+    def unreached(self, props: Whose) -> str: ...
+
     def claim(self, props: Whose) -> str: ...
 
     def sweep(self, props: Whose) -> None: ...
@@ -66,6 +68,16 @@ class IdentityProvider(BorderProvider[Whose]):
     """Makes a lab's identity, and sweeps after it."""
 
     shape = Whose
+
+    def problems(self, props: Whose) -> list[tuple[str, str]]:
+        """Return why the outer host can't be asked, as property and reason: told in a preview, first of all."""
+        why = _ownership(props.kind).unreached(props) if props.uri else ""
+        return [("uri", why)] if why else []
+
+    @override
+    def check(self, _olds: Props, news: Props) -> CheckResult:
+        found = self.problems(self.given(news))
+        return CheckResult(news, [CheckFailure(key, why) for key, why in found])
 
     @override
     def create(self, props: Props) -> CreateResult:

@@ -2,14 +2,16 @@
 
 What `qemu+ssh://` says of user, port, key and host keys is what ``ssh`` is told; everything else is the user's
 ``~/.ssh``, an agent too. No connection is shared or kept: each command's is a proof that the host is reached.
+virsh's own ssh is told the same.
 """
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from components.reach import upload
 from components.reach.shell import COMMAND_S, LocalShell, Unreachable
@@ -17,7 +19,6 @@ from components.reach.stream import CONNECT_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from components.reach.shell import Result, Shell
 
@@ -32,6 +33,8 @@ OPTIONS = {
 """Of ssh_config(5): asks nobody, and gives up on a host that went away."""
 FAILED = 255
 """What ssh ends with when it is the connection that failed (ssh(1), "EXIT STATUS")."""
+VIRSH_SSH = Path(__file__).with_name("virsh-ssh")
+"""What virsh starts in the place of ssh: it has the options from virsh's variable NESTLAB_SSH."""
 FILES = {"keyfile": "IdentityFile", "knownhosts": "UserKnownHostsFile"}
 """Parameters of libvirt's URI (libvirt.org/uri.html), in ssh's words."""
 
@@ -51,8 +54,7 @@ class ClientShell:
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = COMMAND_S
     ) -> Result:
         """See `Shell.run`."""
-        files = {key: _one_word(path) for key, path in self.files.items()}
-        words = [f"-o{key}={value}" for key, value in (OPTIONS | files).items()]
+        words = _options(self.files)
         words += ["-p", str(self.port)] if self.port else []
         words += ["-l", self.user] if self.user else []
         # ssh takes a host that begins with a hyphen for an option.
@@ -78,6 +80,11 @@ class ClientShell:
         return self.run(words).ok
 
 
+def _options(files: dict[str, str]) -> list[str]:
+    told = OPTIONS | {key: _one_word(path) for key, path in files.items()}
+    return [f"-o{key}={value}" for key, value in told.items()]
+
+
 def _one_word(path: str) -> str:
     """Return ``path`` as ssh_config(5) takes it for one file, and for no token."""
     plain = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
@@ -89,6 +96,22 @@ def host_shell(uri: str) -> Shell:
     parts = urlsplit(uri)
     if not parts.hostname:
         return LocalShell()
-    given = dict(parse_qsl(parts.query))
-    files = {FILES[key]: value for key, value in given.items() if key in FILES}
+    files = _files(parts.query)
     return ClientShell(parts.hostname, parts.hostname, parts.username or "", parts.port or 0, files)
+
+
+def _files(query: str) -> dict[str, str]:
+    return {FILES[key]: value for key, value in parse_qsl(query) if key in FILES}
+
+
+def virsh(uri: str) -> list[str]:
+    """Return the words by which virsh is at the libvirt of ``uri``: what comes before those of a command.
+
+    Of a URI's files virsh knows the key: ``knownhosts`` is the provider's, and what libvirt calls so is for its
+    transports libssh and libssh2 (libvirt.org/uri.html). Nor does it give up on a host that went away.
+    """
+    if not uri.startswith("qemu+ssh://"):
+        return ["virsh", "-q", "-c", uri]
+    options = shlex.join(_options(_files(urlsplit(uri).query)))
+    told = f"{uri}{'&' if '?' in uri else '?'}command={quote(str(VIRSH_SSH), safe='/')}"
+    return ["env", f"NESTLAB_SSH={options}", "virsh", "-q", "-c", told]

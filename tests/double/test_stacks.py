@@ -26,6 +26,7 @@ from tests.support import images
 from tests.support.checkout import Checkout
 from tests.support.netns import namespace, reason
 from tests.support.shipped import STACKS
+from tests.support.sshd import serving
 from toolchain.bootstrap import paths
 from toolchain.engine import environment
 
@@ -92,6 +93,28 @@ def _in(host: Namespace, project: Project, folder: Path) -> Project:
     return replace(project, variables=project.variables | path)
 
 
+def _remote(
+    data: dict[str, Any], project: Project, preview: tuple[str, ...], settings: Path, folder: Path
+) -> str:
+    """Preview a lab on another machine's libvirt: without that machine, and with one whose libvirt is this one's."""
+    whole = settings.read_text()
+    uri = data["host"]["uri"]
+    nowhere = "qemu+ssh://lab@127.0.0.1:9/system"
+    settings.write_text(whole.replace(uri, nowhere))
+    told = project.pulumi(*preview, fails=True)
+    assert "lab.host.uri: '127.0.0.1' given, but nobody answers there" in told, told
+    assert "Traceback" not in told
+    assert "libvirt:index" not in told, "told before anything else is asked"
+    if reason():
+        pytest.skip(reason())
+    with namespace("host") as host:
+        bridges = {net["bridge"] for net in data["networks"].values() if "bridge" in net}
+        host.must(*(f"ip link add {bridge} up type bridge" for bridge in bridges))
+        with serving(folder / "far", inside=host.inside) as far:
+            settings.write_text(whole.replace(uri, far.uri()))
+            return _in(host, project, folder).pulumi(*preview)
+
+
 @pytest.mark.parametrize("stack", STACKS, ids=name_of)
 def test_a_stack_is_previewed_whole_and_keeps_the_rules(
     checkout: Path, stack: Path, tmp_path: Path
@@ -116,7 +139,10 @@ def test_a_stack_is_previewed_whole_and_keeps_the_rules(
     uplinks = [net for net in data["networks"].values() if "uplink" in net]
     nics = [net["uplink"]["nic"] for net in uplinks]
     preview = ("preview", "--json", *PACK, "--stack", name_of(stack))
-    if nics:
+    uri = str(data.get("host", {}).get("uri", ""))
+    if uri.startswith("qemu+ssh"):
+        told = _remote(data, project, preview, settings, tmp_path)
+    elif nics:
         told = project.pulumi(*preview, fails=True)
         assert f"there is no NIC {nics[0]}" in told, "told before anything is made"
         assert "Traceback" not in told

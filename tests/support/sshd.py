@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -33,7 +34,7 @@ from components.reach.shell import LocalShell, SshShell, Target
 from tests.support.stubs import SERVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}")
@@ -77,6 +78,8 @@ class Server:
     """How many may log in at a time (sshd_config(5), "MaxStartups"); sshd's own default."""
     keys: tuple[str, ...] = ("ed25519", "ed25519")
     """Algorithm of its own key, and of the one that it lets in."""
+    inside: tuple[str, ...] = ()
+    """Words before the server's own that put it into another network namespace."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -112,10 +115,10 @@ class Server:
         assert SSHD
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # noqa: PTH103 - sshd insists on it
-        view: list[str | Path] = []
+        view: list[str | Path] = [*self.inside]
         if self.mounts:
             shown = json.dumps({at: str(folder) for at, folder in self.mounts.items()})
-            view = [sys.executable, "-I", "-S", VIEW, self.folder / "view", shown]
+            view += [sys.executable, "-I", "-S", VIEW, self.folder / "view", shown]
         with (self.folder / "log").open("ab") as log:
             self.running = subprocess.Popen(
                 [*view, SSHD, "-D", "-e", "-f", self.folder / "config"],
@@ -125,10 +128,25 @@ class Server:
                 process_group=0,
             )
         end = time.monotonic() + 10
-        while not LocalShell().connects("127.0.0.1", self.port):
+        while not self._answers():
             alive = self.running.poll() is None and time.monotonic() < end
             assert alive, (self.folder / "log").read_text()
             time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        if not self.inside:
+            return LocalShell().connects("127.0.0.1", self.port)
+        script = f"exec 3<>/dev/tcp/127.0.0.1/{self.port}"
+        return LocalShell().run([*self.inside, "bash", "-c", script]).ok
+
+    def uri(self) -> str:
+        """Return the URI of the libvirt behind it; key and known hosts are files of its folder."""
+        key, known = self.folder / "id", self.folder / "known"
+        key.touch(0o600)
+        key.write_text(self.private)
+        known.write_text(f"[127.0.0.1]:{self.port} {self.host_key}\n")
+        files = f"keyfile={quote(str(key))}&knownhosts={quote(str(known))}"
+        return f"qemu+ssh://{USER}@127.0.0.1:{self.port}/system?{files}"
 
     def stop(self) -> None:
         """End the server and, unlike its own end would, the sessions it serves."""
@@ -188,6 +206,7 @@ def serving(
     keys: tuple[str, ...] = ("ed25519", "ed25519"),
     sessions_each: int = 10,
     startups: str = Server.startups,
+    inside: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Run a `Server` with its files in ``folder``; skip the test where that can't be."""
     if SSHD is None:
@@ -202,6 +221,7 @@ def serving(
         keys=keys,
         sessions_each=sessions_each,
         startups=startups,
+        inside=tuple(inside),
     )
     server.start()
     try:

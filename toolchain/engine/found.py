@@ -108,7 +108,7 @@ class Found:
     def kept(self) -> str:
         """Say why it stays although the state does not know it, and what to do."""
         return (
-            f"the domain {self.name} at {self.virsh.shell.name} is this lab's and was up once, but its state"
+            f"the domain {self.name} at {self.virsh.host.name} is this lab's and was up once, but its state"
             " does not know it: it stays as it is.\nGive the state back what it held (`pulumi stack import`),"
             f" or shut the domain down and run: virsh -c {self.virsh.uri} undefine --nvram {self.uuid}"
         )

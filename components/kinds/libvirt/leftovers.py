@@ -76,7 +76,7 @@ class Place:
         facts = self.virsh.domain(uuid) if what == "domain" else None
         if facts is not None and facts.has_stood:
             raise StoodBefore(
-                f"the domain {called} at {self.virsh.shell.name} is this lab's and was up once, but the state of"
+                f"the domain {called} at {self.virsh.host.name} is this lab's and was up once, but the state of"
                 " this stack does not know it, and making it anew would lose what is in it. Give the state back"
                 " what it held (`pulumi stack import`), or shut the domain down and run: "
                 f"virsh -c {self.virsh.uri} undefine --nvram {uuid}"

@@ -22,7 +22,13 @@ def outer(
         name=f"{lab.prefix}host",
         owner=owner,
         provider=libvirt.Provider(
-            f"{lab.prefix}host-libvirt", uri=uri, opts=pulumi.ResourceOptions(parent=owner)
+            f"{lab.prefix}host-libvirt",
+            uri=uri,
+            opts=pulumi.ResourceOptions(
+                parent=owner,
+                # The provider connects at once, and says of a failure what few understand.
+                depends_on=[] if lab.spec.host.is_here else [lab.identity],
+            ),
         ),
         target=LOCAL,
         uri=uri,

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.gates.uuids import uuid_of
+from components.kinds.libvirt import reached
 from components.kinds.libvirt.gates.closed import opened
 from components.kinds.libvirt.uplink.host import Host
 from components.kinds.libvirt.uplink.trial import swept
@@ -59,7 +59,7 @@ def taken(virsh: Virsh, kind: str, names: Collection[str]) -> str:
     """Say that others have ``names``, and what to do."""
     shown = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return (
-        f"{virsh.shell.name} has a {kind} {shown} already, which is not this lab's. A lab of the same "
+        f"{virsh.host.name} has a {kind} {shown} already, which is not this lab's. A lab of the same "
         "name may be up, from another checkout or of another user: take that one down, or give this "
         "one another name (lab.name in its stack file)"
     )
@@ -95,9 +95,7 @@ def _remove_pool(virsh: Virsh, name: str, facts: PoolFacts, volumes: Collection[
     kept = virsh.run("pool-delete", name)
     virsh.must("pool-undefine", name)
     if not kept.ok and "No such file" not in kept.err:
-        say(
-            f"{facts.path} at {virsh.shell.name} stays, it holds what is not the lab's: {kept.said}"
-        )
+        say(f"{facts.path} at {virsh.host.name} stays, it holds what is not the lab's: {kept.said}")
 
 
 def same(one: str, other: str) -> bool:
@@ -119,7 +117,7 @@ def defined(virsh: Virsh, kind: str, name: str, found: str | None, known: str) -
         insist(kind, name, found, known)
         return found
     if not known:
-        raise VirshError(f"{kind} {name} is not defined at {virsh.shell.name}")
+        raise VirshError(f"{kind} {name} is not defined at {virsh.host.name}")
     virsh.define(kind, known)
     virsh.must(f"{COMMANDS[kind]}autostart", name)
     return known
@@ -145,13 +143,17 @@ def logs_away(virsh: Virsh, domains: Collection[str]) -> None:
 
     A gate that is stopped while it waits leaves one on purpose: it says what was wrong.
     """
-    if not virsh.is_local or not domains:
+    if not domains:
         return
     there = virsh.uuids("domain", *domains)
     for domain in domains:
         if domain not in there:
-            with contextlib.suppress(OSError):
-                Path(CONSOLE_LOG.format(domain=domain)).unlink(missing_ok=True)
+            virsh.log_away(CONSOLE_LOG.format(domain=domain))
+
+
+def unreached(props: Whose) -> str:
+    """Return why the outer host's libvirt can't be asked, where that is another machine's; empty: it can."""
+    return reached.wrong(props.uri) if props.target.kind == "local" else ""
 
 
 def claim(props: Whose) -> str:

@@ -149,7 +149,7 @@ def drop(virsh: Virsh, domains: Iterable[str], gone: Collection[str]) -> None:
         for name in sorted(names(virsh, domain) & set(gone)):
             done = virsh.run("snapshot-delete", domain, name, timeout_s=LONG_S)
             if not done.ok and name in names(virsh, domain):
-                raise VirshError(f"virsh snapshot-delete at {virsh.shell.name}: {done.said}")
+                raise VirshError(f"virsh snapshot-delete at {virsh.host.name}: {done.said}")
 
 
 def set_clock(virsh: Virsh, domain: str) -> bool:

@@ -6,12 +6,15 @@ again. This does, by libvirt's client, which every place with libvirt has.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from components.reach import client
 from components.reach.orders import Reservation
 from components.reach.shell import LocalShell, Unreachable, shell_of
 from components.refused import Refused
@@ -28,6 +31,8 @@ GONE = re.compile(
 """What virsh says when an object is not defined (libvirt 9: "failed to get domain 'x'")."""
 COMMANDS = {"domain": "", "network": "net-", "pool": "pool-"}
 """What virsh's commands about each kind of object begin with."""
+AWAY = "qemu+ssh://"
+"""What the URI of another machine's libvirt begins with."""
 STOOD = "urn:nestlab:stood"
 """XML namespace of the mark, in a domain's own metadata, that it was up once."""
 
@@ -99,17 +104,21 @@ class Virsh:
     shell: Shell
     uri: str
 
+    @property
+    def host(self) -> Shell:
+        """A shell on the machine that this libvirt runs on: another than ``shell`` where the URI leads away."""
+        away = isinstance(self.shell, LocalShell) and self.uri.startswith(AWAY)
+        return client.host_shell(self.uri) if away else self.shell
+
     def run(self, *words: str, stdin: bytes = b"", timeout_s: float = 60) -> Result:
         """Run one virsh command.
 
         Raises:
             Unreachable: the place or its libvirt does not answer.
         """
-        done = self.shell.run(
-            ["virsh", "-q", "-c", self.uri, *words], stdin=stdin, timeout_s=timeout_s
-        )
+        done = self.shell.run([*client.virsh(self.uri), *words], stdin=stdin, timeout_s=timeout_s)
         if not done.ok and "failed to connect to the hypervisor" in done.err:
-            raise Unreachable(f"libvirt at {self.shell.name}: {done.said}")
+            raise Unreachable(f"libvirt at {self.host.name}: {done.said}")
         return done
 
     def must(self, *words: str, stdin: bytes = b"", timeout_s: float = 60) -> str:
@@ -120,7 +129,7 @@ class Virsh:
         """
         done = self.run(*words, stdin=stdin, timeout_s=timeout_s)
         if not done.ok:
-            raise VirshError(f"virsh {words[0]} at {self.shell.name}: {done.said}")
+            raise VirshError(f"virsh {words[0]} at {self.host.name}: {done.said}")
         return done.out
 
     def _asked(self, *words: str) -> str | None:
@@ -130,7 +139,7 @@ class Virsh:
             return done.out
         if GONE.search(done.err):
             return None
-        raise VirshError(f"virsh {words[0]} at {self.shell.name}: {done.said}")
+        raise VirshError(f"virsh {words[0]} at {self.host.name}: {done.said}")
 
     def _batch(self, *commands: Sequence[str]) -> tuple[list[str], str]:
         """Run several commands by one virsh; return what each printed, and what all complained of.
@@ -161,7 +170,7 @@ class Virsh:
         """
         told, wrong = self._batch(*commands)
         if wrong or len(told) != len(commands):
-            raise VirshError(f"virsh {commands[0][0]} at {self.shell.name}: {_last(wrong)}")
+            raise VirshError(f"virsh {commands[0][0]} at {self.host.name}: {_last(wrong)}")
         return told
 
     def uuids(self, kind: str, *names: str) -> dict[str, str]:
@@ -175,7 +184,7 @@ class Virsh:
         command = "domuuid" if kind == "domain" else f"{COMMANDS[kind]}uuid"
         told, wrong = self._batch(*((command, name) for name in names))
         if any(not GONE.search(line) for line in lines(wrong)) or len(told) != len(names):
-            raise VirshError(f"virsh {command} at {self.shell.name}: {_last(wrong)}")
+            raise VirshError(f"virsh {command} at {self.host.name}: {_last(wrong)}")
         return {name: uuid.strip() for name, uuid in zip(names, told, strict=True) if uuid.strip()}
 
     def pairs(self, kind: str) -> list[tuple[str, str]]:
@@ -236,7 +245,7 @@ class Virsh:
             return None
         state, definition, console = (each.strip() for each in (*told, "", "", "")[:3])
         if not state or not definition:
-            raise VirshError(f"virsh domstate at {self.shell.name}: {_last(wrong)}")
+            raise VirshError(f"virsh domstate at {self.host.name}: {_last(wrong)}")
         return DomainFacts(state, definition, console)
 
     def network(self, name: str) -> NetworkFacts | None:
@@ -245,7 +254,7 @@ class Virsh:
         if GONE.search(wrong):
             return None
         if wrong or len(told) != 2:  # noqa: PLR2004
-            raise VirshError(f"virsh net-info at {self.shell.name}: {_last(wrong)}")
+            raise VirshError(f"virsh net-info at {self.host.name}: {_last(wrong)}")
         active = bool(re.search(r"^Active:\s+yes", told[0], re.MULTILINE))
         return NetworkFacts(active, told[1].strip())
 
@@ -255,7 +264,7 @@ class Virsh:
         if GONE.search(wrong):
             return None
         if wrong or len(told) != 2:  # noqa: PLR2004
-            raise VirshError(f"virsh pool-info at {self.shell.name}: {_last(wrong)}")
+            raise VirshError(f"virsh pool-info at {self.host.name}: {_last(wrong)}")
         active = bool(re.search(r"^State:\s+running", told[0], re.MULTILINE))
         return PoolFacts(active, told[1].strip())
 
@@ -287,7 +296,7 @@ class Virsh:
             ("net-dumpxml", network, "--inactive"),
         )
         if wrong:
-            raise VirshError(f"virsh net-update at {self.shell.name}: {_last(wrong)}")
+            raise VirshError(f"virsh net-update at {self.host.name}: {_last(wrong)}")
         return told[-1].strip()
 
     def plug(self, name: str) -> None:
@@ -299,20 +308,35 @@ class Virsh:
         for domain in lines(self.must("list", "--uuid")):
             told = self.run("dumpxml", domain)
             for tap in _taps(told.out, name) if told.ok else []:  # it may be gone by now
-                self.shell.run(["ip", "link", "set", tap, "master", bridge, "up"])
+                words = ["ip", "link", "set", tap, "master", bridge, "up"]
+                done = self.host.run(words)
+                if not done.ok and self.uri.startswith(AWAY):
+                    # Who is let in there need not be root.
+                    self.host.run(["sudo", "-n", *words])
 
     def tail(self, log: str, lines: int = 8) -> list[str]:
         """Last lines of a console log at this place; none where it can't be read."""
         if not log:
             return []
-        done = self.shell.run(["tail", "-c", "4000", log])
+        try:
+            done = self.host.run(["tail", "-c", "4000", log])
+        except Unreachable:
+            return []  # one whose ssh leads to libvirt alone
         clean = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\n]", "", done.out) if done.ok else ""
         return [line.rstrip() for line in clean.splitlines() if line.strip()][-lines:]
 
-    @property
-    def is_local(self) -> bool:
-        """Whether files of this libvirt are files of the machine that runs the deployment."""
-        return isinstance(self.shell, LocalShell) and not self.uri.startswith("qemu+")
+    def log_away(self, log: str) -> None:
+        """Remove a console log of the outer host as far as it lets us; one inside a nested host goes with that."""
+        if not isinstance(self.shell, LocalShell):
+            return
+        if not self.uri.startswith(AWAY):
+            with contextlib.suppress(OSError):
+                Path(log).unlink(missing_ok=True)
+            return
+        # It is root's, and who is let in there need not be root.
+        script = 'rm -f -- "$1" 2>/dev/null || sudo -n rm -f -- "$1"'
+        with contextlib.suppress(Unreachable):
+            self.host.run(["sh", "-c", script, "sh", log])
 
 
 def _quoted(word: str) -> str:

@@ -6,10 +6,8 @@ inner layer is made with, and they are unknown until it has answered.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -107,9 +105,8 @@ class MachineGateProvider(Gate[Domain]):
         if virsh.domain_state(props.domain) is None and props.definition:
             # The provider refuses to delete what is not there.
             virsh.define("domain", props.definition)
-        if props.console_log and virsh.is_local:
-            with contextlib.suppress(OSError):
-                Path(props.console_log).unlink(missing_ok=True)
+        if props.console_log:
+            virsh.log_away(props.console_log)
 
 
 def _patiently(props: Domain, virsh: Virsh) -> Seen:
@@ -178,7 +175,7 @@ def _wait_till_off(props: Domain, virsh: Virsh) -> None:
 def how_to_look(props: Domain, virsh: Virsh) -> str:
     """What a person can do next: the console's last lines and the commands to see more."""
     console = f"virsh -c {virsh.uri} console {props.domain}"
-    lines = [f"  look at it on {virsh.shell.name}: {console}   (Ctrl-] leaves)"]
+    lines = [f"  look at it on {virsh.host.name}: {console}   (Ctrl-] leaves)"]
     try:
         facts = virsh.domain(props.domain)
         if facts and facts.console:
@@ -188,7 +185,7 @@ def how_to_look(props: Domain, virsh: Virsh) -> str:
             lines += [f"    | {line}" for line in tail]
     except (Unreachable, VirshError):
         lines = [
-            f"  {virsh.shell.name}, which it runs on, does not answer itself: run the same command again,",
+            f"  {virsh.host.name}, which it runs on, does not answer itself: run the same command again,",
             "  which waits for that machine first and says how to look at it",
         ]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from components.kinds.libvirt.uplink.steps import Wanted
 from components.kinds.libvirt.virsh import NetworkFacts, libvirt_of
 from components.reach.client import host_shell
 from components.reach.orders import Reservation
-from components.reach.shell import LocalShell, Target, Unreachable
+from components.reach.shell import Target, Unreachable
 from components.reach.waiting import Seen, say
 
 if TYPE_CHECKING:
@@ -105,10 +105,8 @@ class NetworkGateProvider(Gate[Network]):
 def _untranslated(props: Network, definition: str) -> bool:
     """Whether the network's machines can't reach outside, as nobody translates their addresses."""
     subnet = translated(definition) if definition else ""
-    shell = libvirt_of(props).shell
-    elsewhere = isinstance(shell, LocalShell) and props.uri.startswith("qemu+")
     try:
-        return bool(subnet) and lacks(host_shell(props.uri) if elsewhere else shell, subnet)
+        return bool(subnet) and lacks(libvirt_of(props).host, subnet)
     except Unreachable:
         # One whose ssh leads to libvirt alone can't be asked; whether it is there libvirt says.
         return False
