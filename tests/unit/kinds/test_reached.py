@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typing_extensions import override
 
 from components.gates.identity import IdentityProvider
 from components.kinds.libvirt import reached
@@ -36,6 +37,7 @@ class Says(LocalShell):
         self.result = Result(code, "", err)
         self.asked: list[list[str]] = []
 
+    @override
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60) -> Result:
         assert not stdin
         assert timeout_s <= 30, "within seconds"
@@ -170,6 +172,7 @@ def test_what_is_done_to_another_machine_itself_is_done_there(
 
 def test_an_answer_that_does_not_come_is_told_too() -> None:
     class Silent(Says):
+        @override
         def run(self, argv: Sequence[str], **_: Any) -> Result:
             raise Unreachable(f"{argv[0]} did not end within 25 s")
 
