@@ -170,6 +170,11 @@ class Gate(BorderProvider[N]):
         del news
         return ()
 
+    def hindered(self, news: N) -> Iterable[tuple[str, str]]:
+        """Yield inputs that can't be made now, and why; what was made once is not asked of again."""
+        del news
+        return ()
+
     def forbidden(self, olds: N, news: N) -> Iterable[tuple[str, str]]:
         """Yield inputs that can't become what they are to be, and why."""
         del olds, news
@@ -202,8 +207,7 @@ class Gate(BorderProvider[N]):
     def check(self, _olds: Props, news: Props) -> CheckResult:
         given = self.given(news)
         found = [*self.problems(given)]
-        if _olds:
-            found += self.forbidden(self.stored(_olds), given)
+        found += self.forbidden(self.stored(_olds), given) if _olds else self.hindered(given)
         return CheckResult(news, [CheckFailure(key, why) for key, why in found])
 
     @override

@@ -31,7 +31,7 @@ from components.kinds.libvirt.domain import (
 )
 from components.kinds.libvirt.domain_xml import DiskProfile
 from components.kinds.libvirt.gates.machine import Domain, MachineGate
-from components.kinds.libvirt.gates.pool import Pool, PoolGate
+from components.kinds.libvirt.gates.pool import Pool, PoolGate, Range
 from components.kinds.libvirt.host import LIBVIRT, PLACES
 from components.kinds.libvirt.network import network as made_network
 from components.kinds.libvirt.ownership import CONSOLE_LOG
@@ -54,6 +54,7 @@ from components.place.contract import (
 )
 from components.place.machine import fingerprint, machine_facts
 from components.place.seeds import Seeds
+from components.stackfile.networks import OUTER
 from components.stackfile.places import ordered
 
 if TYPE_CHECKING:
@@ -155,9 +156,17 @@ class LibvirtPlace:
                     for one in self.plan.networks.values()
                 },
                 volumes=later(volumes),
+                ranges=[] if self.plan.path else self._ranges(),
             ),
             self.bound(self.owner, depends_on=[self.pool]),
         )
+
+    def _ranges(self) -> list[Range]:
+        return [
+            Range(one.called, one.bridge, one.subnet)
+            for one in self.plan.networks.values()
+            if one.subnet and one.mode not in OUTER
+        ]
 
     async def _all_volumes(self) -> list[str]:
         """Names of all volumes of the place: this runs when the program has said all it wants."""

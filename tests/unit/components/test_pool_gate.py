@@ -8,8 +8,10 @@ import pytest
 
 from components.gates.uuids import uuid_of
 from components.kinds.libvirt import census, ownership, virsh
+from components.kinds.libvirt.gates import pool
 from components.kinds.libvirt.gates.pool import PoolGateProvider
 from components.kinds.libvirt.virsh import VirshError
+from components.reach.shell import Result
 from tests.support.libvirtd import FakeLibvirt, LocalLibvirt
 from tests.unit.components.labs import up
 
@@ -77,6 +79,56 @@ def test_a_pool_is_brought_back_with_the_files_it_had(
     assert place.volumes[POOL] == (["ours-web.qcow2", "thesis.txt"] if folder == "there" else [])
     built = "pool-build" in " ".join(place.commands())
     assert built is (folder == "gone"), "building sets mode and owner of a folder that is there"
+
+
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+tun0\t0000080A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+tun0\t004D0A0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+nl1234\t004E0A0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+"""
+"""Of /proc/net/route (proc_net(5)): a default route, 10.8.0.0/16 and 10.10.77.0/24 of a VPN, one of the lab's own."""
+
+
+@pytest.mark.parametrize(
+    ("subnet", "bridge", "refused"),
+    [
+        ("10.10.77.0/24", "nl1234", "tun0"),
+        ("10.10.78.0/24", "nl1234", ""),  # its own, as after it was made
+        ("10.10.78.0/24", "nl9999", "nl1234"),
+        ("10.8.5.0/24", "nl1234", ""),  # a part, which libvirt takes
+        ("10.10.79.0/24", "nl1234", ""),
+    ],
+)
+def test_a_range_that_the_host_has_already_is_told_before_anything_is_made(
+    subnet: str,
+    bridge: str,
+    refused: str,
+    place: FakeLibvirt,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Host:
+        name = "this machine"
+
+        def run(self, argv: list[str]) -> Result:
+            assert argv == ["cat", "/proc/net/route"]
+            return Result(0, ROUTES, "")
+
+    monkeypatch.setattr(pool, "host_shell", lambda _: Host())
+    news = props("ours-web", ranges=[{"network": "ours-net", "bridge": bridge, "subnet": subnet}])
+    failures = PoolGateProvider().check({}, news).failures
+    said = [failure.reason for failure in failures]
+    if refused:
+        [why] = said
+        assert why.startswith(f"this machine has {subnet} already, on {refused} ")
+    else:
+        assert said == []
+    assert place.commands() == []
+    # A network that the lab has made is libvirt's, and its host may be on a VPN by now.
+    outs = made(news)
+    assert PoolGateProvider().check(outs, news).failures == []
+    assert PoolGateProvider().diff("", outs, news).changes is False
 
 
 @pytest.mark.parametrize("kind", ["domain", "network", "pool"])

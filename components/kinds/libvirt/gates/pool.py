@@ -6,20 +6,22 @@ failed or was killed, is removed by these names when the lab goes, and nothing b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from components.gates.base import BorderResource, Gate, Made, Named
-from components.kinds.libvirt import ownership
+from components.gates.base import BorderResource, Gate, Made, Named, Unasked
+from components.kinds.libvirt import ownership, routes
 from components.kinds.libvirt.census import census, changed
 from components.kinds.libvirt.virsh import Virsh, VirshError, libvirt_of
-from components.reach.shell import Target
+from components.reach.client import host_shell
+from components.reach.shell import Target, Unreachable
 from components.reach.waiting import Seen, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import pulumi
 
@@ -36,6 +38,17 @@ class Ever:
 NOTHING = Ever({}, {}, [])
 
 
+@dataclass(frozen=True)
+class Range:
+    """What a network of this lab takes of the outer host's addresses."""
+
+    network: str
+    """Its name in libvirt."""
+    bridge: str
+    """Its own, which libvirt makes."""
+    subnet: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pool(Named):
     """Properties of a pool's gate; the lists are what the stack has now."""
@@ -47,6 +60,8 @@ class Pool(Named):
     domains: dict[str, str]
     networks: dict[str, str]
     volumes: list[str]
+    ranges: Unasked[list[Range]] = field(default_factory=list)
+    """Of networks that the outer host leads to; empty inside, and of labs that were made before."""
     made: Made[Ever] = None
     definition: Made[str] = None
 
@@ -55,6 +70,14 @@ class PoolGateProvider(Gate[Pool]):
     """Looks at the pool, starts it, defines it again when it is gone; refuses names that are taken."""
 
     shape = Pool
+
+    @override
+    def hindered(self, news: Pool) -> Iterable[tuple[str, str]]:
+        yield from _occupied(news, NOTHING)
+
+    @override
+    def forbidden(self, olds: Pool, news: Pool) -> Iterable[tuple[str, str]]:
+        yield from _occupied(news, olds.made or NOTHING)
 
     @override
     def look(self, props: Pool) -> Seen:
@@ -89,6 +112,29 @@ class PoolGateProvider(Gate[Pool]):
         # The provider's own removal would end at a file of somebody else's.
         if ownership.ours(virsh, "pool", {props.pool: props.uuid}):
             ownership.remove(virsh, "pool", props.uuid, made.volumes)
+
+
+def _occupied(news: Pool, known: Ever) -> Iterable[tuple[str, str]]:
+    """Yield the ranges of networks that are not made yet, and that the outer host has otherwise."""
+    fresh = [each for each in news.ranges if each.network not in known.networks]
+    if not fresh:
+        return
+    shell = host_shell(news.uri)
+    try:
+        held = routes.held(shell)
+    except Unreachable:
+        # libvirt, which is asked next, says so.
+        return
+    for each in fresh:
+        if other := held.get(IPv4Network(each.subnet), set()) - {each.bridge}:
+            devices = ", ".join(sorted(other))
+            why = (
+                f"{shell.name} has {each.subnet} already, on {devices} (`ip route` shows it), so libvirt would start "
+                f"no network {each.network}. Give it another subnet, or end what has this one: a VPN, Docker, "
+                "another network of libvirt's (`virsh net-list`)"
+            )
+            # Without a property: the engine would print all of it.
+            yield "", why
 
 
 def _refuse_taken(
