@@ -123,6 +123,15 @@ def test_too_much_for_the_host_says_how_many_would_fit(checkout: Path) -> None:
     assert [each.path for each in told.value.problems] == ["memory"]
 
 
+def test_a_class_that_stands_is_refused_nothing(checkout: Path) -> None:
+    """It came up, with --anyway maybe: looking after it takes no more."""
+    ids = [f"s{number}" for number in range(13)]
+    text = "\n".join(["id", *ids, ""])
+    assert len(planned(checkout, text, {f"net1.{id_}" for id_ in ids}).labs) == 13
+    with pytest.raises(SpecError, match="13 labs of 53248 MiB"):
+        planned(checkout, text, {f"net1.{id_}" for id_ in ids[1:]})
+
+
 def test_a_lab_that_left_still_counts(checkout: Path) -> None:
     text = "id\n" + "".join(f"s{number}\n" for number in range(10))
     planned(checkout, text).keep()

@@ -76,6 +76,14 @@ def test_reset_is_the_commands_own_of_that_one(roster: Path) -> None:
     assert calls(roster) == ["reset --lose --stack net1.ana"]
 
 
+def test_reset_asks_for_no_more_memory(roster: Path) -> None:
+    """What the lab takes it has, whatever the others of its roster would take."""
+    roster.write_text("id\n" + "".join(f"s{number}\n" for number in range(13)))
+    assert app.main(["class", "up", "net1.csv", "-s", "course"]) == 1
+    assert app.main(["class", "reset", "net1.csv", "-s", "course", "s1"]) == 0
+    assert calls(roster) == ["reset --lose --stack net1.s1"]
+
+
 def test_a_broken_roster_makes_nothing_and_hinders_no_end(
     roster: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
