@@ -119,7 +119,8 @@ class Laptop:
         """Wait until ``script`` succeeds."""
         until = time.monotonic() + UNTIL_S
         while not (done := self.ssh.run(["sh", "-c", script], timeout_s=COMMAND_S)).ok:
-            assert time.monotonic() < until, f"{what}: {done.said}"
+            console = "tail -c 600 /var/log/guest.log 2>/dev/null || true"
+            assert time.monotonic() < until, f"{what}: {done.said}\n{self.must(console)}"
             time.sleep(0.5)
 
     def associated(self) -> None:

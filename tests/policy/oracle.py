@@ -361,7 +361,14 @@ class Oracle:
         yield from self._budget(outer)
 
     def _budget(self, outer: list[tuple[float, float, float, float]]) -> Iterator[str]:
-        nodes = getattr(self.shipped.spec.host, "nodes", None)
+        host = self.shipped.spec.host
+        nodes = getattr(host, "nodes", None)
+        if not nodes:
+            # Of a libvirt on another machine nobody knows more than the stack says.
+            for number, what in enumerate(("cores", "memory_mib", "disk_gib")):
+                most = getattr(host, what, None)
+                if most is not None and sum(size[number] for size in outer) > most:
+                    yield "capacity"
         given = [self.now[each.urn].get("node") for each in self.of("VsphereNode")]
         given += [
             self.now[each.urn].get("nodeName")

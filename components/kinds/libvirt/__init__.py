@@ -6,5 +6,6 @@ say), `reached` (whether another machine's can be asked), `cloned` (nested hosts
 `volumes` (what the provider is told of a seed and of files of this machine),
 `leftovers` (of a killed run, out of the way of what is made), `snapshots` (of domains that run,
 and back), `lease` (a probe: the planned address was taken), `firewall` (whether its NAT is in force),
+`routes` (who has a network's range already),
 `uplink` (how a network of the outer host reaches outside).
 """

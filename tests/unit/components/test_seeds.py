@@ -201,13 +201,15 @@ def test_proxmox_gives_windows_its_seed_on_sata(bus: str) -> None:
     assert list(up(data).named("host-web-gate").inputs["config"]) == ["sata1"]
 
 
-def test_a_guest_of_a_kind_without_seeds_is_refused_by_name() -> None:
+def test_vsphere_takes_a_seed_and_refuses_by_name_what_it_can_t_be_told() -> None:
     node = {"memory_mib": 8192, "disk_gib": 100, "cores": 4}
     where = {"server": "vc.test", "datacenter": "dc", "datastore": "disks"}
     host = {"kind": "vsphere", **where, "nodes": {"esx1.test": node}}
     web = {"iso": "cloud", "network": "net", "cloud_init": {}}
     networks = {"net": {"mode": "bridge"}}
     data = {"name": "lab", "host": host, "guests": {"web": web}, "networks": networks} | CLOUD
-    refused = r"guests\.web\.cloud_init: a setting given, but .* does not take it"
+    assert load(data, root=ROOT, exists=lambda _: True).guests["web"].cloud_init
+    data["guests"] = {"web": web | {"agent": True}}
+    refused = r"guests\.web\.agent: True given, but .* does not take it"
     with pytest.raises(SpecError, match=refused):
         load(data, root=ROOT, exists=lambda _: True)
