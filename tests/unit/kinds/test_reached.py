@@ -1,6 +1,7 @@
 """Another machine's libvirt that can't be asked is told by the step that is missing, before anything is made.
 
-What is said is what OpenSSH 9.2 and libvirt 9.0 said, with LC_ALL=C, when the step was really left out.
+What is said is what OpenSSH 9.2 and libvirt 9.0 said, with LC_ALL=C, when the step was really left out; "No such file"
+and "timed out" are written by that pattern.
 """
 
 from __future__ import annotations
