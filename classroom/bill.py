@@ -134,10 +134,10 @@ class Bill:
         """Return what there is too little of for one more lab, with how many labs would fit."""
         if self.have.nodes:
             return self._unplaced()
-        found: list[Problem] = []
         new = [each for each in self.needs if not each.stands]
         if not new:
-            return found
+            return []
+        found = []
         for what, unit, has, sizes in (
             ("memory", "MiB", self.have.memory_mib, [e.size.memory_mib for e in self.needs]),
             ("disk", "GiB", self.have.disk_gib, [e.size.disk_gib for e in new]),

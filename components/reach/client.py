@@ -35,6 +35,8 @@ FAILED = 255
 """What ssh ends with when it is the connection that failed (ssh(1), "EXIT STATUS")."""
 VIRSH_SSH = Path(__file__).with_name("virsh-ssh")
 """What virsh starts in the place of ssh: it has the options from virsh's variable NESTLAB_SSH."""
+AWAY = "qemu+ssh://"
+"""What the URI of another machine's libvirt begins with."""
 FILES = {"keyfile": "IdentityFile", "knownhosts": "UserKnownHostsFile"}
 """Parameters of libvirt's URI (libvirt.org/uri.html), in ssh's words."""
 
@@ -110,7 +112,7 @@ def virsh(uri: str) -> list[str]:
     Of a URI's files virsh knows the key: ``knownhosts`` is the provider's, and what libvirt calls so is for its
     transports libssh and libssh2 (libvirt.org/uri.html). Nor does it give up on a host that went away.
     """
-    if not uri.startswith("qemu+ssh://"):
+    if not uri.startswith(AWAY):
         return ["virsh", "-q", "-c", uri]
     options = shlex.join(_options(_files(urlsplit(uri).query)))
     told = f"{uri}{'&' if '?' in uri else '?'}command={quote(str(VIRSH_SSH), safe='/')}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Literal
 
 
 def parsed(text: str) -> dict[str, str]:
@@ -19,6 +20,18 @@ def rendered(settings: Mapping[str, str]) -> str:
     """Return ``settings`` as a .vmx; no value can end before its quotes do."""
     head = {".encoding": "UTF-8"} | dict(settings)
     return "".join(f'{key} = "{escaped(value)}"\n' for key, value in head.items())
+
+
+def serial_port(served: Literal["file", "pipe"], at: str) -> dict[str, str]:
+    """Return what a .vmx says of a guest's first serial port, which is a file or a pipe at the path ``at``."""
+    return {
+        "serial0.present": "TRUE",
+        "serial0.startConnected": "TRUE",
+        "serial0.fileType": served,
+        "serial0.fileName": at,
+        # A guest that waits for its port leaves the core to others.
+        "serial0.yieldOnMsrRead": "TRUE",
+    }
 
 
 def escaped(value: str) -> str:

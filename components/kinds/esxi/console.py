@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from components.reach import vmx
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,14 +27,8 @@ def file(store: str, called: str) -> str:
 
 def settings(store: str, called: str) -> dict[str, str]:
     """Return what the .vmx says of it."""
-    return {
-        "serial0.present": "TRUE",
-        "serial0.startConnected": "TRUE",
-        "serial0.fileType": "file",
-        "serial0.fileName": file(store, called),
-        "serial0.yieldOnMsrRead": "TRUE",
-        "answer.msg.serial.file.open": "Replace",
-    }
+    port = vmx.serial_port("file", file(store, called))
+    return {**port, "answer.msg.serial.file.open": "Replace"}
 
 
 def command(called: str, store: str, owner: str) -> Sequence[str]:

@@ -31,8 +31,6 @@ GONE = re.compile(
 """What virsh says when an object is not defined (libvirt 9: "failed to get domain 'x'")."""
 COMMANDS = {"domain": "", "network": "net-", "pool": "pool-"}
 """What virsh's commands about each kind of object begin with."""
-AWAY = "qemu+ssh://"
-"""What the URI of another machine's libvirt begins with."""
 STOOD = "urn:nestlab:stood"
 """XML namespace of the mark, in a domain's own metadata, that it was up once."""
 
@@ -105,10 +103,14 @@ class Virsh:
     uri: str
 
     @property
+    def is_away(self) -> bool:
+        """Whether the URI leads to another machine than the one that ``shell`` is on."""
+        return isinstance(self.shell, LocalShell) and self.uri.startswith(client.AWAY)
+
+    @property
     def host(self) -> Shell:
         """A shell on the machine that this libvirt runs on: another than ``shell`` where the URI leads away."""
-        away = isinstance(self.shell, LocalShell) and self.uri.startswith(AWAY)
-        return client.host_shell(self.uri) if away else self.shell
+        return client.host_shell(self.uri) if self.is_away else self.shell
 
     def run(self, *words: str, stdin: bytes = b"", timeout_s: float = 60) -> Result:
         """Run one virsh command.
@@ -310,7 +312,7 @@ class Virsh:
             for tap in _taps(told.out, name) if told.ok else []:  # it may be gone by now
                 words = ["ip", "link", "set", tap, "master", bridge, "up"]
                 done = self.host.run(words)
-                if not done.ok and self.uri.startswith(AWAY):
+                if not done.ok and self.is_away:
                     # Who is let in there need not be root.
                     self.host.run(["sudo", "-n", *words])
 
@@ -329,7 +331,7 @@ class Virsh:
         """Remove a console log of the outer host as far as it lets us; one inside a nested host goes with that."""
         if not isinstance(self.shell, LocalShell):
             return
-        if not self.uri.startswith(AWAY):
+        if not self.is_away:
             with contextlib.suppress(OSError):
                 Path(log).unlink(missing_ok=True)
             return

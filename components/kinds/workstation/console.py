@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from components.reach import linux_host
+from components.reach import linux_host, vmx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,16 +23,8 @@ def socket(store: str, called: str) -> str:
 
 def settings(store: str, called: str) -> dict[str, str]:
     """Return what the .vmx says of it."""
-    return {
-        "serial0.present": "TRUE",
-        "serial0.startConnected": "TRUE",
-        "serial0.fileType": "pipe",
-        "serial0.fileName": socket(store, called),
-        "serial0.pipe.endPoint": "server",
-        "serial0.tryNoRxLoss": "TRUE",
-        # A guest that waits for its port leaves the core to others.
-        "serial0.yieldOnMsrRead": "TRUE",
-    }
+    port = vmx.serial_port("pipe", socket(store, called))
+    return {**port, "serial0.pipe.endPoint": "server", "serial0.tryNoRxLoss": "TRUE"}
 
 
 def impossible(store: str, called: str) -> str:

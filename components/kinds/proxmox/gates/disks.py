@@ -75,8 +75,7 @@ class PveDisksProvider(PveGate[Disks]):
 
     @override
     def seen(self, pve: Pve, props: Disks) -> Seen:
-        config = _config(pve, props)
-        for name in _lacking(config, props) if config else ():
+        for name in _lacking(_config(pve, props), props):
             text = f"{label_of(props)} has no disk {name} any more, and what was on it is lost"
             return Seen(ok=False, text=text)
         return Seen(ok=True, text=f"{label_of(props)} has its further disks")
@@ -85,8 +84,7 @@ class PveDisksProvider(PveGate[Disks]):
     def mend(self, olds: Disks | None, news: Disks) -> Disks:
         pve = Pve(news.api)
         config = _config(pve, news)
-        # Of a guest that is still to be made the provider makes them.
-        for name in _lacking(config, news) if config else ():
+        for name in _lacking(config, news):
             place = news.places[name]
             if place in config:
                 raise PveError(
@@ -113,7 +111,12 @@ def _config(pve: Pve, props: Disks) -> Config:
 
 
 def _lacking(config: Config, props: Disks) -> list[str]:
-    """Return the names of the disks that are not at their places."""
+    """Return the names of the disks that are not at their places.
+
+    None of a guest that is still to be made, without ``config``: the provider makes them.
+    """
+    if not config:
+        return []
     return [
         name
         for name, place in props.places.items()
