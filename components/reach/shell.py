@@ -369,6 +369,8 @@ def _talk(channel: paramiko.Channel, stdin: bytes, until: float, what: str) -> R
     out, err = bytearray(), bytearray()
     fed: int | None = 0
     while True:
+        # Asked before its outputs are: paramiko's thread may take the last of them and the end at once.
+        ended = channel.exit_status_ready() and channel.eof_received
         moved = False
         while channel.recv_ready():
             out += channel.recv(65536)
@@ -376,7 +378,7 @@ def _talk(channel: paramiko.Channel, stdin: bytes, until: float, what: str) -> R
         while channel.recv_stderr_ready():
             err += channel.recv_stderr(65536)
             moved = True
-        if channel.exit_status_ready() and channel.eof_received and not moved:
+        if ended:
             code = channel.recv_exit_status()
             return Result(code, out.decode(errors="replace"), err.decode(errors="replace"))
         # A channel that ends by itself says so first (RFC 4254 5.3).
