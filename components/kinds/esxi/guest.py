@@ -20,7 +20,7 @@ from components.kinds.esxi.vmx import DATA, DISCS, DISKS, data_stem, differences
 from components.reach.driver import Driver, DriverError, foreign
 from components.reach.orders import DataDisk, GuestOrder, Nic
 from components.reach.upload import PART
-from components.reach.vmx import parsed, rendered
+from components.reach.vmx import BESIDE, ill_named, parsed, rendered, snapshots
 from components.reach.waiting import Seen, say
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ MEMORY_STEP_MIB = 4
 GIB = 1 << 30
 SECTOR = 512
 COPY_S = 3600.0
-OWN_ENDING = re.compile(r"-(flat|half|\d{6})$")
-"""How names of files end that ESXi, or we, put beside a disk."""
 
 
 class GuestDriver(Driver[GuestOrder]):
@@ -112,6 +110,9 @@ class GuestDriver(Driver[GuestOrder]):
         grows = self._disk(shell, wanted)
         more = [disk for disk in wanted.disks if _has(shell, wanted, disk) < disk.gib * GIB]
         if differences(have, wanted) or not have or grows or more:
+            grown = [f"{home}/{name}.vmdk"] if grows else []
+            grown += [_data(wanted, disk) for disk in more if _has(shell, wanted, disk)]
+            _no_snapshots(shell, wanted, grown)
             if vmid:
                 vimcmd.stop(shell, wanted.name, vmid)
             if grows:
@@ -201,7 +202,7 @@ class GuestDriver(Driver[GuestOrder]):
         kept = {disk.name for disk in wanted.disks}
         for file in must(shell, ["ls", "-A", home]).split("\n"):
             name = file.removeprefix(prefix).removesuffix(".vmdk")
-            if file != f"{prefix}{name}.vmdk" or name in kept or OWN_ENDING.search(name):
+            if file != f"{prefix}{name}.vmdk" or name in kept or re.search(rf"{BESIDE}$", name):
                 continue
             say(f"{wanted.name}: its disk {name} is removed")
             must(shell, ["vmkfstools", "-U", f"{home}/{file}"], timeout_s=COPY_S)
@@ -214,6 +215,17 @@ def _made(shell: Shell, disk: str, how: Sequence[str]) -> None:
         must(shell, ["rm", "-f", half, half.replace(".vmdk", "-flat.vmdk")])
     must(shell, ["vmkfstools", *how, "-d", "thin", half], timeout_s=COPY_S)
     must(shell, ["vmkfstools", "-E", half, disk])
+
+
+def _no_snapshots(shell: Shell, wanted: GuestOrder, grown: Sequence[str]) -> None:
+    """Refuse to grow a disk under a snapshot (see `snapshots`)."""
+    inside = must(shell, ["ls", "-A", _home(wanted)]).split("\n") if grown else []
+    for disk in grown:
+        if found := snapshots(inside, disk.rpartition("/")[2]):
+            raise DriverError(
+                f"guest {wanted.name} has a snapshot ({found[0]}), which would not fit to a larger disk: "
+                "delete its snapshots in the Host Client, or give the disk its size of before"
+            )
 
 
 def _grown(shell: Shell, disk: str, gib: int) -> None:
@@ -260,8 +272,8 @@ def _unfit_drives(wanted: GuestOrder) -> str:
     if has_disk(wanted) and wanted.disk_bus not in DISKS:
         return f"its disk is on {wanted.disk_bus!r}: ESXi has {', '.join(DISKS)}"
     for disk in wanted.disks:
-        if OWN_ENDING.search(disk.name):
-            return f"its disk {disk.name} is called as a file of ESXi's own: rename it"
+        if wrong := ill_named(disk.name):
+            return wrong
     for what, those, places in (
         ("discs", wanted.discs, DISCS),
         ("further disks", wanted.disks, DATA),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.kinds.esxi import console
 from components.kinds.esxi.vimcmd import VOLUMES
+from components.reach.vmx import is_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,15 +164,10 @@ def _same(key: str, real: str, value: str) -> bool:
     if key in {f"{drive}.filename" for drive in (CD, SEED, *DISCS, "serial0")}:
         return _volume_path(real) == _volume_path(value)
     if key.endswith(".filename"):
-        return _is_of(real, value)
+        return is_of(real, value)
     if key == "displayname" or key.endswith(".networkname"):
         return real == value
     return real.lower() == value.lower()
-
-
-def _is_of(file: str, disk: str) -> bool:
-    """Whether ``file`` is a ``disk``, or a snapshot's that somebody made of it."""
-    return bool(re.fullmatch(rf"{re.escape(disk.removesuffix('.vmdk'))}(-\d{{6}})?\.vmdk", file))
 
 
 def merged(have: Mapping[str, str], wanted: GuestOrder) -> dict[str, str]:

@@ -32,6 +32,7 @@ from components.kinds.hyperv.settings import (
     make_disk,
     model_of,
     most_discs,
+    under_checkpoint,
 )
 from components.reach.driver import Driver, DriverError, foreign
 from components.reach.orders import GuestOrder
@@ -90,6 +91,11 @@ class GuestDriver(Driver[GuestOrder]):
             if guest is None:
                 raise DriverError(f"guest {wanted.name} on {shell.name} was removed meanwhile")
         _keeps_its_disk(shell, found, wanted)
+        if stands := under_checkpoint(found, guest, wanted):
+            raise DriverError(
+                f"guest {wanted.name} on {shell.name} has a checkpoint ({stands}), which would not fit to a "
+                "larger disk: remove its checkpoints (`Remove-VMCheckpoint`), or give the disk its size of before"
+            )
         work = differences(found, guest, wanted)
         state = guest.vm.state
         if work.off and state != "Off":

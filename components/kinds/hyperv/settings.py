@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -205,6 +206,33 @@ def is_data(path: str, wanted: GuestOrder) -> bool:
     return path.lower().startswith(f"{folder_of(wanted)}\\{DATA}".lower())
 
 
+def is_of(plugged: str, path: str) -> bool:
+    """Whether what is plugged in is the disk ``path``, or a checkpoint's of it, which Hyper-V calls NAME_GUID.avhdx."""
+    stem = re.escape(path.lower().removesuffix(".vhdx"))
+    return bool(re.fullmatch(rf"{stem}(\.vhdx|_[^\\]+\.avhdx)", plugged.lower()))
+
+
+def under_checkpoint(found: GuestFacts, guest: Guest, wanted: GuestOrder) -> str:
+    """Return the checkpoint's file that stands on a disk which is to grow, empty for none.
+
+    Resize-VHD does it all the same, and what stands on the disk does not open any more (0xC03A0017: "a mismatch in
+    the virtual sizes of the parent virtual hard disk and differencing disk").
+    """
+    grows = {disk_of(wanted): (found.disk_bytes, wanted.disk_gib)}
+    grows |= {
+        data_of(wanted, disk.name): (found.sizes.get(disk.name, 0), disk.gib)
+        for disk in wanted.disks
+    }
+    small = [path for path, (has, gib) in grows.items() if 0 < has < gib * GIB]
+    others = (
+        each.path
+        for path in small
+        for each in guest.drives
+        if each.path.lower() != path.lower() and is_of(each.path, path)
+    )
+    return next(others, "")
+
+
 def further_disks(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrder) -> None:
     """Make, grow and plug in further disks; what the guest has no more is unplugged and removed."""
     plugged = {
@@ -218,7 +246,7 @@ def further_disks(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrde
     files = {f"{folder_of(wanted)}\\{each}".lower() for each in found.files}
     for at, path in plugged.items():
         own = right.get(at, "").lower()
-        if own in files and path.startswith(own.removesuffix(".vhdx")):
+        if own in files and is_of(path, own):
             continue
         work.note(f"has {path} plugged in", off=True)
         drive = work.script.add("Get-VMHardDiskDrive", take=work.vm, given=_where(at))
@@ -232,9 +260,7 @@ def further_disks(work: Work, found: GuestFacts, guest: Guest, wanted: GuestOrde
             has = found.sizes[disk.name] / GIB
             work.note(f"has {has:g} GiB of disk {disk.name}, not {disk.gib}", off=True)
             work.script.add("Resize-VHD", Path=path, SizeBytes=size)
-        if path.lower() not in files or not plugged.get(at, "").startswith(
-            path.lower().removesuffix(".vhdx")
-        ):
+        if path.lower() not in files or not is_of(plugged.get(at, ""), path):
             work.note(f"is not connected to its disk {disk.name}", off=True)
             work.script.add("Add-VMHardDiskDrive", take=work.vm, given=_where(at), Path=path)
     kept = {f"{DATA}{disk.name}.vhdx" for disk in wanted.disks}

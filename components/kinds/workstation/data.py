@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from components.kinds.workstation import vmrun
 from components.kinds.workstation.vmrun import COPY_S
 from components.kinds.workstation.vmx import data_file
-from components.reach.driver import COMMAND_S
+from components.reach.driver import COMMAND_S, DriverError
+from components.reach.vmx import BESIDE, snapshots
 from components.reach.waiting import say
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 OWN = "data-"
 """How the files of further disks begin."""
-_FILE = re.compile(rf"{OWN}(.+?)(\.complete|(-\d{{6}})?\.vmdk)")
+_FILE = re.compile(rf"{OWN}(.+?)(\.complete|({BESIDE})*\.vmdk)")
 
 
 def mark(name: str) -> str:
@@ -46,6 +47,21 @@ def wrong(wanted: GuestOrder, home: str, listed: Iterable[str], sizes: Mapping[s
             return f"its disk {disk.name} has {sizes[disk.name]} GiB"
     more = there.keys() - {disk.name for disk in wanted.disks}
     return f"it has a disk {min(more)}" if more else ""
+
+
+def refuse(
+    wanted: GuestOrder, home: str, listed: Iterable[str], sizes: Mapping[str, int]
+) -> None:
+    """Refuse to grow one under a snapshot (see `snapshots`)."""
+    inside = [path.rpartition("/")[2] for path in listed]
+    for disk in wanted.disks:
+        grows = sizes.get(disk.name, disk.gib) < disk.gib
+        if grows and (found := snapshots(inside, data_file(disk.name))):
+            raise DriverError(
+                f"guest {wanted.name} has a snapshot ({found[0]}), which would not fit to a larger disk: "
+                f"delete it (`vmrun deleteSnapshot {home}/guest.vmx NAME`), or write disk {disk.name} with "
+                f"{sizes[disk.name]} GiB again"
+            )
 
 
 def fit(

@@ -40,6 +40,7 @@ from components.reach.driver import COMMAND_S, Driver, DriverError, foreign, str
 from components.reach.linux_host import WANTS, Unit
 from components.reach.orders import GuestOrder
 from components.reach.shell import Unreachable
+from components.reach.vmx import ill_named
 from components.reach.waiting import NotReady, Seen, say, wait_for
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class GuestDriver(Driver[GuestOrder]):
         if len(wanted.nics) > MOST_NICS:
             yield f"{len(wanted.nics)} NICs: Workstation gives a guest {MOST_NICS} at most"
         yield from self._too_many(wanted)
+        yield from filter(None, (ill_named(disk.name) for disk in wanted.disks))
         if wanted.cores > MOST_CORES:
             yield f"{wanted.cores} cores: Workstation gives a guest {MOST_CORES} at most"
         if wanted.memory_mib % 4:
@@ -197,6 +199,7 @@ class GuestDriver(Driver[GuestOrder]):
         lost = self._lost(wanted, found)
         other = "its disk is gone" if lost else self._other(wanted, found, plugs)
         if other:
+            data.refuse(wanted, folder(wanted), found.listed, found.sizes)
             found = self._off(shell, wanted, found, other, lost=lost)
             if lost:
                 self._make_disk(shell, wanted, found)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from components.kinds.workstation import console as serial
-from components.reach.vmx import escaped, unescaped
+from components.reach.vmx import escaped, is_of, unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -130,7 +130,7 @@ def settings(
         found[f"{slot}.present"] = TRUE if disk_ else FALSE
         if disk_:
             held, own = has.get(f"{slot}.filename", ""), data_file(disk_.name)
-            found[f"{slot}.fileName"] = held if _is_of(held, own) else own
+            found[f"{slot}.fileName"] = held if is_of(held, own) else own
     for number, (nic, vmnet) in enumerate(zip(wanted.nics, plugs, strict=True)):
         found |= _nic(f"ethernet{number}", nic, vmnet)
     found |= serial.settings(wanted.store, wanted.name)
@@ -189,9 +189,4 @@ def disk_in_use(vmx: Mapping[str, str]) -> str:
     """Return what a guest's disk is called at the moment."""
     names = (vmx.get(f"{slot}.filename", "") for slot in SLOTS.values())
     # The newest snapshot is what is in use, should both buses have had it.
-    return max((name for name in names if _is_of(name, DISK)), default=DISK, key=len)
-
-
-def _is_of(file: str, disk: str) -> bool:
-    """Whether ``file`` is a ``disk``, or a snapshot's that somebody made of it."""
-    return bool(re.fullmatch(rf"{re.escape(disk.removesuffix('.vmdk'))}(-\d{{6}})?\.vmdk", file))
+    return max((name for name in names if is_of(name, DISK)), default=DISK, key=len)

@@ -275,6 +275,8 @@ class Esxi(Stub):
                     cd = "cdrom" in self._get(settings, f"{device}.deviceType")
                     if not cd or self._get(settings, f"{device}.startConnected", "TRUE") == "TRUE":
                         return f"File {file} was not found"
+                elif self.path(file).read_bytes() == b"of another parent":
+                    return "The parent virtual disk has been modified since the child was created"
             if key.lower().endswith(".networkname") and value not in self.state["groups"]:
                 return (
                     f"Network interface '{device}' uses network '{value}', which is not accessible."
@@ -566,6 +568,10 @@ class Esxi(Stub):
                     )
                 self._locked(disk)
                 self._describe(disk, sectors)
+                # It looks at no snapshot that stands on it, whose guest starts no more (VMware's KB 1007849).
+                stem = self.path(disk).name.removesuffix(".vmdk")
+                for child in self.path(disk).parent.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9][0-9].vmdk"):
+                    child.write_text("of another parent")
                 return "Grow: 100% done.\n"
             case ["-U", disk]:
                 self._open(disk)

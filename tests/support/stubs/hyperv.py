@@ -488,6 +488,9 @@ class Hyperv(Stub):
             text = f"{head}: the virtual disk can't be made smaller than it is used. (0xC03A0028)"
             raise Failed(text, "OperationFailed")
         real.write_bytes(VHDX + json.dumps(disk | {"size": given["SizeBytes"]}).encode())
+        # It looks at no checkpoint that stands on it.
+        for child in real.parent.glob(f"{real.stem}_*.avhdx"):
+            child.write_bytes(b"of another size")
 
     # Guests -------------------------------------------------------------------------------------
 
@@ -853,6 +856,13 @@ class Hyperv(Stub):
         if not real.is_file():
             raise Failed(f"{head}\n\nFailed to open attachment '{path}'. Error: '{NO_FILE}'",
                          "OperationFailed")  # fmt: skip
+        if real.read_bytes() == b"of another size":
+            text = (
+                f"{head}\n\nFailed to open attachment '{path}'. Error: 'The chain of virtual hard disks is "
+                "corrupted. There is a mismatch in the virtual sizes of the parent virtual hard disk and "
+                "differencing disk. (0xC03A0017)'"
+            )
+            raise Failed(text, "OperationFailed")
         if path.lower().endswith(".vhdx") and (disk := self._disk(real))["parent"]:
             base = self._windows(disk["parent"])
             if not base.is_file() or self._disk(base)["id"] != disk["of"]:

@@ -165,6 +165,8 @@ class Workstation(Stub):
             if told.get(f"{slot[1]}.devicetype", "") == "cdrom-image":
                 continue  # one that is missing is disconnected, and said in its log
             file = self.path(name if name.startswith("/") else f"{home}/{name}")
+            if file.is_file() and file.read_text() == "of another parent":
+                raise error("The parent virtual disk has been modified since the child was created")
             if not file.is_file() or not file.read_text().startswith(SPARSE):
                 raise error("A file was not found")
 
@@ -285,6 +287,10 @@ class Workstation(Stub):
                 "", 1, out=f"{start} : One of the parameters supplied is invalid (0x1).\n"
             )
         self._vmdk(path, **{**disk, "capacity": size})
+        # It knows nothing of a snapshot that stands on it.
+        stem = self.path(path).name.removesuffix(".vmdk")
+        for child in self.path(path).parent.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9][0-9].vmdk"):
+            child.write_text("of another parent")
 
     def _vmdk(self, path: str, **held: Any) -> None:
         self.path(path).write_text(SPARSE + json.dumps(held))

@@ -26,7 +26,7 @@ from components.kinds.esxi.model import EsxiSpec
 from components.kinds.esxi.network import DRIVER as NETWORK
 from components.reach import waiting
 from components.reach.driver import DriverError
-from components.reach.orders import GuestOrder, MediumOrder, NetworkOrder, Nic
+from components.reach.orders import DataDisk, GuestOrder, MediumOrder, NetworkOrder, Nic
 from components.reach.vmx import parsed, rendered
 from components.stackfile import SpecError, load
 from tests.support.commands import Machine, every_failure
@@ -289,6 +289,48 @@ def test_a_snapshot_made_by_hand_is_not_thrown_away(machine: Machine) -> None:
     assert GUEST.glance(shell, guest()).ok
     GUEST.ensure(shell, guest(memory_mib=1024))
     assert vmx(machine)["sata0:0.fileName"] == "web-000001.vmdk"
+
+
+def snapshot_of(machine: Machine, slot: str, disk: str) -> None:
+    """Take one as a person does: a disk before ours, its data, and what ESXi notes for backups."""
+    snapshot = f"{disk}-000001"
+    rewrite(machine, lambda found: found.update({f"{slot}.fileName": f"{snapshot}.vmdk"}))
+    machine.path(f"{HOME}/{snapshot}.vmdk").write_text("a snapshot")
+    for name in (f"{snapshot}-sesparse", f"{snapshot}-ctk", f"{disk}-ctk"):
+        machine.path(f"{HOME}/{name}.vmdk").write_text("not a disk")
+
+
+DATA = [DataDisk("data", 1)]
+
+
+def test_what_esxi_puts_beside_a_further_disk_is_none_of_the_lab(machine: Machine) -> None:
+    shell = machine.shell()
+    GUEST.ensure(shell, guest(disks=DATA))
+    snapshot_of(machine, "sata0:6", "web-data-data")
+    GUEST.ensure(shell, guest(disks=DATA, memory_mib=1024))
+    for name in ("data-000001-sesparse", "data-000001-ctk", "data-ctk", "data-flat", "data-000001"):
+        assert machine.path(f"{HOME}/web-data-{name}.vmdk").exists(), name
+
+
+@pytest.mark.parametrize("grown", [{"disk_gib": 8}, {"disks": [DataDisk("data", 2)]}])
+def test_a_disk_under_a_snapshot_does_not_grow(machine: Machine, grown: dict[str, Any]) -> None:
+    shell = machine.shell()
+    GUEST.ensure(shell, guest(disks=DATA))
+    snapshot_of(machine, "sata0:0", "web")
+    snapshot_of(machine, "sata0:6", "web-data-data")
+    before = power(machine)
+    with pytest.raises(DriverError, match=r"guest web has a snapshot \(web.*-000001.vmdk\)"):
+        GUEST.ensure(shell, guest(**{"disks": DATA} | grown))
+    assert power(machine) == before, "it runs on"
+    [vmid] = before
+    assert shell.run(["vim-cmd", "vmsvc/power.off", vmid]).ok
+    assert shell.run(["vim-cmd", "vmsvc/power.on", vmid]).ok
+
+
+@pytest.mark.parametrize("name", ["db-flat", "db-000001", "db-ctk", "db-sesparse", "db-s001"])
+def test_a_further_disk_is_not_called_as_what_lies_beside_one(name: str) -> None:
+    said = f"its disk {name} is called as a file of VMware's own: rename it"
+    assert said in GUEST.problem(guest(disks=[DataDisk(name, 1)]))
 
 
 def test_what_a_guest_said_is_kept_until_it_is_switched_on_again(machine: Machine) -> None:

@@ -31,7 +31,7 @@ from components.kinds.hyperv.model import HypervSpec
 from components.kinds.hyperv.names import LONGEST_NAME
 from components.kinds.hyperv.network import DRIVER as NETWORK
 from components.reach.driver import DriverError, console_of, driver_of
-from components.reach.orders import GuestOrder, MediumOrder, NetworkOrder, Nic
+from components.reach.orders import DataDisk, GuestOrder, MediumOrder, NetworkOrder, Nic
 from components.reach.shell import Result, Unreachable
 from components.stackfile import SpecError, load
 from tests.support.commands import DirectShell, Machine, every_failure
@@ -728,6 +728,38 @@ def test_a_checkpoint_made_by_hand_is_left_alone(machine: Machine) -> None:
     assert GUEST.look(shell, guest()).ok
     GUEST.remove(shell, guest())
     no_guest(machine)
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+@pytest.mark.parametrize("grown", [{"disk_gib": 3}, {"disks": [DataDisk("db", 2)]}])
+def test_a_disk_under_a_checkpoint_does_not_grow(
+    machine: Machine, firmware: str, grown: dict[str, Any]
+) -> None:
+    disks = [DataDisk("db", 1)]
+    before = guest(firmware=firmware, disks=disks)
+    shell = make_guest(machine, before).shell()
+    with machine.changing() as state:
+        for drive in vm_of(state)["drives"]:
+            drive["Path"] = drive["Path"].replace(".vhdx", "_0A1B.avhdx")
+            machine.path("/" + drive["Path"].replace("\\", "/")).write_bytes(VHDX)
+    with pytest.raises(DriverError, match=r"has a checkpoint \(.*_0A1B.avhdx\), which would not fit"):
+        GUEST.ensure(shell, guest(**{"firmware": firmware, "disks": disks} | grown))
+    assert only(machine)["State"] == "Running", "it runs on"
+    GUEST.ensure(shell, replace(before, memory_mib=1024))
+    assert GUEST.look(shell, replace(before, memory_mib=1024)).ok
+
+
+def test_a_disk_whose_name_begins_as_anothers_is_not_taken_for_it(machine: Machine) -> None:
+    shell = make_guest(machine, guest(disks=[DataDisk("db2", 1)])).shell()
+    # Cut off before: the disk is made and not plugged in.
+    machine.path(f"{HOME}/data-db.vhdx").write_bytes(
+        machine.path(f"{HOME}/data-db2.vhdx").read_bytes()
+    )
+    wanted = guest(disks=[DataDisk("db", 1), DataDisk("db2", 1)])
+    GUEST.ensure(shell, wanted)
+    assert GUEST.look(shell, wanted).ok
+    plugged = {each["ControllerLocation"]: each["Path"] for each in only(machine)["drives"]}
+    assert [plugged[place].rpartition("\\")[2] for place in (8, 9)] == ["data-db.vhdx", "data-db2.vhdx"]
 
 
 @pytest.mark.parametrize("state", ["Off", "Running", "Paused", "Saved"])

@@ -591,6 +591,39 @@ def test_a_snapshot_that_somebody_took_stays_in_use(machine: Machine) -> None:
     assert vmx(machine)["scsi0:0.filename"] == "disk-000001.vmdk"
 
 
+def snapshot_of_data(machine: Machine) -> None:
+    """Take one as a person does, who had the disk split first."""
+    harm_off(machine)
+    machine.path(f"{HOME}/data-db-000001.vmdk").write_text(disk(machine))
+    machine.path(f"{HOME}/data-db-000001-s001.vmdk").write_text("its data")
+    text = changed(machine.path(VMX).read_text(), **{"sata0:7__fileName": "data-db-000001.vmdk"})
+    machine.path(VMX).write_text(text)
+
+
+def test_what_vmware_puts_beside_a_further_disk_is_none_of_the_lab(machine: Machine) -> None:
+    made(machine, disks=[{"name": "db", "gib": 1}])
+    snapshot_of_data(machine)
+    GUEST.ensure(machine.shell(), guest(disks=[{"name": "db", "gib": 1}], memory_mib=1024))
+    assert look(machine, disks=[{"name": "db", "gib": 1}], memory_mib=1024) == ""
+    assert machine.path(f"{HOME}/data-db-000001-s001.vmdk").read_text() == "its data"
+
+
+def test_a_disk_under_a_snapshot_does_not_grow(machine: Machine) -> None:
+    made(machine, disks=[{"name": "db", "gib": 1}])
+    snapshot_of_data(machine)
+    assert machine.shell().run(["vmrun", "-T", "ws", "start", VMX, "nogui"]).ok
+    with pytest.raises(DriverError, match=r"guest web has a snapshot \(data-db-000001.vmdk\)"):
+        GUEST.ensure(machine.shell(), guest(disks=[{"name": "db", "gib": 2}]))
+    assert VMX in machine.state["running"], "it runs on"
+    assert look(machine, disks=[{"name": "db", "gib": 1}]) == ""
+
+
+@pytest.mark.parametrize("name", ["db-000001", "db-s001", "db-flat"])
+def test_a_further_disk_is_not_called_as_what_lies_beside_one(name: str) -> None:
+    said = f"its disk {name} is called as a file of VMware's own: rename it"
+    assert GUEST.problem(guest(disks=[{"name": name, "gib": 1}])) == said
+
+
 def test_a_strangers_folder_of_the_same_name_is_left_alone(machine: Machine) -> None:
     ready(machine)
     wanted = guest(name="alien")
