@@ -39,6 +39,7 @@ from components.reach.orders import GuestOrder
 from components.reach.waiting import Seen, say, wait_for
 
 if TYPE_CHECKING:
+    from components.kinds.hyperv.facts import Guest
     from components.reach.shell import Shell
 
 LEAST_MIB = 32
@@ -91,11 +92,7 @@ class GuestDriver(Driver[GuestOrder]):
             if guest is None:
                 raise DriverError(f"guest {wanted.name} on {shell.name} was removed meanwhile")
         _keeps_its_disk(shell, found, wanted)
-        if stands := under_checkpoint(found, guest, wanted):
-            raise DriverError(
-                f"guest {wanted.name} on {shell.name} has a checkpoint ({stands}), which would not fit to a "
-                "larger disk: remove its checkpoints (`Remove-VMCheckpoint`), or give the disk its size of before"
-            )
+        _keeps_its_checkpoints(shell, found, guest, wanted)
         work = differences(found, guest, wanted)
         state = guest.vm.state
         if work.off and state != "Off":
@@ -181,6 +178,17 @@ def _keeps_its_disk(shell: Shell, found: GuestFacts, wanted: GuestOrder) -> None
         f"says {want // GIB}: it can grow, not shrink; write {-(-found.disk_bytes // GIB)}, or remove "
         "the guest from the stack, `pulumi up`, and add it again: what is on it is lost then"
     )
+
+
+def _keeps_its_checkpoints(
+    shell: Shell, found: GuestFacts, guest: Guest, wanted: GuestOrder
+) -> None:
+    """Refuse to grow a disk that a checkpoint stands on."""
+    if stands := under_checkpoint(found, guest, wanted):
+        raise DriverError(
+            f"guest {wanted.name} on {shell.name} has a checkpoint ({stands}), which would not fit to a "
+            "larger disk: remove its checkpoints (`Remove-VMCheckpoint`), or give the disk its size of before"
+        )
 
 
 def _make(shell: Shell, wanted: GuestOrder, found: GuestFacts) -> None:

@@ -49,9 +49,7 @@ def wrong(wanted: GuestOrder, home: str, listed: Iterable[str], sizes: Mapping[s
     return f"it has a disk {min(more)}" if more else ""
 
 
-def refuse(
-    wanted: GuestOrder, home: str, listed: Iterable[str], sizes: Mapping[str, int]
-) -> None:
+def refuse(wanted: GuestOrder, home: str, listed: Iterable[str], sizes: Mapping[str, int]) -> None:
     """Refuse to grow one under a snapshot (see `snapshots`)."""
     inside = [path.rpartition("/")[2] for path in listed]
     for disk in wanted.disks:

@@ -570,7 +570,9 @@ class Esxi(Stub):
                 self._describe(disk, sectors)
                 # It looks at no snapshot that stands on it, whose guest starts no more (VMware's KB 1007849).
                 stem = self.path(disk).name.removesuffix(".vmdk")
-                for child in self.path(disk).parent.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9][0-9].vmdk"):
+                for child in self.path(disk).parent.glob(
+                    f"{stem}-[0-9][0-9][0-9][0-9][0-9][0-9].vmdk"
+                ):
                     child.write_text("of another parent")
                 return "Grow: 100% done.\n"
             case ["-U", disk]:

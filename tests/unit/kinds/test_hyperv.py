@@ -742,7 +742,9 @@ def test_a_disk_under_a_checkpoint_does_not_grow(
         for drive in vm_of(state)["drives"]:
             drive["Path"] = drive["Path"].replace(".vhdx", "_0A1B.avhdx")
             machine.path("/" + drive["Path"].replace("\\", "/")).write_bytes(VHDX)
-    with pytest.raises(DriverError, match=r"has a checkpoint \(.*_0A1B.avhdx\), which would not fit"):
+    with pytest.raises(
+        DriverError, match=r"has a checkpoint \(.*_0A1B.avhdx\), which would not fit"
+    ):
         GUEST.ensure(shell, guest(**{"firmware": firmware, "disks": disks} | grown))
     assert only(machine)["State"] == "Running", "it runs on"
     GUEST.ensure(shell, replace(before, memory_mib=1024))
@@ -759,7 +761,10 @@ def test_a_disk_whose_name_begins_as_anothers_is_not_taken_for_it(machine: Machi
     GUEST.ensure(shell, wanted)
     assert GUEST.look(shell, wanted).ok
     plugged = {each["ControllerLocation"]: each["Path"] for each in only(machine)["drives"]}
-    assert [plugged[place].rpartition("\\")[2] for place in (8, 9)] == ["data-db.vhdx", "data-db2.vhdx"]
+    assert [plugged[place].rpartition("\\")[2] for place in (8, 9)] == [
+        "data-db.vhdx",
+        "data-db2.vhdx",
+    ]
 
 
 @pytest.mark.parametrize("state", ["Off", "Running", "Paused", "Saved"])
