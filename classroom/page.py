@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 CSS = """\
 body { font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #111; background: #fff }
@@ -24,20 +25,33 @@ figure { margin: 0; width: 18rem } figure img { width: 100%; border: 1px solid #
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """What a browser may load: nothing but the style and the pictures in the page itself."""
+BEGIN = (
+    '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+    f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+)
+"""How each page begins, and hardly one that somebody else made."""
 MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 """What Markdown takes for more than letters."""
+
+
+def is_ours(file: Path) -> bool:
+    """Whether the HTML ``file`` is a page that was made here."""
+    begin = BEGIN.encode()
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(begin)) == begin
 
 
 def html(title: str, parts: Sequence[str]) -> str:
     """Return a whole page of ``parts``, which are HTML."""
     head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width">'
         '<meta name="referrer" content="no-referrer">'
     )
     body = "\n".join(parts)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>{head}\n<title>{escape(title)}</title>\n'
+        f"{BEGIN}{head}\n<title>{escape(title)}</title>\n"
         f"<style>\n{CSS}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
 

@@ -6,13 +6,14 @@ class's page has no secret.
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from classroom import page, picture, status
 from components.stackfile.problems import counted
-from toolchain.bootstrap import cache
+from toolchain.bootstrap import cache, ui
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -232,9 +233,18 @@ def _rows(kept: Register, found: Sequence[Seen]) -> list[list[str]]:
 
 
 def write(folder: Path, name: str, html_: str, markdown_: str) -> list[Path]:
-    """Write a page both ways; only its owner may read it. Return the files."""
+    """Write a page both ways; only its owner may read it. Return the files.
+
+    Raises:
+        Problem: somebody's own file has the name.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = [folder / f"{name}.html", folder / f"{name}.md"]
+    there = [each for each in files if os.path.lexists(each)]
+    if there and not page.is_ours(files[0]):
+        raise ui.Problem(
+            f"{there[0]} is there, and `nestlab class sheet` did not make it: rename it, or name another folder, --to FOLDER."
+        )
     for file, text in zip(files, (html_, markdown_), strict=True):
         cache.write(file, text, 0o600)
     return files

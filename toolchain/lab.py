@@ -359,7 +359,7 @@ def way_in(
     outer = rows.get(row["inside"][-1] if row["inside"] else "")
     entered = outer if row["enter"] else row
     if entered is None:
-        foreign.refuse_command(row)
+        foreign.refuse_command(name, command)
         command = ssh.by_virsh(command)
     around = outer if not row["enter"] and row["kind"] == ssh.GUEST else None
     argv, folder = ssh.words(entered, stack, command, around) if entered else (command, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+USER = re.compile(r"\w[\w.-]*", re.ASCII)
+"""Of a machine. What else a state from somebody else says would be words of a shell's where ssh starts another ssh."""
 GUEST = "guest"
 """Kind in a sheet of what is entered through the hypervisor around it; of a hypervisor in another one a port
 of the one around it leads in."""
@@ -26,7 +29,15 @@ def words(
     ``around`` is the hypervisor through which it is reached. No configuration is read, no agent asked, and
     the files are named from their own folder: ssh takes blanks, ``%`` and ``${`` in a path for words of its
     own (ssh_config(5), "TOKENS").
+
+    Raises:
+        Problem: the keys are not there, or the state names a user who can't be one.
     """
+    for each in filter(None, (host, around)):
+        if not USER.fullmatch(each["user"]):
+            raise ui.Problem(
+                f"the state says that {each['name']} is entered as a user who can't be one. Get it from whom you trust."
+            )
     folder = paths.KEYS / stack / host["name"]
     address, port, settings = _known(host["name"], stack, "")
     through = []

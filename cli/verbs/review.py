@@ -43,7 +43,7 @@ def make(head: str, *, base: str, repository: Path, number: int, out: Path) -> i
     from review import making  # noqa: PLC0415
 
     made = making.made(base, head, repository, number)
-    cache.write(out, made.model_dump_json(indent=1) + "\n")
+    cache.hand_out(out, f"{made.model_dump_json(indent=1)}\n".encode())
     return 0
 
 

@@ -42,6 +42,6 @@ def command(stack: str, name: str, to: Path | None) -> int:
     file = to or paths.LOCAL / FOLDER / f"{stack}.{name}.png"
     if to is None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    cache.write_bytes(file, base64.b64decode(seen["picture"]), 0o600)
+    cache.hand_out(file, base64.b64decode(seen["picture"]), 0o600)
     print(file)
     return 0

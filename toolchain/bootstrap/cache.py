@@ -164,6 +164,27 @@ def write_bytes(at: Path, content: bytes, mode: int = 0o644) -> None:
         raise
 
 
+def hand_out(at: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write ``content`` to ``at``, which the user named: a file as `write_bytes` does, all else as it stands.
+
+    A pipe, a terminal, /dev/null or /dev/stdout is written into: one that is put in its place would be a file of
+    that name for everybody.
+    """
+    if _is_stream(at):
+        with os.fdopen(os.open(at, os.O_WRONLY | os.O_APPEND), "wb") as stream:
+            stream.write(content)
+        return
+    write_bytes(at, content, mode)
+
+
+def _is_stream(at: Path) -> bool:
+    """Whether ``at`` is no place for a file: it is something else, or leads to what this process has open."""
+    if at.exists() and not at.is_file():
+        return True
+    # /dev/stdout, where that is a file: the links of these two lead to it.
+    return at.is_symlink() and at.parent.resolve().parts[1:2] in {("dev",), ("proc",)}
+
+
 def remove(what: Path) -> None:
     """Remove a file, link or folder that nestlab made; Go's read-only module folders included.
 

@@ -23,7 +23,7 @@ from toolchain.bootstrap import paths, regular, ui
 from toolchain.engine import providers, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Sequence
 
 SCHEMES = {"qemu", "qemu+ssh"}
 OPTIONS = {
@@ -175,16 +175,16 @@ def sound(uri: str) -> bool:
     )
 
 
-def refuse_command(row: Mapping[str, Any]) -> None:
-    """See to it that what opens a machine of this host, as its state says, is virsh's console.
+def refuse_command(name: str, command: Sequence[str]) -> None:
+    """See to it that the ``command`` by which a state has the machine ``name`` of this host opened is virsh's console.
 
     Raises:
         Problem: it is another command.
     """
-    match row["enter"]:
+    match command:
         case ["virsh", "-c", str(uri), "console", str()] if sound(uri):
             return
     raise ui.Problem(
-        f"the state says that {row['name']} is opened by a command that nestlab does not know, so it is"
+        f"the state says that {name} is opened by a command that nestlab does not know, so it is"
         " not run. Get the state from whom you trust."
     )

@@ -46,7 +46,7 @@ def keep(file: Path, plan: dict[str, Any], stack: str, made_for: str) -> None:
 
     ``made_for``: a text that changes with the stack file and the code that reads it.
     """
-    cache.write(file, json.dumps(_sealed(stack, made_for, plan)) + "\n", 0o600)
+    cache.hand_out(file, f"{json.dumps(_sealed(stack, made_for, plan))}\n".encode(), 0o600)
 
 
 def counted(plan: dict[str, Any]) -> str:

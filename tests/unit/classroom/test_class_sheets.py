@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from classroom import page, picture, register, sheets, status
 from toolchain import stack_check
+from toolchain.bootstrap import ui
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,6 +182,22 @@ def test_pages_are_their_owner_s_and_go_with_the_lab(sheet: sheets.Sheet, tmp_pa
     assert folder.stat().st_mode & 0o777 == 0o700
     sheets.remove(folder, "ana")
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["ana.html", "ana.md"])
+def test_a_file_of_somebodys_own_stays_as_it_is(
+    name: str, sheet: sheets.Sheet, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / name).write_text("<!doctype html>\nmy own")
+    with pytest.raises(ui.Problem, match="did not make it: rename it, or name another folder"):
+        sheets.write(mine, "ana", sheets.html(sheet), sheets.markdown(sheet))
+    assert [each.name for each in mine.iterdir()] == [name]
+    assert (mine / name).read_text().endswith("my own")
+    (mine / name).unlink()
+    for _ in range(2):
+        sheets.write(mine, "ana", sheets.html(sheet), sheets.markdown(sheet))
 
 
 def test_the_class_has_a_page_without_secrets() -> None:

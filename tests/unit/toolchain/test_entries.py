@@ -237,6 +237,22 @@ def test_a_cache_of_another_user_is_refused(
     assert cache.checked() == root, "who became root by sudo is the same person"
 
 
+def test_what_a_user_names_for_a_file_and_is_none_is_written_into_and_stays(tmp_path: Path) -> None:
+    pipe, log = tmp_path / "pipe", tmp_path / "log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    cache.hand_out(pipe, b"report")
+    assert os.read(reader, 100) == b"report"
+    os.close(reader)
+    assert pipe.is_fifo(), "/dev/null would be a file for everybody now"
+    log.write_bytes(b"before ")
+    with log.open("ab") as stream:
+        cache.hand_out(Path(f"/proc/self/fd/{stream.fileno()}"), b"report")
+    assert log.read_bytes() == b"before report"
+    cache.hand_out(tmp_path / "new", b"report", 0o600)
+    assert (tmp_path / "new").read_bytes() == b"report"
+
+
 def test_a_link_in_the_cache_is_judged_by_where_it_leads(root: Path, tmp_path: Path) -> None:
     root.mkdir()
     (tmp_path / "open").mkdir()

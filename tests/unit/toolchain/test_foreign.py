@@ -135,9 +135,9 @@ def test_a_state_that_cant_be_looked_through_is_refused_in_words(
     ids=lambda words: words[0],
 )
 def test_only_virshs_console_opens_a_machine_of_this_host(words: list[str]) -> None:
-    foreign.refuse_command({"name": "top", "enter": ["virsh", "-c", SOUND[0], "console", "top"]})
+    foreign.refuse_command("top", ["virsh", "-c", SOUND[0], "console", "top"])
     with pytest.raises(ui.Problem, match="opened by a command that nestlab does not know"):
-        foreign.refuse_command({"name": "top", "enter": words})
+        foreign.refuse_command("top", words)
 
 
 @pytest.fixture

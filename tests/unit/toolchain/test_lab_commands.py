@@ -326,6 +326,38 @@ def test_a_guest_with_a_login_opens_its_console_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"run": ["sh", "-c", "evil", "--"]}, ["top", "ls"]),
+        ({"enter": ["sh", "-c", "evil"]}, ["top"]),
+        ({"serial": ["sh", "-c", "evil"]}, ["--console", "top"]),
+    ],
+    ids=lambda each: next(iter(each)),
+)
+def test_no_command_of_a_state_from_somebody_else_is_run_here(
+    changed: dict[str, list[str]],
+    words: list[str],
+    ran: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sheet = [{**row, **(changed if row["name"] == "top" else {})} for row in SHEET]
+    monkeypatch.setattr(lab, "found", lambda *_, **__: {"sheet": sheet})
+    with pytest.raises(ui.Problem, match="opened by a command that nestlab does not know"):
+        run(["enter", *words])
+    assert not ran
+
+
+def test_no_user_of_a_state_from_somebody_else_is_a_word_of_a_shells(
+    ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = [{**row, "user": "$(evil)"} for row in SHEET if row["name"] == "kvm1"]
+    monkeypatch.setattr(lab, "found", lambda *_, **__: {"sheet": sheet})
+    with pytest.raises(ui.Problem, match="a user who can't be one"):
+        run(["enter", "kvm1"])
+    assert not ran
+
+
+@pytest.mark.parametrize(
     ("name", "told"),
     [
         ("web", r"web is not made yet: `make up` carries on"),
