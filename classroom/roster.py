@@ -317,7 +317,7 @@ def amount(told: Any, at: str, problems: list[Problem]) -> float | None:
         return None
     try:
         value = math.nan if isinstance(told, bool) else float(told)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0 < value < math.inf:
         rule = "an amount is a number above 0"
@@ -407,7 +407,7 @@ class _Yaml:
 
     def _rows(self) -> list[_Row]:
         told = self.told.get("students")
-        if isinstance(told, str):
+        if isinstance(told, str) and told.isprintable():
             other = self.file.parent / told
             try:
                 return _rows(other, _text(other), self.problems)

@@ -99,7 +99,7 @@ class Trial:
     def write(self, change: Callable[[dict[str, Any]], None] | None = None) -> None:
         """Write the lab's stack file, as the kind's has it but for the name, with ``change`` made to it."""
         file = self.file if change else stack_file.of(self.source)
-        told = yaml.safe_load(stack_file.content(file))
+        told = stack_check.document(stack_file.content(file), f"stacks/{file.name}")
         config = told["config"][stack_check.LAB]
         config["name"] = self.stack
         if change:
@@ -108,7 +108,7 @@ class Trial:
 
     def config(self) -> dict[str, Any]:
         """Return the lab as its file has it."""
-        told = yaml.safe_load(self.file.read_text(encoding="utf-8"))
+        told = stack_check.document(self.file.read_bytes(), f"stacks/{self.file.name}")
         found: dict[str, Any] = told["config"][stack_check.LAB]
         return found
 

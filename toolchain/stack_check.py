@@ -19,6 +19,7 @@ from components import settings
 from components.stackfile.places import golden_images
 from components.stackfile.plan import plan
 from components.stackfile.problems import listed, nearest, shortened
+from components.stackfile.reader import Safe
 from toolchain.bootstrap import paths, ui
 from toolchain.doctor import kvm
 from toolchain.engine import stack_file
@@ -36,6 +37,8 @@ SHOWN = 160
 """Longest text of a reader of YAML that is quoted, characters."""
 MOST_VALUES = 1 << 19
 """Of a YAML text: more than a file of a MiB has, where none is an alias."""
+LEAST, MOST = -(1 << 63), (1 << 64) - 1
+"""Whole numbers of the engine's reader."""
 INSTALLED = "/usr/"
 """Where files are that the set-up's packages bring: only after this, while one of them is missing."""
 PLAIN = {
@@ -72,7 +75,7 @@ class _Twice(yaml.MarkedYAMLError):
     """A mapping has one key twice."""
 
 
-class _Reader(yaml.SafeLoader):
+class _Reader(Safe):
     """Reads plain words as the engine does, and refuses what it refuses."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - as in the base class
@@ -102,19 +105,22 @@ class _Reader(yaml.SafeLoader):
             lines[key.value] = key.start_mark.line + 1
         return node
 
-    @override
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+    def whole_number(self, node: yaml.ScalarNode) -> int | float | str:
         text = str(self.construct_scalar(node)).replace("_", "")
         digits = text.lstrip("-+")
         # As Go's strconv.ParseInt with base 0: a leading 0 alone is octal, too.
         octal = re.fullmatch(r"0o?([0-7]+)", digits)
         value = int(octal[1], 8) if octal else int(digits, 0)
-        return -value if text.startswith("-") else value
+        value = -value if text.startswith("-") else value
+        if LEAST <= value <= MOST:
+            return value
+        # What no 64 bits hold is a float there, and a text if it was written otherwise.
+        return float(text) if digits.isdecimal() else text
 
 
 for _name, (_pattern, _first) in PLAIN.items():
     _Reader.add_implicit_resolver(f"{TAG}{_name}", re.compile(f"(?:{_pattern})$"), _first)
-_Reader.add_constructor(f"{TAG}int", _Reader.construct_yaml_int)
+_Reader.add_constructor(f"{TAG}int", _Reader.whole_number)
 
 
 def read(told: bytes, file: str) -> Mapping[str, Any]:

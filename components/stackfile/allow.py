@@ -27,6 +27,7 @@ from components.stackfile.explain import explain
 from components.stackfile.files import reason, special
 from components.stackfile.places import places
 from components.stackfile.problems import Problem, SpecError, refuse
+from components.stackfile.reader import Safe
 from components.stackfile.values import Bridge, Flag, SpecModel
 
 if TYPE_CHECKING:
@@ -351,7 +352,7 @@ def _alone_in(group: int) -> bool:
     return group == me.pw_gid and found.gr_name == me.pw_name and set(found.gr_mem) <= {me.pw_name}
 
 
-class _Once(yaml.SafeLoader):
+class _Once(Safe):
     """Reads YAML in which no mapping says one thing twice: of two lists the first would be lost."""
 
     @override

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,8 @@ def read(file: Path) -> Needs:
     """Read a stack's configuration; only where PyYAML and pydantic are."""
     try:
         plans = importlib.import_module("components.stackfile.plan")
+        settings = importlib.import_module("components.settings")
+        allow = importlib.import_module("components.stackfile.allow").Allowed
         examine = importlib.import_module("components.stackfile.loader").examine
         problems_of = importlib.import_module("components.stackfile.problems").SpecError
         check = importlib.import_module("toolchain.stack_check")
@@ -96,8 +99,14 @@ def read(file: Path) -> Needs:
     except ImportError as lacking:
         return Needs(why=f"the stack's model can't be loaded: {lacking}")
     try:
-        data = check.lab_of(regular(file), _short(file))
-    except (OSError, ui.Problem) as refused:
+        told = regular(file)
+        data = check.lab_of(told, _short(file))
+        # As `up` does: what it would refuse at once is not ready the day before.
+        may = allow.read(paths.ROOT, os.environ)
+        if isinstance(check.read(told, _short(file)).get(check.SECRET), str):
+            stack = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
+            return _refused(str(settings.in_clear(check.SECRET, stack)))
+    except (OSError, ui.Problem, problems_of) as refused:
         return _refused(str(refused))
     if check.has_secrets(data):
         return Needs(why="the lab holds secrets, which only the engine reads")
@@ -108,7 +117,7 @@ def read(file: Path) -> Needs:
             absent[_short(Path(path))] = None
         return True
 
-    lab, problems = examine(data, root=paths.ROOT, exists=named)
+    lab, problems = examine(data, root=paths.ROOT, exists=named, allowed=may)
     if problems or lab is None:
         return _refused(str(problems_of(problems)))
     size = totals(lab)

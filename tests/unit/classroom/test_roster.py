@@ -173,6 +173,10 @@ YAML = {
     "no stack": ("template: ../x\nstudents: [ana]\n", ":1:template", "name of a stack"),
     "overrides that are none": ("students:\n- {id: ana, overrides: 3}\n", "overrides", "by their"),
     "a list": ("- ana\n", "net1.yaml", "is a mapping"),
+    "more than a number holds": (f"price: {'9' * 400}\nstudents: [a]\n", ":1:price", "above 0"),
+    "more than can be said": (f"price: 0x{'f' * 6000}\nstudents: [a]\n", ":1:price", "above 0"),
+    "a path that is none": ('students: "x\\0y"\n', ":1:students", "the path of a CSV"),
+    "another that is none": ('students: "\\ud800"\n', ":1:students", "the path of a CSV"),
 }
 
 
@@ -184,6 +188,15 @@ def test_yaml_is_refused_with_its_line(name: str, tmp_path: Path) -> None:
     assert any(place in line and words in line for line in str(told.value).splitlines()), str(
         told.value
     )
+
+
+@pytest.mark.parametrize("word", ["!!bool x", "!!timestamp x", "!!float ''"])
+def test_a_tag_that_does_not_fit_is_told(word: str, tmp_path: Path) -> None:
+    with pytest.raises(ui.Problem, match="which it is said to be"):
+        roster.read(written(tmp_path, f"price: {word}\nstudents: [ana]\n", "net1.yaml"))
+    # A cell is a text where it means nothing else.
+    read = roster.read(written(tmp_path, f"id,host.uri\nana,{word}\n"))
+    assert read.students[0].overrides == {"host.uri": word}
 
 
 def test_yaml_that_is_none(tmp_path: Path) -> None:

@@ -201,6 +201,8 @@ def test_a_strangers_stack_changes_no_network_of_the_host(machine: Machine) -> N
         "host: [a]\n",
         "addresses: [x]\n",
         "hosts: [-o]\n",
+        "strict: !!bool x\n",
+        "files: [!!timestamp x]\n",
         "hosts: [a]\nfiles: [/iso]\nhosts: [b]\n",
     ],
 )

@@ -214,6 +214,26 @@ def test_needs_come_from_the_stacks_own_model(machine: Machine) -> None:
     assert needs.networks == ("tiny-lab",)
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("    host: {uri: qemu+ssh://lab@server/system, accelerator: kvm}\n", "one that you allow"),
+        ("    media:\n      x: {path: /etc/shadow}\n", "a stack may name files of"),
+        ("  nestlab:hostPassword: hunter2\n", "stands in the stack file in clear"),
+        ("    boot: !!bool x\n", "which it is said to be"),
+    ],
+)
+def test_what_up_refuses_at_once_is_not_ready_the_day_before(
+    more: str, told: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(machine.root))
+    monkeypatch.delenv("NESTLAB_ALLOW")
+    networks = STACK.partition("    hypervisors:")[0]
+    needs = stack_needs.read(machine.file("Pulumi.tiny.yaml", networks + more))
+    assert told in needs.refused
+    assert checks.stack_file("tiny", needs).state is State.FAIL
+
+
 def test_files_that_a_stack_names_and_nobody_downloaded_are_told_the_day_before(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
