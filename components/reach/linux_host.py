@@ -38,13 +38,15 @@ def terminal(socket: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Unit:
-    """A systemd template whose instances start guests with their host."""
+    """A systemd template whose instances start with their host."""
 
     name: str
     """Without the instance and the ending: ``nestlab-virtualbox``."""
     text: str
     causes: Mapping[str, str] = field(default_factory=dict)
     """Of refusals, as for `components.reach.driver.cause_in`."""
+    now: bool = False
+    """Whether an instance also starts, or ends, at once."""
 
     @property
     def file(self) -> str:
@@ -75,4 +77,5 @@ class Unit:
             shell.put(self.text.encode(), self.file, timeout_s=COMMAND_S)
             must(shell, ["systemctl", "daemon-reload"], causes=self.causes)
         verb = "enable" if on else "disable"
-        must(shell, ["systemctl", verb, self.of(instance)], causes=self.causes)
+        how = ["--now"] if self.now else []
+        must(shell, ["systemctl", verb, *how, self.of(instance)], causes=self.causes)

@@ -99,8 +99,8 @@ class GuestDriver(Driver[GuestOrder]):
             return Seen(ok=False, text=f"guest {name}: {unplugged}")
         if other := self._other(wanted, info, plugs) or data.wrong(shell, wanted):
             return Seen(ok=False, text=f"guest {name} is not set up as the stack says: {other}")
-        if UNIT.starts(shell, wanted.owner) is not wanted.autostart:
-            return Seen(ok=False, text=f"guest {name}: whether it starts with its host has changed")
+        if changed := self._services(shell, wanted):
+            return Seen(ok=False, text=f"guest {name}: {changed}")
         state = info.get("VMState", "in an unknown state")
         return Seen(ok=state == "running", text=f"guest {name} is {state}")
 
@@ -124,6 +124,7 @@ class GuestDriver(Driver[GuestOrder]):
             info = vboxmanage.info(shell, wanted.owner) or info
             self._set(shell, wanted, info, plugs)
             data.drop(shell, wanted)
+        console.reader(wanted.store).set(shell, wanted.owner, on=True)
         self._start(shell, wanted)
         UNIT.set(shell, wanted.owner, on=wanted.autostart)
 
@@ -136,6 +137,7 @@ class GuestDriver(Driver[GuestOrder]):
     @override
     def remove(self, shell: Shell, wanted: GuestOrder) -> None:
         UNIT.set(shell, wanted.owner, on=False)
+        console.reader(wanted.store).set(shell, wanted.owner, on=False)
         if self._settled(shell, wanted) is not None:
             self._stop(shell, wanted, gently=False)
             # Not --delete, which takes along whatever somebody has plugged in by hand.
@@ -147,6 +149,14 @@ class GuestDriver(Driver[GuestOrder]):
         vboxmanage.plain(shell, "rm", "-rf", "--one-file-system", folder(wanted))
 
     # What it is
+
+    def _services(self, shell: Shell, wanted: GuestOrder) -> str:
+        """Say what its host's services do otherwise than wanted, empty for nothing."""
+        if UNIT.starts(shell, wanted.owner) is not wanted.autostart:
+            return "whether it starts with its host has changed"
+        if not console.reader(wanted.store).starts(shell, wanted.owner):
+            return "nobody reads its serial port, where it waits"
+        return ""
 
     def _settled(self, shell: Shell, wanted: GuestOrder) -> dict[str, str] | None:
         """Return what it is once it is in a state that lasts."""

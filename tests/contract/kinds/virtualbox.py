@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from components.kinds.virtualbox import medium, network
+from components.kinds.virtualbox import console, medium, network
 from components.kinds.virtualbox.guest import UNIT
 from components.kinds.virtualbox.hardware import disk
 from components.kinds.virtualbox.vboxmanage import RANGES
@@ -79,7 +79,7 @@ def plain(contents: dict[str, Any]) -> dict[str, Any]:
     media = contents["state"]["media"].items()
     contents["state"]["media"] = {path: medium for path, medium in media if "/guests/" in path}
     # What all labs there share stays, and so do folders.
-    stay = {RANGES, UNIT.file}
+    stay = {RANGES, UNIT.file, console.reader(STORE).file}
     files = {path: text for path, text in contents["files"].items() if text and path not in stay}
     return {"state": contents["state"], "files": files}
 
@@ -333,12 +333,17 @@ GUEST: Case[Machine, GuestOrder] = Case(
             lambda state: own(state)["nics"]["1"].update(cableconnected="off")
         ),
         "it has one more NIC": changing(lambda state: own(state)["nics"]["3"].update(nic="nat")),
-        "it does not start with its host": changing(lambda state: state["enabled"].clear()),
+        "it does not start with its host": changing(
+            lambda state: state["enabled"].remove(f"nestlab-virtualbox@{OWNER}.service")
+        ),
         "its disk is removed": lambda machine: machine.path(disk(guest(machine.folder))).unlink(),
         "a further disk is out": changing(lambda state: own(state)["drives"].pop("SATA-11-0")),
         "a further disk is removed": lambda machine: machine.path(
             f"{STORE}/guests/{OWNER}/data-data.vdi"
         ).unlink(),
+        "nobody reads its serial port": changing(
+            lambda state: state["enabled"].remove(f"nestlab-virtualbox-serial@{OWNER}.service")
+        ),
         "its serial port is off": with_guest(uart="off"),
         "its serial port is another": with_guest(uart="0x02f8,3"),
         "its serial port is open to all": with_guest(uartmode="tcpserver,4000"),

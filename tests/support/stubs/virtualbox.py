@@ -1043,9 +1043,9 @@ class VirtualBox(Stub):
 
     @command("systemctl")
     def systemctl(self, argv: list[str], stdin: bytes) -> str:
-        """``systemctl enable|disable|is-enabled UNIT``, ``daemon-reload``."""
+        """``systemctl enable|disable [--now] UNIT``, ``is-enabled UNIT``, ``daemon-reload``."""
         del stdin
-        match argv:
+        match [word for word in argv if word != "--now" or argv[0] == "is-enabled"]:
             case ["daemon-reload"]:
                 return ""
             case ["enable" | "disable" | "is-enabled" as what, unit]:
@@ -1063,6 +1063,7 @@ class VirtualBox(Stub):
                         raise Refused(text)
                     if unit not in enabled:
                         enabled.append(unit)
+                        enabled.sort()
                 elif unit in enabled:
                     enabled.remove(unit)
                 return ""

@@ -12,7 +12,6 @@ from tests.support.orders import OWNER
 STORE = "/var/lib/nestlab/x"
 OPENED = {
     "esxi": ["tail", "-n", "+1", "-f", f"{STORE}/guests/web/console.log"],
-    "virtualbox": ["socat", "-,rawer,escape=0x1d", f"UNIX-CONNECT:{STORE}/guests/{OWNER}/serial/port"],
     "workstation": ["socat", "-,rawer,escape=0x1d", f"UNIX-CONNECT:{STORE}/guests/web/serial"],
     "xen": ["xl", "console", "web"],
 }  # fmt: skip

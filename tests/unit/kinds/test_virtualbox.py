@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from components.gates.probes import Command, Probe, ssh
+from components.kinds.virtualbox import console, media, vboxmanage
 from components.kinds.virtualbox import guest as guests
-from components.kinds.virtualbox import media, vboxmanage
 from components.kinds.virtualbox.guest import GuestDriver
 from components.kinds.virtualbox.hardware import disk, folder
 from components.kinds.virtualbox.medium import MediumDriver
@@ -46,6 +47,7 @@ GUEST, NETWORK, MEDIUM = GuestDriver(), NetworkDriver(), MediumDriver()
 OWNER = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c01"
 NET = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c02"
 OTHER = "3f8f6a80-5c4f-4a0b-9f0e-0a6f5d2d1c03"
+READER = f"nestlab-virtualbox-serial@{OWNER}.service"
 UNIT = f"nestlab-virtualbox@{OWNER}.service"
 MAC = "52:54:00:00:00:09"
 
@@ -411,7 +413,7 @@ def test_a_guest_is_made_as_the_stack_says_and_runs(machine: Machine) -> None:
     nic = found["nics"]["1"]
     assert (nic["nic"], nic["nat-network"]) == ("natnetwork", "own")
     assert (nic["nictype"], nic["macaddress"]) == ("82540EM", "525400000009")
-    assert machine.state["enabled"] == [UNIT]
+    assert sorted(machine.state["enabled"]) == sorted([READER, UNIT])
     unit = machine.path(guests.UNIT.file).read_text()
     assert "ExecStart=/usr/bin/VBoxManage startvm %i --type headless" in unit
     assert machine.state["media"][disk(guest())]["mib"] == 4096
@@ -644,7 +646,7 @@ def test_a_unit_that_was_disabled_by_hand_is_enabled_again(machine: Machine) -> 
     assert "starts with its host" in GUEST.glance(machine.shell(), guest()).text
     before = len(machine.calls)
     GUEST.ensure(machine.shell(), guest())
-    assert machine.state["enabled"] == [UNIT]
+    assert sorted(machine.state["enabled"]) == sorted([READER, UNIT])
     assert "VBoxManage controlvm" not in changes(machine, before), "the guest goes on"
 
 
@@ -819,6 +821,43 @@ def test_nobody_but_root_gets_to_a_guests_serial_port(machine: Machine) -> None:
     assert machine.path(path).parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_somebody_reads_a_serial_port_before_its_guest_says_anything(machine: Machine) -> None:
+    ready(machine)
+    GUEST.ensure(machine.shell(), guest())
+    done = [call.words for call in machine.calls]
+    reads = done.index(["systemctl", "enable", "--now", READER])
+    starts = next(at for at, words in enumerate(done) if words[:2] == ["VBoxManage", "startvm"])
+    assert reads < starts
+    text = machine.path("/etc/systemd/system/nestlab-virtualbox-serial@.service").read_text()
+    _, _, path = vm(machine)["uartmode"].partition(",")
+    assert f"socat -u UNIX-CONNECT:{path} OPEN:/dev/null" in text.replace("%i", OWNER)
+    with machine.changing() as state:
+        state["enabled"].remove(READER)
+    said = GUEST.look(machine.shell(), guest()).text
+    assert said == "guest web: nobody reads its serial port, where it waits"
+    GUEST.ensure(machine.shell(), guest())
+    assert GUEST.look(machine.shell(), guest()).ok
+    GUEST.remove(machine.shell(), guest())
+    assert machine.state["enabled"] == []
+
+
+def test_who_opens_a_console_takes_the_readers_place_and_gives_it_back(tmp_path: Path) -> None:
+    """The words themselves, in a shell, with a port that lets one at a time in."""
+    words = tmp_path / "words"
+    for name in ("systemctl", "socat"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {words}\n')
+        program.chmod(0o755)
+    argv = console.command("web", "/store", OWNER)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(argv, env={"PATH": path}, check=True, timeout=20)
+    assert words.read_text().splitlines() == [
+        f"systemctl stop {READER}",
+        f"socat -,rawer,escape=0x1d UNIX-CONNECT:/store/guests/{OWNER}/serial/port",
+        f"systemctl start {READER}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("other", "told"),
     [
@@ -828,6 +867,7 @@ def test_nobody_but_root_gets_to_a_guests_serial_port(machine: Machine) -> None:
         ({"disk_bus": "xen"}, "VirtualBox has sata, ide, scsi, virtio"),
         ({"store": "/" + "x" * 60}, "has 117 bytes, and a Unix socket's path has 107 at most"),
         ({"store": '/a"b'}, "VBoxManage would show it cut off"),
+        ({"store": "/a%b"}, "systemd or socat reads as more than itself"),
         ({"nics": [{"network": "natnetwork own", "mac": MAC, "model": "vmxnet3", "address": ""}]},
          "VirtualBox has e1000, virtio, pcnet"),
         ({"nics": [{"network": "natnetwork own", "mac": MAC, "model": "", "address": ""}] * 9},
@@ -930,7 +970,7 @@ def test_the_recorded_lab_has_everything_where_it_belongs(recorded: Recorder) ->
     assert "rdp://127.0.0.1:5900" in told
     rows = {row["name"]: row for row in lab.stack_outputs["sheet"]}
     socket = f"{STORE}/guests/{live.inputs['wanted']['owner']}/serial/port"
-    assert rows["live"]["enter"][-1] == f"UNIX-CONNECT:{socket}"
+    assert f"UNIX-CONNECT:{socket}" in rows["live"]["enter"][-3]
     for resource in lab.of_type("RemoteObject"):
         assert "target" in resource.secret_inputs
 
