@@ -239,7 +239,7 @@ def _keep(stack: str, marker: Marker, file: Path) -> None:
     if preview.losses:
         ui.say(f"it would take from the lab {stack}:\n{changes.listed(preview.losses)}")
     ui.say(f"nothing was changed; the plan is in {file}: {plans.counted(plan)}")
-    ui.say(f"`nestlab up --stack {stack} --plan {file}` does that and no more")
+    ui.say(f"`{plans.command(stack, '--plan', file)}` does that and no more")
 
 
 def previewed(stack: str, *more: str) -> changes.Preview:

@@ -81,6 +81,9 @@ def _host_rule(value: str) -> str:
     if not re.match(HOST_RULE, value):
         rule = "a host is HOST, USER@HOST, HOST:PORT, *.DOMAIN or a subnet"
         refuse(Problem("", f"{value!r} given", rule, "write it like root@pam@pve.example.test"))
+    if "*" in value.rpartition("@")[0]:
+        rule = "a user is named, or left out for all of them"
+        refuse(Problem("", f"{value!r} given", rule, f"write {value.rpartition('@')[2]!r}"))
     subnet = re.sub(r":\d+$", "", value.rpartition("@")[2])
     if "/" in subnet:
         _network(subnet)  # one that is none would match nobody, without a word
@@ -229,7 +232,8 @@ class Allowed:
         """Return rule and remedy where the outer host ``entry`` may not be named."""
         if any(_admits(rule, entry) for rule in self.hosts):
             return None
-        name = f"{entry.user}@{entry.host}" if entry.user else entry.host
+        host = f"[{entry.host}]" if ":" in entry.host else entry.host
+        name = f"{entry.user}@{host}" if entry.user else host
         rule = "an outer host other than this machine is one that you allow"
         return rule, f"add {name!r} to hosts: in {self.told}"
 

@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import re
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,11 @@ def keep(file: Path, plan: dict[str, Any], stack: str, made_for: str) -> None:
     cache.hand_out(file, f"{json.dumps(_sealed(stack, made_for, plan))}\n".encode(), 0o600)
 
 
+def command(stack: str, option: str, file: Path) -> str:
+    """Return the `up` of ``stack`` with ``option`` and ``file``, as a message prints it: it works as it stands."""
+    return f"nestlab up -s {shlex.quote(stack)} {option} {shlex.quote(str(file))}"
+
+
 def counted(plan: dict[str, Any]) -> str:
     """Return how much an engine's ``plan`` does, for people."""
     found = Counter(each for steps in _operations(plan).values() for each in steps)
@@ -62,7 +68,7 @@ def read(file: Path, stack: str, made_for: str) -> dict[str, Any]:
         Problem: it is none, damaged, another stack's, or made for another stack file or another code.
     """
     again = (
-        f"Look at what would be done, and keep a new plan: nestlab up -s {stack} --save-plan {file}"
+        f"Look at what would be done, and keep a new plan: {command(stack, '--save-plan', file)}"
     )
     try:
         told = json.loads(regular.read(file, LARGEST))

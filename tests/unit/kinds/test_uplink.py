@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -74,6 +75,20 @@ def host(**parts: Any) -> Facts:
 
 def said(facts: Facts, wanted: Wanted) -> str:
     return " ".join(checks.problems(facts, wanted))
+
+
+def test_a_vlan_that_the_host_has_under_another_name_is_told_before_it_is_made() -> None:
+    """The kernel has each once for a NIC (net/8021q/vlan.c, vlan_check_real_dev)."""
+    data = {"protocol": "802.1Q", "id": 7, "flags": ["REORDER_HDR"]}
+    guests = link("guests", index=9, link="eno1", linkinfo={"info_kind": "vlan", "info_data": data})
+    there = host(links=[link("eno1", address("192.0.2.5")), guests])
+    tagged = Wanted("bridge", "eno1", 7, "nlb0", "", [])
+    assert "VLAN 7 of eno1 is there already, as guests: say uplink.nic: guests" in said(
+        there, tagged
+    )
+    assert said(there, replace(tagged, vlan=8)) == ""
+    own = {**guests, "ifname": "eno1.7", "ifalias": tagged.mark}
+    assert said(host(links=[link("eno1"), own]), tagged) == ""
 
 
 @pytest.mark.parametrize(

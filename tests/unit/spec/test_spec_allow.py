@@ -226,6 +226,7 @@ def test_a_broken_file_of_the_users_allows_nothing(machine: Machine, text: str) 
         ("hosts: [*.lab.example.org]\n", "between quotes"),
         ("hosts: [10.20.0.5/16]\n", "an IPv4 subnet, its bits beyond the prefix 0"),
         ("hosts: [lab@server/24]\n", "an IPv4 subnet"),
+        ("hosts: ['*@server']\n", "a user is named, or left out for all of them: write 'server'"),
         ("hosts: ['10.20.0.0/40:8006']\n", "an IPv4 subnet"),
     ],
 )
@@ -234,6 +235,21 @@ def test_what_would_allow_nothing_is_told(machine: Machine, text: str, told: str
     file = machine.home / "allow.yaml"
     file.write_text(text.format(home=machine.home))
     assert told in machine.said({}, NESTLAB_ALLOW=str(file))
+
+
+@pytest.mark.parametrize("host", ["server", "[2001:db8::5]"])
+def test_what_is_said_to_allow_a_host_allows_it(machine: Machine, host: str) -> None:
+    lab = {
+        "name": "lab",
+        "host": {"uri": f"qemu+ssh://lab@{host}/system", "accelerator": "kvm"},
+    }
+    file = machine.home / "allow.yaml"
+    file.write_text("")
+    told = machine.said(lab, NESTLAB_ALLOW=str(file))
+    word = told.partition("add '")[2].partition("'")[0]
+    assert word == f"lab@{host}"
+    file.write_text(f"hosts: ['{word}']\n")
+    assert machine.said(lab, NESTLAB_ALLOW=str(file)) == ""
 
 
 def test_a_file_may_be_called_as_it_likes(machine: Machine) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from components.gates.marks import UNKNOWN
+from toolchain.bootstrap import ui
 from toolchain.engine import plans
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 URN = "urn:pulumi:s::nestlab::libvirt:index/domain:Domain::g-domain"
 
@@ -13,6 +20,13 @@ URN = "urn:pulumi:s::nestlab::libvirt:index/domain:Domain::g-domain"
 def plan(*steps: str, **diff: Any) -> dict[str, Any]:
     goal = {"type": "libvirt:index/domain:Domain", "custom": True, "inputDiff": diff}
     return {"resourcePlans": {URN: {"goal": goal, "steps": list(steps)}}}
+
+
+def test_the_command_that_is_told_works_as_it_stands(tmp_path: Path) -> None:
+    words = ["nestlab", "up", "-s", "local", "--save-plan", str(tmp_path / "my plan $x")]
+    with pytest.raises(ui.Problem) as told:
+        plans.read(tmp_path / "my plan $x", "local", "")
+    assert shlex.split(str(told.value).partition("new plan: ")[2]) == words
 
 
 def test_less_is_within_a_plan_and_more_is_told() -> None:

@@ -114,6 +114,14 @@ def _taken(facts: Facts, wanted: Wanted) -> Iterator[str]:
         if there is not None and not there.alias.startswith(MARK):
             way = f"; or say mode: bridge, uplink.nic: {name}" if name == wanted.port else ""
             yield f"there is a device {name} already, which nestlab did not make: rename it{way}"
+    for link in facts.links.values() if wanted.vlan else ():
+        # A NIC has each VLAN once, whatever it is called.
+        same = link.linkinfo.info_kind == "vlan" and link.linkinfo.info_data.vlan == wanted.vlan
+        if same and link.lower == wanted.nic and link.ifname != wanted.port:
+            yield (
+                f"VLAN {wanted.vlan} of {wanted.nic} is there already, as {link.ifname}: say uplink.nic: {link.ifname}, "
+                "without vlan"
+            )
 
 
 def _macvtap(nic: Link) -> Iterator[str]:

@@ -164,6 +164,8 @@ class Bound(_Told):
 
     lower: str = Field("", alias="link")
     """Of a VXLAN, the device that it sends by."""
+    vlan: int | str = Field(0, alias="id")
+    """Of a VLAN, its number (a VXLAN has one too)."""
 
 
 class Kind(_Told):
