@@ -169,6 +169,7 @@ class Components(Provider):
                 if isinstance(value, pulumi.Output) and is_list(f"{at}{field}", args.get("kind")):
                     args[field] = await words_of(value, f"{at}{field}")
             # What is in the lab around it is refused with its own path, where it may not stand.
+            _refuse_shapes({PLACE: on, CALLED: called, CHECKOUT: entry[CHECKOUT]}, {LAB: around})
             around_it = around if isinstance(around, pulumi.Output) else None
             _refuse_outputs({PLACE: on, CALLED: called, LAB: around_it})
             if on is None:
@@ -241,13 +242,39 @@ class Components(Provider):
 
 def _begun(name: str, args: dict[str, Any], options: ResourceOptions | None) -> Lab:
     password, checkout = args.pop(PASSWORD, None), args.pop(CHECKOUT, None)
+    _refuse_shapes({CHECKOUT: checkout}, {})
     return Lab(name, whole(args), options, checkout=checkout, password=password)
 
 
 def held(given: Any, at: str) -> list[str]:
     """Return the paths of what the place ``at`` is said to hold."""
     _refuse_outputs({f"{at}.{HOLDS}": given})
+    if given is not None and not (isinstance(given, dict) and all(map(_is_named, given.items()))):
+        rule = f"a place says what it holds by names, in lists called {listed(GROUPS)}"
+        remedy = "write it like {guests: [web]}"
+        raise RefusedLab([Problem(f"{at}.{HOLDS}", "something else given", rule, remedy)])
     return [f"{at}.{group}.{name}" for group in GROUPS for name in (given or {}).get(group) or ()]
+
+
+def _is_named(entry: tuple[Any, Any]) -> bool:
+    """Whether an ``entry`` of `HOLDS` is a group of it with names."""
+    group, names = entry
+    if group not in GROUPS or not isinstance(names, list | type(None)):
+        return False
+    return all(isinstance(each, str) for each in names or ())
+
+
+def _refuse_shapes(texts: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
+    """See to it that what is given of ``texts`` are such, and of ``mapping`` are mappings: not each language does.
+
+    Raises:
+        RefusedLab: something is not.
+    """
+    for given, kind, word in ((texts, str, "a text"), (mapping, dict, "a mapping of fields")):
+        for at, value in given.items():
+            if value is not None and not isinstance(value, kind | pulumi.Output):
+                rule, remedy = f"{word} is needed", "see docs/components.md"
+                raise RefusedLab([Problem(at, "something else given", rule, remedy)])
 
 
 async def words_of(given: pulumi.Output[Any], at: str) -> list[pulumi.Output[str]]:

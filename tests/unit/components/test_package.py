@@ -149,6 +149,39 @@ def test_an_output_where_none_may_stand_is_told_by_its_input(
     assert reason.startswith("an Output given, but a lab is planned before any of it exists")
 
 
+@pytest.mark.parametrize(
+    ("token", "args", "path"),
+    [
+        (TOKEN, {"holds": ["web"]}, "holds"),
+        (TOKEN, {"holds": {"guests": "web"}}, "holds"),
+        (TOKEN, {"holds": {"guests": ["web"], "guest": []}}, "holds"),
+        (TOKEN, {"holds": {"guests": [["web"]]}}, "holds"),
+        (TOKEN, {"guests": ["web"]}, "guests"),
+        (TOKEN, {"checkout": 5.0}, "checkout"),
+        (TOKEN, {"hostPassword": 5.0}, "hostPassword"),
+        (PIECE, {"place": {"a": 1.0}}, "place"),
+        (PIECE, {"place": ["red"]}, "place"),
+        (PIECE, {"name": {"a": 1.0}}, "name"),
+        (PIECE, {"name": 5.0}, "name"),
+        (PIECE, {"lab": 5.0}, "lab"),
+        (PIECE, {"lab": ["a"]}, "lab"),
+        ("nestlab:index:NestedHypervisorLab", {"holds": 5.0, "kind": "kvm"}, "holds"),
+        (PIECE, {"cloud_init": ["x"]}, "cloud_init"),
+    ],
+    ids=str,
+)
+def test_what_a_language_without_types_gives_is_told_by_its_input(
+    token: str, args: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def program() -> dict[str, Any]:
+        return dict(Components().construct("web", token, args).state)
+
+    monkeypatch.setattr(served, "WAIT_S", 0.05)
+    with pytest.raises(InputPropertiesError) as refused:
+        deploy(program, outputs=answers, project="outside")
+    assert path in told(refused.value)
+
+
 @pytest.mark.parametrize("secret", [True, False])
 def test_a_licence_may_be_known_later_by_a_piece_too(secret: bool, esxi: MediumArgs) -> None:
     def program() -> dict[str, Any]:
