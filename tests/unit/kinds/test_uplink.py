@@ -18,6 +18,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from components.kinds.libvirt.gates import uplink
 from components.kinds.libvirt.uplink import checks, trial
 from components.kinds.libvirt.uplink.host import Facts, Host, NetError, read
 from components.kinds.libvirt.uplink.steps import Wanted, steps
@@ -296,6 +297,36 @@ def test_a_vlan_has_a_name_that_the_kernel_takes_and_the_host_no_address_in_it()
     for name in ("eno1.7", "nlb7"):
         assert ("sysctl", f"net/ipv6/conf/{name}/disable_ipv6", "1") in made.make
     assert made.addresses == made.gateways == ()
+
+
+def test_a_bridge_that_another_lab_takes_away_meanwhile_is_made_of_what_is_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By what was seen before, the NIC would be plugged into a bridge without an address: nobody reaches the host."""
+    own = address("192.0.2.5", label="eno1")
+    bridge = link("nlb0", own, index=9, ifalias=LAN.mark)
+    facts = [host(links=[link("eno1", master="nlb0"), bridge]), host(links=[link("eno1", own)])]
+    states, made = [trial.CONFIRMED, ""], list[str]()
+    monkeypatch.setattr(Host, "look", lambda *_: facts.pop(0))
+    monkeypatch.setattr(trial.Trial, "settle", lambda *_: states.pop(0))
+    monkeypatch.setattr(trial.Trial, "join", lambda _: "")
+    monkeypatch.setattr(trial.Trial, "make", lambda _, text, *__: made.append(text))
+    props = uplink.Uplink(
+        name="lan",
+        uri="qemu:///system",
+        mode="bridge",
+        nic="eno1",
+        vlan=0,
+        bridge="nlb0",
+        user="u.lan",
+        network="lan",
+        subnet="",
+        addresses=[],
+        confirm_s=10,
+    )
+    text = uplink._bridged(Host(LocalShell()), props, "")
+    assert made == [text]
+    assert trial.moved(text)[0] == ["192.0.2.5/24"]
 
 
 def test_what_answered_already_is_not_taken_back() -> None:

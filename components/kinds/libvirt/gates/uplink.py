@@ -201,7 +201,11 @@ def _bridged(host: Host, props: Uplink, known: str) -> str:
             # IPv6, which was switched off by us, and which nobody would find.
             record.freed()
             facts, state = host.look(props.nic), ""
-        if state == CONFIRMED and (text := record.join()):
+        if state == CONFIRMED:
+            if not (text := record.join()):
+                # The last lab that used it has just left: what was seen of the NIC, without its addresses, is
+                # so no more, and a bridge made by that would have none.
+                continue
             if _drift(host, replace(props, program=text)):
                 record.repair()
             return text
