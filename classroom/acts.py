@@ -256,6 +256,37 @@ def down(
     return results
 
 
+def suspend(kept: Register, crew: Crew, only: Collection[str] = ()) -> list[Outcome]:
+    """Suspend the labs of a class that stand, or those of ``only``.
+
+    Raises:
+        Problem: one is no student of the class.
+    """
+    return crew.run(_each(kept, only, "suspend"))
+
+
+def resume(kept: Register, crew: Crew, only: Collection[str] = (), *, lose: bool) -> list[Outcome]:
+    """Let the labs of a class that are suspended go on, or those of ``only``.
+
+    ``lose``: boot what does not go on from its memory.
+
+    Raises:
+        Problem: one is no student of the class.
+    """
+    return crew.run(_each(kept, only, "resume", *(["--lose"] if lose else [])))
+
+
+def _each(kept: Register, only: Collection[str], *words: str) -> list[Task]:
+    """Return the task of one command for each lab that stands, of a class or of ``only``."""
+    refuse_unknown(only, kept.students)
+    stand = standing()
+    return [
+        _task(kept, id_, [[*words, "--stack", kept.stack(id_)]])
+        for id_ in kept.students
+        if (not only or id_ in only) and kept.stack(id_) in stand
+    ]
+
+
 def _forget(kept: Register, student: str) -> None:
     """Remove what files remain of a student's lab that has no state any more, but for its log."""
     stack = kept.stack(student)

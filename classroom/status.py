@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     """Returns what is of each machine and network of a stack: ``name``, ``layer``, ``state``, ``said``."""
 
 UP, DRIFT, OFF, NONE, UNKNOWN = "up", "drift", "off", "not made", "unknown"
-DOWN = frozenset({"off", "not answering"})
+SUSPENDED = "suspended"
+DOWN = frozenset({"off", "not answering", SUSPENDED})
 MIB = 1024
 HOUR_S = 3600
 
@@ -33,8 +34,8 @@ class Seen:
     name: str
     stack: str
     state: str
-    """up, off (nothing on its first layer runs), drift (something is not as it should be), not made,
-    unknown."""
+    """up, off (nothing on its first layer runs), suspended (nor there, and all its memory is saved), drift
+    (something is not as it should be), not made, unknown."""
     layers: Mapping[str, str]
     """By layer, 1 on the outer host: what is there, in words."""
     said: Sequence[str]
@@ -113,6 +114,8 @@ def _state(rows: Sequence[Mapping[str, Any]], why: str) -> str:
         return NONE
     if words == {UP}:
         return UP
+    if outer == {SUSPENDED}:
+        return SUSPENDED
     if outer and outer <= DOWN:
         return OFF
     return UNKNOWN if words <= {UP, UNKNOWN} else DRIFT

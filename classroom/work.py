@@ -29,7 +29,13 @@ SHOWN = 120
 """Characters of a log's line that are shown."""
 ENGINE = {"Updating (": "making", "Destroying (": "removing", "Previewing ": "looking"}
 """How the engine's first line begins, and what goes on from then on."""
-STEPS = {"up": "checking", "down": "removing", "reset": "going back"}
+STEPS = {
+    "up": "checking",
+    "down": "removing",
+    "reset": "going back",
+    "suspend": "saving",
+    "resume": "going on",
+}
 """What goes on before that, by the verb."""
 MARK = "# nestlab "
 """Before each command in a log."""

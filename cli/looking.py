@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     """Takes the properties of a machine's gate; returns its ``state`` and what was ``said``."""
 
 UP, OFF, SILENT, OTHER, UNKNOWN = "up", "off", "not answering", "not as wanted", "unknown"
+SUSPENDED = "suspended"
 RUNS = "running"
 GONE = re.compile(
     r"not (there|defined) any more|\bis (shut off|off|stopped|halted|paused|suspended|crashed|powered ?off)\b",
@@ -135,8 +136,8 @@ def _asked(
 
 
 def _word(props: Named, said: str) -> str:
-    if GONE.search(said):
-        return OFF
+    if gone := GONE.search(said):
+        return SUSPENDED if (gone[2] or "").lower() == SUSPENDED else OFF
     if isinstance(props, Domain):
         # It runs, or the look would have said so; what is in it does not answer.
         try:

@@ -1,4 +1,4 @@
-"""What is noted of a lab's snapshot, in a file of the checkout's own, 0600.
+"""What is noted of a lab's snapshot and of its saved memory, in a file of the checkout's own, 0600.
 
 Whatever is being taken or removed is noted before it is, so that whoever comes after a kill finds it by its name.
 """
@@ -39,27 +39,40 @@ class Taken:
 
 
 @dataclass
+class Suspended:
+    """A lab whose machines' memory was saved."""
+
+    at: float
+    """Seconds since 1970."""
+    answered: dict[str, list[str]]
+    """Addresses that answered a ping, by the machine that they are in."""
+
+
+@dataclass
 class Record:
-    """What is noted of a lab's snapshot."""
+    """What is noted of a lab."""
 
     taken: Taken | None = None
     going: list[str] = field(default_factory=list)
     """Names that may be in the domains, and are to go."""
     resetting: bool = False
     """Whether the lab is on its way back, and has neither time nor randomness of its own yet."""
+    suspended: Suspended | None = None
+    """Set before its memory is saved, until it goes on with the time of then."""
 
 
 def file(stack: str) -> Path:
-    """Return the file of the snapshot of ``stack``."""
+    """Return the file of what is noted of ``stack``."""
     return paths.LOCAL / FOLDER / f"{state.named(stack)}.json"
 
 
 def read(stack: str) -> Record:
-    """Return what is noted of the snapshot of ``stack``; what can't be read is none."""
+    """Return what is noted of ``stack``; what can't be read is nothing."""
     try:
         told = json.loads(regular.text(file(stack)))
         taken = Taken(**told["taken"]) if told["taken"] else None
-        return Record(taken, list(told["going"]), bool(told["resetting"]))
+        asleep = Suspended(**told["suspended"]) if told.get("suspended") else None
+        return Record(taken, list(told["going"]), bool(told["resetting"]), asleep)
     except (OSError, ValueError, LookupError, TypeError):
         return Record()
 
@@ -72,5 +85,5 @@ def write(stack: str, record: Record) -> None:
 
 
 def forget(stack: str) -> None:
-    """Forget the snapshot of a lab that is gone, which took it along."""
+    """Forget the snapshot and the saved memory of a lab that is gone, which took them along."""
     file(stack).unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from toolchain.engine import foreign, state, strays
 from toolchain.engine.environment import BACKEND, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 PART = "snapshots"
 """The module of a kind of outer host that takes them."""
@@ -72,7 +72,8 @@ class Lab:
             return kinds.part(self.kind, PART)
         except ModuleNotFoundError:
             raise ui.Problem(
-                f"a lab on {self.kind} has no snapshot that nestlab takes: only one on a libvirt has."
+                f"a lab on {self.kind} has no snapshot that nestlab takes, and is not suspended by it: "
+                "only one on a libvirt is."
             ) from None
 
 
@@ -141,14 +142,14 @@ def _open(value: Any) -> Any:
     return [_open(each) for each in value] if isinstance(value, list) else value
 
 
-def _rows(stack: str) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+def rows(stack: str) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
     """Return the machines of the outer host, and the addresses inside those that are entered."""
-    rows = lab.outputs(stack)["sheet"]
-    outer = [row for row in rows if not row["inside"]]
+    every = lab.outputs(stack)["sheet"]
+    outer = [row for row in every if not row["inside"]]
     asked = {
         row["name"]: [
             each["address"]
-            for each in rows
+            for each in every
             if each["inside"][:1] == [row["name"]] and each["address"]
         ]
         for row in outer
@@ -188,9 +189,9 @@ def unusable(found: Lab, record: Record) -> str:
     return why
 
 
-def hindrance(found: Lab, rows: Sequence[Mapping[str, Any]]) -> str:
+def hindrance(found: Lab, outer: Sequence[Mapping[str, Any]]) -> str:
     """Return why no snapshot of the lab can be taken; empty: nothing is known to be in the way."""
-    for row in rows:
+    for row in outer:
         if row["kind"] not in PLAIN | POSIX:
             return (
                 f"{row['name']} is of the kind {row['kind']}, which nobody tells the time after it"
@@ -210,9 +211,11 @@ def take(stack: str) -> Taken:
     record = read(stack)
     if record.resetting:
         raise ui.Problem(f"no snapshot: a reset did not end. {ui.make('reset', stack)} does.")
-    rows, asked = _rows(stack)
+    if record.suspended:
+        raise ui.Problem(f"no snapshot: it is suspended. {ui.make('resume', stack)} first.")
+    outer, asked = rows(stack)
     settle(found, record)
-    if why := hindrance(found, rows):
+    if why := hindrance(found, outer):
         raise ui.Problem(f"no snapshot: {why}")
     libvirt, domains = found.libvirt, list(found.domains)
     before, most = found.part.size(libvirt, domains)
@@ -258,10 +261,13 @@ def drop(stack: str) -> bool:
     names = [*record.going, *([record.taken.name] if record.taken else [])]
     if names:
         found = of(stack)
-        left = Record(None, names)
+        left = Record(None, names, suspended=record.suspended)
         write(stack, left)
         settle(found, left)
-    forget(stack)
+    if record.suspended:
+        write(stack, Record(suspended=record.suspended))
+    else:
+        forget(stack)
     return bool(names)
 
 
@@ -278,14 +284,27 @@ def back(found: Lab, record: Record) -> None:
     write(found.stack, Record(taken, record.going, resetting=True))
     with ui.step("memory and disks"):
         found.part.revert(found.libvirt, found.domains, taken.name)
-    with ui.step("time, randomness, and who answers inside"):
-        renewal.renew(found.stack, taken.answered)
-    for row in _rows(found.stack)[0]:
-        if row["name"] not in taken.answered and not found.part.set_clock(
-            found.libvirt, row["domain"]
-        ):
-            ui.warn(f"{row['name']}: nobody tells it the time, its clock goes on from the snapshot")
+    tell_the_time(found, taken.answered, found.domains)
     write(found.stack, Record(taken, record.going))
+
+
+def tell_the_time(
+    found: Lab, answered: Mapping[str, Sequence[str]], domains: Collection[str]
+) -> None:
+    """Give the machines of ``answered`` the time and new randomness, and see one of who answered inside again.
+
+    The others of ``domains`` get the time alone, where QEMU's guest agent is in them.
+
+    Raises:
+        Problem: one does not take it, or nobody in it answers.
+    """
+    with ui.step("time, randomness, and who answers inside"):
+        renewal.renew(found.stack, answered)
+    for row in rows(found.stack)[0]:
+        if row["name"] in answered or row["domain"] not in domains:
+            continue
+        if not found.part.set_clock(found.libvirt, row["domain"]):
+            ui.warn(f"{row['name']}: nobody tells it the time, its clock goes on from then")
 
 
 def carry_on(stack: str) -> None:

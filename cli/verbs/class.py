@@ -184,21 +184,61 @@ def reset(
     return acts.summary("reset", results)
 
 
+def standing(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Give ``verb`` what says of which labs of a planned class it is."""
+    for option in (options.as_json, AT_ONCE, NAME, STUDENTS, CLASS):
+        verb = option(verb)
+    return verb
+
+
 @command.command()
-@CLASS
-@STUDENTS
-@NAME
+@standing
+def suspend(
+    given: str, students: Sequence[str], *, name: str | None, at_once: int | None, as_json: bool
+) -> int:
+    """Save the memory of the labs to disk and switch their machines off; `resume` and `up` go on from there."""
+    called = acts.opened(given, name).name
+    with register.alone(called):
+        kept = register.read(called)
+        crew = _crew(kept, at_once or capacity.cores(), as_json=as_json)
+        results = acts.suspend(kept, crew, students)
+    return acts.summary("suspend", results)
+
+
+@command.command(short_help="Let suspended labs go on, in seconds.")
+@standing
+@click.option(
+    "--lose", is_flag=True, help="Boot from its disks what does not go on from its memory."
+)
+def resume(
+    given: str,
+    students: Sequence[str],
+    *,
+    name: str | None,
+    at_once: int | None,
+    as_json: bool,
+    lose: bool,
+) -> int:
+    """Let the suspended labs go on from where they were, with the time of now; others are left as they are."""
+    called = acts.opened(given, name).name
+    with register.alone(called):
+        kept = register.read(called)
+        crew = _crew(kept, at_once or capacity.cores(), as_json=as_json)
+        results = acts.resume(kept, crew, students, lose=lose)
+    return acts.summary("resume", results)
+
+
+@command.command()
+@standing
 @click.option("--left", is_flag=True, help="Of those alone who are no more on the roster.")
-@AT_ONCE
-@options.as_json
 def down(
     given: str,
     students: Sequence[str],
     *,
     name: str | None,
-    left: bool,
     at_once: int | None,
     as_json: bool,
+    left: bool,
 ) -> int:
     """Take the labs away, also of those who are no more on the roster."""
     called = acts.opened(given, name).name

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import machines, options, sheet
+from cli import machines, options, records, sheet
 from toolchain import lab
+from toolchain.bootstrap import ui
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,8 @@ def command(stack: str, console: bool, name: str | None, words: Sequence[str]) -
     A guest without a known login opens its text console. Of a lab that is half up, what is made is open
     already. The exit status is that of what ran.
     """
+    if records.read(stack).suspended:
+        ui.warn(f"the lab of {stack} was suspended; {ui.make('resume', stack)} lets it go on")
     return lab.enter(stack, name, words, _half_up, console=console)
 
 

@@ -64,11 +64,7 @@ def command(
     if keep and (plan or as_json):
         raise click.UsageError("--save-plan goes with neither --plan nor --json.")
     with lab.alone(stack):
-        if not keep and records.read(stack).resetting:
-            # What it takes to go back is imported where somebody was on the way.
-            from cli import snapshots  # noqa: PLC0415
-
-            snapshots.carry_on(stack)
+        _go_on(stack, keep=keep)
         did = lab.up(
             stack,
             lose=lose,
@@ -78,6 +74,9 @@ def command(
             plan=plan,
             keep=keep,
         )
+        # What it needs around it may have been missing before: networks after a restart of this machine.
+        if did.ok:
+            _go_on(stack, keep=keep)
     if timings:
         timings.write_text(json.dumps(did.seconds))
     if keep:
@@ -89,3 +88,17 @@ def command(
     elif did.ok:
         sheet.show(told, stack)
     return 0 if did.ok else 1
+
+
+def _go_on(stack: str, *, keep: Path | None) -> None:
+    """End a reset that did not, and let a suspended lab go on; a look (``keep``) leaves both."""
+    known = records.read(stack)
+    # What it takes is imported where somebody was on the way.
+    if known.resetting and not keep:
+        from cli import snapshots  # noqa: PLC0415
+
+        snapshots.carry_on(stack)
+    if known.suspended and not keep:
+        from cli import suspension  # noqa: PLC0415
+
+        suspension.carry_on(stack)

@@ -131,6 +131,14 @@ def test_a_class_comes_up_stays_apart_and_goes(group: Class) -> None:
     for each in ("ana", "eva"):
         assert again[f"{group.name}-{each}-one"] == first[f"{group.name}-{each}-one"]
 
+    group.does("suspend", "ana", "bob")
+    assert sorted(group.running()) == [f"{group.name}-eva-one"]
+    found = {each: one["state"] for each, one in group.status().items()}
+    assert found == {"ana": "suspended", "bob": "suspended", "eva": "up"}
+    group.does("resume")
+    assert {each["state"] for each in group.status().values()} == {"up"}
+    again |= {each: group.running()[each] for each in again if "-eva-" not in each}
+
     group.has("ana", "eva", "zoe")
     assert "bob" in group.does("up"), "who left is told"
     now = group.running()

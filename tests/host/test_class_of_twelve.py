@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -134,6 +135,54 @@ def test_one_goes_back_to_the_beginning_and_no_other_is_touched(group: Nested) -
     }
     group.answers("s03")
     assert "done" not in group.inside("s03", "kvm1", "ls", "/root")
+
+
+WHO = r"""
+cat /etc/machine-id /sys/class/dmi/id/product_uuid /proc/sys/kernel/random/boot_id /etc/hostname
+cat /etc/ssh/ssh_host_*_key.pub /root/.ssh/authorized_keys | cut -d' ' -f2
+ip -o -4 addr show scope global dev eth0 | tr -s ' ' | cut -d' ' -f4
+cat /sys/class/net/eth0/address
+virsh domuuid ipxe; virsh dumpxml ipxe | grep -o "mac address=.*"
+lxc-info -n box -c lxc.net.0.hwaddr
+head -c 16 /dev/urandom | od -An -tx1
+lxc-attach -n box -- head -c 16 /dev/urandom | od -An -tx1
+"""
+"""What a machine and those in it are known by, and what they call random."""
+
+
+def test_suspended_over_night_all_are_there_in_the_morning(group: Nested) -> None:
+    def free() -> int:
+        told = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
+        return int(told.split()[0]) >> 10
+
+    def lives(student: str) -> str:
+        script = "cat /proc/sys/kernel/random/boot_id; pidof qemu-system-x86_64"
+        return group.inside(student, "kvm1", "sh", "-c", script)
+
+    before = {each: lives(each) for each in STUDENTS}
+    room = free()
+    began = time.monotonic()
+    group.does("suspend")
+    took = time.monotonic() - began
+    assert group.running() == {}
+    assert {one["state"] for one in group.status().values()} == {"suspended"}
+    freed = free() - room
+    began = time.monotonic()
+    group.does("resume")
+    print(f"\n{len(STUDENTS)} labs: suspended in {took:.0f} s, {freed} MiB free by it, "
+          f"on in {time.monotonic() - began:.0f} s")  # fmt: skip
+    assert freed > 0
+    group.settled()
+    for each in STUDENTS:
+        group.answers(each)
+    assert {each: lives(each) for each in STUDENTS} == before, "nothing was booted"
+
+
+def test_two_labs_share_no_key_no_identity_and_no_random_number(group: Nested) -> None:
+    one, other = (group.inside(each, "kvm1", "sh", "-c", WHO).splitlines() for each in STUDENTS[:2])
+    assert len(one) == len(other) > 12, one
+    same = {line.strip() for line in one} & {line.strip() for line in other}
+    assert same == set(), same
 
 
 def test_two_leave_one_joins_and_in_the_end_nothing_is_left(group: Nested) -> None:

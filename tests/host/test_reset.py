@@ -1,14 +1,16 @@
-"""A lab goes back to its snapshot in seconds: both layers, with the time of now, and whatever is killed.
+"""A lab goes back to its snapshot in seconds, or is suspended and goes on: both layers, with the time of now.
 
 The tests of this module share one lab and run in the order of the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 # Quarter of an hour under emulation, with its cold half.
 pytestmark = [pytest.mark.host, pytest.mark.soak]
+
+
+class Ended(Exception):
+    """A command that was to be killed had ended by then."""
 
 
 def nestlab(checkout: Checkout, *words: str) -> Done:
@@ -76,7 +82,8 @@ def killed(checkout: Checkout, noted: str, after_s: float, *words: str) -> str:
     while not json.loads(record.read_text())[noted] and running.poll() is None:
         time.sleep(0.02)
     time.sleep(after_s)
-    assert running.poll() is None, f"it had ended: {output.read_text()}"
+    if running.poll() is not None:
+        raise Ended(output.read_text())
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     return output.read_text()
@@ -151,9 +158,117 @@ def test_a_lab_that_was_changed_is_made_anew_and_says_why(checkout: Checkout) ->
     assert listed(checkout)["usable"], "a new one was taken for the next time"
 
 
+# Suspended ----------------------------------------------------------------------------------------
+
+
+def lives(checkout: Checkout) -> str:
+    """What tells one run of both layers from another: the host's boot, its guest's QEMU, its container."""
+    script = "cat /proc/sys/kernel/random/boot_id; pidof qemu-system-x86_64; lxc-info -n box -pH"
+    done = checkout.inside("sh", "-c", script)
+    assert done.code == 0, done.said
+    return done.said
+
+
+def suspended(checkout: Checkout) -> bool:
+    saved = virsh("list", "--all", "--with-managed-save", "--name").split()
+    return f"{checkout.lab}-kvm1" in saved
+
+
+def states(checkout: Checkout) -> dict[str, str]:
+    told = nestlab(checkout, "show", "--json").said
+    rows = json.loads(told[told.index("{") :])["sheet"]
+    return {row["name"]: row["state"] for row in rows}
+
+
+@pytest.mark.parametrize("verb", ["resume", "up"])
+def test_a_suspended_lab_goes_on_from_where_it_was(checkout: Checkout, verb: str) -> None:
+    before = lives(checkout)
+    checkout.inside("sh", "-c", "echo unsaved >/run/mine")
+    nestlab(checkout, "suspend")
+    assert suspended(checkout)
+    assert virsh("domstate", f"{checkout.lab}-kvm1").strip() == "shut off", "it takes no memory"
+    assert states(checkout)["kvm1"] == "suspended"
+    assert "suspended, its memory is saved; `pulumi up` mends it" in checkout.preview()
+    assert "no machine of the lab" in nestlab(checkout, "suspend").said
+    time.sleep(5)
+    nestlab(checkout, verb)
+    assert lives(checkout) == before, "nothing was booted, at either layer"
+    assert checkout.inside("cat", "/run/mine").said.strip() == "unsaved"
+    fresh(checkout)
+    assert not suspended(checkout)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.4, 1.5])
+@pytest.mark.parametrize("verb", ["suspend", "resume"])
+def test_one_that_is_killed_is_gone_on_with(checkout: Checkout, verb: str, after_s: float) -> None:
+    before = lives(checkout)
+    if verb == "resume":
+        nestlab(checkout, "suspend")
+    with contextlib.suppress(Ended):
+        killed(checkout, "suspended", after_s, verb)
+    nestlab(checkout, "resume")
+    assert lives(checkout) == before
+    fresh(checkout)
+
+
+def test_a_suspended_lab_goes_back_to_its_snapshot(checkout: Checkout) -> None:
+    nestlab(checkout, "snapshot", "take")
+    marked(checkout)
+    nestlab(checkout, "suspend")
+    said = nestlab(checkout, "reset", "--lose").said
+    assert "from the beginning" not in said
+    fresh(checkout)
+    assert not suspended(checkout), "its memory is of another disk"
+
+
+def test_memory_that_can_t_be_used_stays_until_it_is_given_up(checkout: Checkout) -> None:
+    """QEMU was exchanged, say: here its file says that it is of another format."""
+    before = lives(checkout)
+    nestlab(checkout, "suspend")
+    saved = Path(f"/var/lib/libvirt/qemu/save/{checkout.lab}-kvm1.save")
+    whole = saved.read_bytes()[:20]
+    with saved.open("r+b") as handle:
+        handle.seek(16)
+        handle.write(b"\xff")
+    done = checkout.run("./nestlab", "resume")
+    assert done.code == 1
+    assert "resume --lose" in done.said, done.said
+    assert saved.exists()
+    with saved.open("r+b") as handle:
+        handle.write(whole)
+    nestlab(checkout, "resume")
+    assert lives(checkout) == before
+
+    nestlab(checkout, "suspend")
+    with saved.open("r+b") as handle:
+        handle.seek(16)
+        handle.write(b"\xff")
+    nestlab(checkout, "resume", "--lose")
+    nestlab(checkout, "up")
+    assert lives(checkout).splitlines()[0] != before.splitlines()[0], "it was booted"
+    fresh(checkout)
+
+
+def test_without_room_nothing_is_suspended(checkout: Checkout) -> None:
+    before = lives(checkout)
+    folder = "/var/lib/libvirt/qemu/save"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+    try:
+        done = checkout.run("./nestlab", "suspend")
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert done.code == 1
+    assert "nothing was suspended" in done.said
+    assert lives(checkout) == before
+    fresh(checkout)
+
+
 def test_down_leaves_nothing_of_it(checkout: Checkout) -> None:
+    nestlab(checkout, "suspend")
     checkout.down()
     assert checkout.left() == []
+    assert not suspended(checkout)
+    assert list(Path("/var/lib/libvirt/qemu/save").glob(f"{checkout.lab}-*")) == []
     assert list((checkout.root / ".nestlab" / "snapshots").iterdir()) == []
     kept = Path("/var/lib/libvirt/qemu/snapshot")
     assert [each for each in kept.glob(f"{checkout.lab}-*") if any(each.iterdir())] == []

@@ -88,6 +88,8 @@ class FakeLibvirt:
     """Every command, in order."""
     flushed: set[str] = field(default_factory=set)
     """Networks whose rules somebody's firewall took away; libvirt writes them when one starts."""
+    saved: set[str] = field(default_factory=set)
+    """Domains whose memory is saved: their next start goes on from it."""
     down: bool = False
     before: Callable[[FakeLibvirt, list[str]], None] | None = None
     """Called with each command before it runs: to change the world meanwhile, or to raise."""
@@ -260,6 +262,8 @@ class FakeLibvirt:
 
     def _list(self, names: list[str], options: list[str]) -> str:
         del names
+        if "--with-managed-save" in options:
+            return "".join(f"{name}\n" for name in self.domains if name in self.saved)
         alive = {name for name, one in self.domains.items() if one.state != "shut off"}
         table = {name: f" -    {name}   {one.state}\n" for name, one in self.domains.items()}
         rows = {name: one.uuid for name, one in self.domains.items()}
@@ -350,12 +354,34 @@ class FakeLibvirt:
         one.state = to
 
     def _start(self, names: list[str], options: list[str]) -> None:
+        self._move(names, {"shut off"}, "paused" if "--paused" in options else "running")
+        self.saved.discard(names[0])
+
+    def _suspend(self, names: list[str], options: list[str]) -> None:
         del options
-        self._move(names, {"shut off"}, "running")
+        self._move(names, {"running"}, "paused")
+
+    def _managedsave(self, names: list[str], options: list[str]) -> None:
+        assert options == ["--running"], "or it is paused when it is started"
+        self._move(names, {"running", "paused"}, "shut off")
+        self.saved.add(names[0])
+
+    def _managedsave_remove(self, names: list[str], options: list[str]) -> str:
+        del options
+        self._a_domain(names)
+        if names[0] not in self.saved:
+            return f"Domain '{names[0]}' has no managed save image; removal skipped\n"
+        self.saved.remove(names[0])
+        return f"Removed managedsave image for domain '{names[0]}'\n"
 
     def _resume(self, names: list[str], options: list[str]) -> None:
         del options
         self._move(names, {"paused"}, "running")
+
+    def _domtime(self, names: list[str], options: list[str]) -> None:
+        assert options == ["--now"]
+        self._a_domain(names)
+        raise Refused("Guest agent is not responding: QEMU guest agent is not connected")
 
     def _reset(self, names: list[str], options: list[str]) -> None:
         del options
@@ -376,6 +402,9 @@ class FakeLibvirt:
         assert "--nvram" in options, "libvirt refuses a UEFI guest without it"
         if self._a_domain(names).state != "shut off":
             raise Refused("domain is running, which this lab never undefines")
+        if names[0] in self.saved and "--managed-save" not in options:
+            raise Refused("Refusing to undefine while domain managed save image exists")
+        self.saved.discard(names[0])
         del self.domains[self._key(self.domains, names[0], "domain")]
 
     def _net_start(self, names: list[str], options: list[str]) -> None:

@@ -25,13 +25,18 @@ FRESH_S = 2.0
 """How long a census may be used: the gates of one place look within a second of one another."""
 
 DOMAIN, STATE = "Domain: '", "  state.state="
+OFF = "shut off"
+SUSPENDED = "suspended, its memory is saved"
+"""Of one that is off, and goes on from there at its next start."""
+SAVED = ("list", "--all", "--with-managed-save", "--name")
+"""virsh's command that names those."""
 WORDS = {
     "nostate": "no state",
     "running": "running",
     "blocked": "idle",
     "paused": "paused",
     "shutdown": "in shutdown",
-    "shutoff": "shut off",
+    "shutoff": OFF,
     "crashed": "crashed",
     "pmsuspended": "pmsuspended",
 }
@@ -128,12 +133,15 @@ def take(virsh: Virsh) -> Census:
 def _by_virsh(virsh: Virsh) -> Census:
     every, active = ("--all", "--name"), ("--name",)
     asked = [(f"{kind}-list", *which) for kind in ("net", "pool") for which in (every, active)]
-    domains, *told = virsh.each(("domstats", "--state"), *asked)
-    networks, up = map(lines, told[:2])
+    domains, *told = virsh.each(("domstats", "--state"), SAVED, *asked)
+    saved, networks, up = map(lines, told[:3])
     # pool-list pads names, of which the lab's have no blanks.
-    pools, started = ([name.rstrip(" ") for name in lines(each)] for each in told[2:])
+    pools, started = ([name.rstrip(" ") for name in lines(each)] for each in told[3:])
     return Census(
-        _states(domains),
+        {
+            name: SUSPENDED if state == OFF and name in saved else state
+            for name, state in _states(domains).items()
+        },
         {name: name in up for name in networks},
         {name: name in started for name in pools},
     )

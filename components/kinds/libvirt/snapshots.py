@@ -1,8 +1,8 @@
-"""Snapshots of running domains: memory and disk of all at one moment, and back to it.
+"""Running domains as they are at one moment: kept beside them (snapshots), or in place of them (saved memory).
 
-libvirt's own internal ones: they lie in the domain's own disk, which so stays the volume that the provider
-knows, and go with it and with the domain (`--snapshots-metadata`). It is libvirtd that takes and restores
-them: who asked for it may be killed meanwhile.
+Both are libvirt's own, which go with the domain (`--snapshots-metadata`, `--managed-save`). Snapshots are
+internal ones: they lie in the domain's own disk, which so stays the volume that the provider knows. It is
+libvirtd that takes and restores them: who asked for it may be killed meanwhile.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
+from components.kinds.libvirt.census import SAVED
 from components.kinds.libvirt.virsh import Virsh, VirshError, lines
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def revert(virsh: Virsh, domains: Collection[str], name: str) -> None:
     for domain in domains:
         if virsh.domain_state(domain) not in {*ACTIVE, "shut off"}:
             virsh.run("destroy", domain)
+        # It belongs to what the disk is now, and the next start would go on from it.
+        virsh.must("managedsave-remove", domain)
         virsh.must("snapshot-revert", domain, name, "--paused", timeout_s=LONG_S)
     for domain in domains:
         virsh.must("resume", domain)
@@ -150,6 +153,56 @@ def drop(virsh: Virsh, domains: Iterable[str], gone: Collection[str]) -> None:
             done = virsh.run("snapshot-delete", domain, name, timeout_s=LONG_S)
             if not done.ok and name in names(virsh, domain):
                 raise VirshError(f"virsh snapshot-delete at {virsh.host.name}: {done.said}")
+
+
+def active(virsh: Virsh, domains: Iterable[str]) -> list[str]:
+    """Return those of ``domains`` that have memory: they run, or are paused."""
+    return [domain for domain in domains if virsh.domain_state(domain) in ACTIVE]
+
+
+def save(virsh: Virsh, domains: Collection[str]) -> None:
+    """Save the memory of ``domains``, which run or are paused, at one moment, and switch them off.
+
+    Raises:
+        VirshError, Unreachable: that of one could not be; all go on as they were, but for who was paused.
+    """
+    try:
+        for domain in domains:
+            if virsh.domain_state(domain) == "running":
+                virsh.must("suspend", domain)
+        for domain in domains:
+            virsh.must("managedsave", domain, "--running", timeout_s=LONG_S)
+    except BaseException:
+        wake(virsh, domains)
+        raise
+
+
+def saved(virsh: Virsh, domains: Iterable[str]) -> list[str]:
+    """Return those of ``domains`` whose next start goes on from saved memory."""
+    there = set(lines(virsh.must(*SAVED)))
+    return [domain for domain in domains if domain in there]
+
+
+def wake(virsh: Virsh, domains: Collection[str], *, lose: bool = False) -> None:
+    """Let ``domains`` go on at one moment, those with saved memory from there; who is off without stays so.
+
+    ``lose``: memory that can't be restored is given up, and its domain starts from its disks.
+
+    Raises:
+        VirshError, Unreachable: one does not go on; the memory that was saved of it is still there.
+    """
+    for domain in saved(virsh, domains):
+        done = virsh.run("start", domain, "--paused", timeout_s=LONG_S)
+        if not done.ok and lose:
+            virsh.must("managedsave-remove", domain)
+            virsh.must("start", domain, "--paused")
+        elif not done.ok and virsh.domain_state(domain) not in ACTIVE:
+            raise VirshError(f"virsh start at {virsh.host.name}: {done.said}")
+    for domain in domains:
+        if virsh.domain_state(domain) == "paused" and not virsh.run("resume", domain).ok:
+            # Its memory is still being saved, by a command that was killed.
+            virsh.run("domjobabort", domain)
+            _go_on(virsh, [domain])
 
 
 def set_clock(virsh: Virsh, domain: str) -> bool:

@@ -85,10 +85,6 @@ class Host(FakeLibvirt):
         del names, options
         return f"Using library: libvirt 9.0.0\nRunning hypervisor: {self.qemu}\n"
 
-    def _suspend(self, names: list[str], options: list[str]) -> None:
-        del options
-        self._move(names, {"running"}, "paused")
-
     @override
     def _pool_info(self, names: list[str], options: list[str]) -> str:
         del names, options
@@ -154,14 +150,20 @@ def test_a_take_that_fails_leaves_nothing_and_all_runs(host: Host, how: str, at:
     assert states(host) == {"running"}
 
 
-@pytest.mark.parametrize("state", ["running", "paused", "shut off", "crashed", "pmsuspended"])
+@pytest.mark.parametrize(
+    "state", ["running", "paused", "shut off", "saved", "crashed", "pmsuspended"]
+)
 def test_whatever_they_are_they_go_back_and_run(host: Host, state: str) -> None:
     part.take(Virsh(host, "x"), DOMAINS, "n", "why")
+    if state == "saved":
+        host.saved.add("net-b")
+        state = "shut off"
     host.disk = dict.fromkeys(DOMAINS, "used")
     host.domains["net-b"].state = state
     part.revert(Virsh(host, "x"), DOMAINS, "n")
     assert states(host) == {"running"}
     assert set(host.disk.values()) == {"fresh"}
+    assert not host.saved, "it is of another disk"
 
 
 @pytest.mark.parametrize(

@@ -584,7 +584,17 @@ def test_an_unknown_stack_is_told_with_the_known_ones(checkout: Path) -> None:
     for name in ("local", "class"):
         (checkout / "stacks" / f"Pulumi.{name}.yaml").touch()
     expected = r"there is no stacks/Pulumi.lokal.yaml. Known stacks: class, local."
-    for verb in ("up", "show", "enter", "reset", "snapshot take", "snapshot list", "snapshot drop"):
+    for verb in (
+        "up",
+        "show",
+        "enter",
+        "reset",
+        "suspend",
+        "resume",
+        "snapshot take",
+        "snapshot list",
+        "snapshot drop",
+    ):
         with pytest.raises(ui.Problem, match=expected):
             run([*verb.split(), "--stack", "lokal"])
 
