@@ -18,7 +18,7 @@ from toolchain import lab
 from toolchain.bootstrap import ui
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     Answers = Mapping[str, Sequence[str]]
     """Addresses inside each machine, by its name."""
@@ -39,18 +39,42 @@ RANDOM = (
     'open(R,"+<","/dev/random") or die; $s=pack("H*",$ENV{SEED}); '
     'ioctl(R,0x40085203,pack("ii",8*length $s,length $s).$s) or die "$!"; ioctl(R,0x5207,0) or die "$!"'
 )
+STOPPED, PAUSED = "/run/nestlab-stopped", "/run/nestlab-paused"
+"""Files of a machine's own memory, which is what goes back: who in it stands still, by process and by Xen's number."""
+STILL = (
+    # Who has a virtual processor of KVM (linux/virt/kvm/kvm_main.c names its file so), whoever started it.
+    'for $d (glob "/proc/[0-9]*") { ($p)=$d=~/(\\d+)/; next if stat_of($p) eq "T"; '
+    'push @p,$p if grep { (readlink||"")=~/kvm-vcpu/ } glob "$d/fd/*" } '
+    'sub stat_of { open(F,"<","/proc/$_[0]/stat") or return ""; local $_=<F>; /.*\\) (\\w)/s ? $1 : "" } '
+    'open(O,">>",$ARGV[0]) or die "$!"; print O "$_\\n" for @p; close O; kill "STOP",@p; '
+    "for (1..100) { last unless grep { stat_of($_)!~/^[TZ]?$/ } @p; select undef,undef,undef,0.05 }"
+)
+HALT = f"""\
+perl -e '{STILL}' {STOPPED} || exit 1
+if command -v xl >/dev/null; then
+  xl list | awk 'NR > 1 && $(NF-4) != 0 && $(NF-1) !~ /p/ {{ print $(NF-4) }}' >>{PAUSED}
+  while read -r one; do xl pause "$one"; done <{PAUSED}
+fi
+echo still
+"""
+"""QEMU without KVM can't restore a processor that was in a guest of its own ("vCPU set in guest-mode inconsistent
+with migrated kernel nested state", target/i386/machine.c): so the inner guests stand still while memory is saved."""
+GO = f"""\
+[ ! -e {STOPPED} ] || {{ xargs -r kill -CONT <{STOPPED}; rm -f {STOPPED}; }}
+[ ! -e {PAUSED} ] || {{ while read -r one; do xl unpause "$one"; done <{PAUSED}; rm -f {PAUSED}; }}
+"""
 RENEW = f"""\
 echo {READY}
 read -r now seed || exit 1
 date -u -s "@$now" >/dev/null || exit 1
 SEED=$seed perl -e '{RANDOM}' || exit 1
-{PING}
+{GO}{PING}
 [ $# -gt 0 ] || {{ echo renewed; exit; }}
 n=0
 while [ $n -lt {PINGS} ]; do
-  for one do
-    if $ping -c1 -W2 "$one" >/dev/null 2>&1; then echo renewed; exit; fi
-  done
+  # Whoever is first: nobody waits for the others, and their pings end by themselves.
+  first=$({{ for one do {{ $ping -c1 -W2 "$one" >/dev/null 2>&1 && echo "$one"; }} & done; }} | head -n 1)
+  [ -z "$first" ] || {{ echo renewed; exit; }}
   n=$((n+1))
 done
 echo "nobody inside answers: $*"
@@ -64,20 +88,38 @@ for one do
   {{ if $ping -c1 -W2 "$one" >/dev/null 2>&1; then echo "answers $one"; fi; }} &
 done
 wait
-"""
+{HALT}"""
+MOVE = f"echo {READY}\n{GO}"
 
 
-def answering(stack: str, asked: Answers) -> dict[str, list[str]]:
-    """Return who of ``asked`` answers a ping from the machine around it; all that it holds goes to its disk.
+def stand_still(stack: str, asked: Answers) -> dict[str, list[str]]:
+    """Have the guests in the machines of ``asked`` stand still; return who of them answered a ping until then.
+
+    All that the machines hold goes to their disks. The guests go on by `go_on`, or `renew`.
 
     Raises:
-        Problem: a machine does not let us in.
+        Problem: a machine does not let us in, or what is in it does not stand still; all goes on.
     """
-    found = _each(stack, {name: (ASK, inside) for name, inside in asked.items()})
+    try:
+        found = _each(stack, {name: (ASK, inside) for name, inside in asked.items()})
+        _expect(found, "still")
+    except BaseException:
+        with contextlib.suppress(ui.Problem):
+            go_on(stack, asked)
+        raise
     return {
         name: [line.split()[1] for line in told if line.startswith("answers ")]
         for name, told in found.items()
     }
+
+
+def go_on(stack: str, asked: Iterable[str]) -> None:
+    """Let go on what stands still in the machines ``asked``.
+
+    Raises:
+        Problem: a machine does not let us in.
+    """
+    _each(stack, dict.fromkeys(asked, (MOVE, ())))
 
 
 def renew(stack: str, expected: Answers) -> None:
@@ -87,8 +129,12 @@ def renew(stack: str, expected: Answers) -> None:
         Problem: one does not let us in, does not take it, or nobody inside answers who did.
     """
     told = _each(stack, {name: (RENEW, inside) for name, inside in expected.items()})
+    _expect(told, "renewed")
+
+
+def _expect(told: Mapping[str, Sequence[str]], last: str) -> None:
     for name, lines in told.items():
-        if lines[-1:] != ["renewed"]:
+        if lines[-1:] != [last]:
             raise ui.Problem(f"{name}: {' '.join(lines[-1:]) or 'it ended without a word'}")
 
 

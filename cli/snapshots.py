@@ -225,14 +225,18 @@ def take(stack: str) -> Taken:
             f"no snapshot: it takes up to {most >> 20} MiB where the lab's disks are, and {room >> 20} MiB"
             " are free there."
         )
-    with ui.step("who answers inside"):
-        answered = renewal.answering(stack, asked)
     name = f"nestlab-{secrets.token_hex(8)}"
     facts = found.part.host_facts(libvirt)
     old = [record.taken.name] if record.taken else []
+    # Noted first: whoever comes after a kill lets go on what stands still.
     write(stack, Record(record.taken, [name]))
-    with ui.step("memory and disks"):
-        found.part.take(libvirt, found.domains, name, f"of the lab {stack}, by nestlab")
+    with ui.step("who answers inside"):
+        answered = renewal.stand_still(stack, asked)
+    try:
+        with ui.step("memory and disks"):
+            found.part.take(libvirt, found.domains, name, f"of the lab {stack}, by nestlab")
+    finally:
+        renewal.go_on(stack, asked)
     grown = max(0, found.part.size(libvirt, domains)[0] - before)
     made = Taken(
         name,
@@ -308,12 +312,16 @@ def tell_the_time(
 
 
 def carry_on(stack: str) -> None:
-    """End a reset that was killed: what is on its way back has the wrong time until then."""
+    """End what was killed: what is on its way back has the wrong time until then, what is taken stands still."""
     record = read(stack)
-    if not record.resetting:
+    if not record.resetting and not record.going:
         return
     try:
         found = of(stack)
+        if not record.resetting:
+            renewal.go_on(stack, rows(stack)[1])
+            settle(found, record)
+            return
         if why := unusable(found, record):
             ui.warn(f"a reset did not end, and can't be gone on with: {why}")
             write(stack, Record(record.taken, record.going))
@@ -321,7 +329,7 @@ def carry_on(stack: str) -> None:
         ui.say("a reset did not end: it is gone on with")
         back(found, record)
     except (ui.Problem, Refused, OSError, subprocess.SubprocessError) as wrong:
-        ui.warn(f"a reset did not end: {wrong}")
+        ui.warn(f"a {'reset' if record.resetting else 'snapshot'} did not end: {wrong}")
 
 
 def reset(stack: str, *, policies: bool = True, cold: bool = False) -> bool:

@@ -33,13 +33,17 @@ def suspend(stack: str) -> list[str]:
         return []
     rows, asked = snapshots.rows(stack)
     up = {row["name"] for row in rows if row["domain"] in running}
-    with ui.step("who answers inside"):
-        answered = renewal.answering(stack, {n: a for n, a in asked.items() if n in up})
-    write(stack, replace(record, suspended=Suspended(time.time(), answered)))
+    asked = {name: inside for name, inside in asked.items() if name in up}
+    # Noted first: whoever comes after a kill lets go on what stands still.
+    write(stack, replace(record, suspended=Suspended(time.time(), {name: [] for name in asked})))
     try:
+        with ui.step("who answers inside"):
+            answered = renewal.stand_still(stack, asked)
+        write(stack, replace(record, suspended=Suspended(time.time(), answered)))
         with ui.step("memory to disk"):
             found.part.save(found.libvirt, running)
-    except (Refused, OSError):
+    except (Refused, ui.Problem, OSError):
+        renewal.go_on(stack, asked)
         write(stack, record)
         raise
     return list(running)

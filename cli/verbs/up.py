@@ -91,10 +91,10 @@ def command(
 
 
 def _go_on(stack: str, *, keep: Path | None) -> None:
-    """End a reset that did not, and let a suspended lab go on; a look (``keep``) leaves both."""
+    """End a reset or a snapshot that did not, and let a suspended lab go on; a look (``keep``) leaves both."""
     known = records.read(stack)
     # What it takes is imported where somebody was on the way.
-    if known.resetting and not keep:
+    if (known.resetting or known.going) and not keep:
         from cli import snapshots  # noqa: PLC0415
 
         snapshots.carry_on(stack)

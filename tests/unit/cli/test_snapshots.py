@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid5
 
@@ -24,7 +27,6 @@ from toolchain.engine import strays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 DOMAINS = {name: str(uuid5(SPACE, name)) for name in ("net-a", "net-b")}
 DISK = (
@@ -205,8 +207,9 @@ def stand(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(snapshots, "of", lambda _: LAB)
     monkeypatch.setattr(lab, "outputs", lambda _: {"sheet": ROWS})
     monkeypatch.setattr(
-        renewal, "answering", lambda _, asked: {n: list(a) for n, a in asked.items()}
+        renewal, "stand_still", lambda _, asked: {n: list(a) for n, a in asked.items()}
     )
+    monkeypatch.setattr(renewal, "go_on", lambda *_: None)
     monkeypatch.setattr(renewal, "renew", lambda *_: None)
     return host
 
@@ -500,8 +503,17 @@ def test_a_machine_that_says_nothing_is_not_waited_for_for_ever(
 def test_who_answers_inside_is_who_is_expected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    way(monkeypatch, tmp_path, "echo ready; echo answers $1")
-    assert renewal.answering("net", {"a": ["10.1.0.2", "10.1.0.3"]}) == {"a": ["10.1.0.2"]}
+    way(monkeypatch, tmp_path, "echo ready; echo answers $1; echo still")
+    assert renewal.stand_still("net", {"a": ["10.1.0.2", "10.1.0.3"]}) == {"a": ["10.1.0.2"]}
+
+
+def test_who_does_not_stand_still_is_told_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    way(monkeypatch, tmp_path, "echo called >>calls; echo ready; echo xl is broken")
+    with pytest.raises(ui.Problem, match="a: xl is broken"):
+        renewal.stand_still("net", {"a": []})
+    assert (tmp_path / "calls").read_text() == "called\n" * 2
 
 
 def test_the_scripts_are_a_shell_s(tmp_path: Path) -> None:
@@ -509,13 +521,16 @@ def test_the_scripts_are_a_shell_s(tmp_path: Path) -> None:
     for name, text in (
         ("ping", '[ "$3" = 10.1.0.2 ]'),
         ("date", 'echo "$@" >told-date'),
-        ("perl", 'echo "$SEED" >told-seed'),
+        ("perl", f'[ -n "$SEED" ] || exec {shutil.which("perl")} "$@"; echo "$SEED" >told-seed'),
         ("sync", ""),
+        ("xl", "if [ $1 = list ]; then cat domains; else echo $* >>told-xl; fi"),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o700)
 
     def ran(script: str, *words: str) -> list[str]:
+        for file in (renewal.STOPPED, renewal.PAUSED):
+            script = script.replace(file, f"{tmp_path}/{file.rpartition('/')[2]}")
         done = subprocess.run(
             ["sh", "-c", script, "sh", *words],
             input="5.5 ab\n", capture_output=True, text=True, check=False, cwd=tmp_path,
@@ -529,4 +544,38 @@ def test_the_scripts_are_a_shell_s(tmp_path: Path) -> None:
     assert ran(renewal.RENEW, "10.1.0.9", "10.1.0.2") == ["ready", "renewed"], "one is enough"
     assert ran(renewal.RENEW, "10.1.0.9")[1:] == ["nobody inside answers: 10.1.0.9"]
     assert ran(renewal.RENEW) == ["ready", "renewed"]
-    assert ran(renewal.ASK, "10.1.0.9", "10.1.0.2") == ["ready", "answers 10.1.0.2"]
+    (tmp_path / "domains").write_text(
+        "Name         ID   Mem VCPUs State   Time(s)\n"
+        "Domain-0      0  1024     1 r-----    12.1\n"
+        "a guest       3   256     1 -b----     1.2\n"
+        "paused        4   256     1 --p---     1.2\n"
+    )
+    # As what holds a virtual processor: one runs, one was stopped by somebody else.
+    with (tmp_path / "kvm-vcpu:0").open("w") as held:
+        runs, stopped = (subprocess.Popen(["sleep", "60"], stdin=held) for _ in range(2))
+    try:
+        os.kill(stopped.pid, signal.SIGSTOP)
+        for _ in range(2):
+            told = ran(renewal.ASK, "10.1.0.9", "10.1.0.2")
+            assert told == ["ready", "answers 10.1.0.2", "still"]
+            assert state_of(runs) == state_of(stopped) == "T"
+        assert ran(renewal.MOVE) == ["ready"]
+        assert (state_of(runs), state_of(stopped)) == ("S", "T")
+        ran(renewal.ASK)
+        assert ran(renewal.RENEW) == ["ready", "renewed"]
+        assert state_of(runs) == "S"
+    finally:
+        for each in (runs, stopped):
+            each.kill()
+            each.wait()
+    assert set((tmp_path / "told-xl").read_text().splitlines()) == {"pause 3", "unpause 3"}
+    assert not list(tmp_path.glob("nestlab-*"))
+
+
+def state_of(process: subprocess.Popen[bytes]) -> str:
+    """The state of a process, once it does not run any more."""
+    until = time.monotonic() + 5
+    while True:
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state != "R" or time.monotonic() > until:
+            return state

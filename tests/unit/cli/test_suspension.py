@@ -71,8 +71,9 @@ def host(told: list[dict[str, list[str]]], tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(snapshots, "of", lambda _: LAB)
     monkeypatch.setattr(lab, "outputs", lambda _: {"sheet": ROWS})
     monkeypatch.setattr(
-        renewal, "answering", lambda _, asked: {n: list(a) for n, a in asked.items()}
+        renewal, "stand_still", lambda _, asked: {n: list(a) for n, a in asked.items()}
     )
+    monkeypatch.setattr(renewal, "go_on", lambda *_: None)
     return made
 
 
