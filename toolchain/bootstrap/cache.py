@@ -159,8 +159,11 @@ def write_bytes(at: Path, content: bytes, mode: int = 0o644) -> None:
             os.fsync(handle.fileno())
         fresh.chmod(mode)
         fresh.replace(at)
-    except BaseException:
+    except BaseException as wrong:
         fresh.unlink(missing_ok=True)
+        if isinstance(wrong, OSError):
+            # Of a disk that is full the system names no file.
+            wrong.filename = wrong.filename or str(at)
         raise
 
 

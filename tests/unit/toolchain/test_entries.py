@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -251,6 +252,20 @@ def test_what_a_user_names_for_a_file_and_is_none_is_written_into_and_stays(tmp_
     assert log.read_bytes() == b"before report"
     cache.hand_out(tmp_path / "new", b"report", 0o600)
     assert (tmp_path / "new").read_bytes() == b"report"
+
+
+def test_a_full_disk_is_told_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "plan").write_bytes(b"before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        cache.write_bytes(tmp_path / "plan", b"report")
+    assert str(tmp_path / "plan") in ui.in_words(told.value)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"before"]
 
 
 def test_a_link_in_the_cache_is_judged_by_where_it_leads(root: Path, tmp_path: Path) -> None:
