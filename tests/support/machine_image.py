@@ -38,6 +38,7 @@ class Recipe:
     excluded: tuple[str, ...]
     """Paths of packages that are not unpacked."""
     disk_gib: int
+    """0: none, and no kernel; the files stay a root.tar."""
     files: Mapping[str, str]
     customize: str
     """A shell script whose argument is the root file system; it writes ``versions`` there."""
@@ -52,7 +53,7 @@ class Recipe:
 
 
 def ensure(system: System, recipe: Recipe) -> Path:
-    """Return the folder with root.qcow2, vmlinuz, initrd and versions; made unless the cache has it.
+    """Return the folder with root.qcow2 (or root.tar), vmlinuz, initrd and versions; made unless the cache has it.
 
     Raises:
         Problem: a program is missing, or a step of the making failed.
@@ -92,10 +93,18 @@ def _make(system: System, making: Path, recipe: Recipe) -> None:
         mv root/boot/vmlinuz-* vmlinuz; mv root/boot/initrd.img-* initrd; mv root/versions versions
         mke2fs -q -t ext4 -m 0 -E lazy_itable_init=0,root_owner=0:0 -d root root.raw {recipe.disk_gib}G
         qemu-img convert -O qcow2 root.raw root.qcow2"""
+    if not recipe.disk_gib:
+        script = f"""set -eu
+        cd {shlex.quote(str(making))}
+        [ -d root ] || {{ mkdir root; tar -xf root.tar -C root; }}
+        mv root/versions versions; tar -C root -cf root.tar ."""
     words = ["sh", "-c", script]
     run.run(words if root else ["fakeroot", *words], timeout=PACK_S, env=environment)
     for path in making.iterdir():
-        if path.name not in {"root.qcow2", "vmlinuz", "initrd", "versions"}:
+        if path.name not in {
+            *(["root.qcow2", "vmlinuz", "initrd"] if recipe.disk_gib else ["root.tar"]),
+            "versions",
+        }:
             cache.remove(path)
 
 

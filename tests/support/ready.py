@@ -10,7 +10,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from tests.support import cloud_image, virtualbox_image, wifi_image
+from tests.support import cloud_image, managers, virtualbox_image, wifi_image
 from tests.support.appliance import image
 from toolchain.bootstrap import ui
 from toolchain.machine.system import System
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SOAKS: tuple[tuple[str, str, Callable[[], object]], ...] = (
     ("cloud image of the guests", "3 minutes, once", lambda: cloud_image.ensure(System())),
     ("image with VirtualBox", "many minutes, once", lambda: virtualbox_image.ensure(System())),
+    ("image with network managers", "a minute, once", lambda: managers.ensure(System())),
     ("image with Wi-Fi", "3 minutes, once", lambda: wifi_image.ensure(System())),
 )
 """Images of tests that only run with `SOAK` set."""

@@ -64,7 +64,16 @@ def host(**parts: Any) -> Facts:
     }
     names = (
         *("links", "routes", "routes6", "neighbours", "proxies", "rules", "rules6", "sysctl"),
-        *("wireless", "managers", "resolved", "bridged", "forward", "firewall", "records"),
+        *(
+            "wireless",
+            "managers",
+            "setups",
+            "resolved",
+            "bridged",
+            "forward",
+            "firewall",
+            "records",
+        ),
         *("answering", "users"),
     )
     text = ""
@@ -106,9 +115,127 @@ def test_a_nic_that_somebody_manages_is_left_with_the_commands_to_run(
     assert f"{manager} manages eno1 and would set its addresses again" in told
     assert all(each in told for each in words)
     assert "then say mode: bridge and bridge: br0" in told
+    # Nothing of what it was told could be read.
     vlan = Wanted("bridge", "eno1", 7, "nlb7", "", [])
     assert said(host(managers=f"{manager} eno1"), vlan) == "", "a VLAN of it is nobody's yet"
     assert said(host(managers=f"{manager} wlan0"), AIR) == "", "its addresses stay"
+
+
+NETWORKD = """\
+eno1 file /etc/systemd/network/20-wired.network
+eno1 client ff0000000a00020000ab11
+eno1 line [Match]
+eno1 line Name=en*
+eno1 line [Link]
+eno1 line MTUBytes=1400
+eno1 line [Network]
+eno1 line DHCP=ipv4"""
+PROFILE = """\
+eno1 profile 0d5ec274-755d-31f5-8b6a-24e47485fd0c
+eno1 file /etc/NetworkManager/system-connections/wired.nmconnection
+eno1 line [connection]
+eno1 line id=wired
+eno1 line zone=home
+eno1 line [ipv4]
+eno1 line method=auto"""
+
+
+def managed(manager: str, setup: str, **parts: Any) -> Facts:
+    leased = address("192.0.2.5", dynamic=True, valid_life_time=900)
+    way = {"dst": "default", "gateway": "192.0.2.1", "dev": "eno1", "protocol": "dhcp"}
+    return host(
+        managers=f"{manager} eno1",
+        setups=setup,
+        **{"links": [link("eno1", leased)], "routes": [way | {"metric": 100}], **parts},
+    )
+
+
+def test_networkd_is_told_of_the_bridge_by_files_of_ours_and_asks_for_the_same_address() -> None:
+    found = managed("systemd-networkd", NETWORKD)
+    assert said(found, LAN) == ""
+    made = steps(found, LAN)
+    files = {row[2]: row[3:] for row in made.make if row[0] == "write"}
+    folder = "/run/systemd/network/00-nlb0"
+    assert files[f"{folder}.network"] == (
+        *("[Match]", "Name=nlb0", "[Network]", "DHCP=ipv4"),
+        *("[DHCPv4]", "IAID=10", "[DHCPv6]", "IAID=10"),
+    )
+    port = files[f"{folder}-port.network"]
+    assert port[:6] == (
+        "[Match]",
+        "Name=eno1",
+        "[Link]",
+        "MTUBytes=1400",
+        "[Network]",
+        "Bridge=nlb0",
+    )
+    assert ("has", "192.0.2.5/24", "nlb0", "15") in made.make
+    assert ("rm", "-f", *files) in made.back
+    assert made.back.index(("rm", "-f", *files)) < made.back.index(("reload",))
+    assert made.back[-1] == ("has", "192.0.2.5/24", "eno1", "15")
+    assert not any(row[:3] == ("ip", "addr", "del") for row in (*made.make, *made.back))
+    mac = steps(managed("systemd-networkd", NETWORKD.replace("client ff", "client 01")), LAN)
+    assert not any("IAID" in word for row in mac.make for word in row)
+
+
+def test_network_manager_is_given_profiles_in_run_and_its_own_is_left() -> None:
+    found = managed("NetworkManager", PROFILE)
+    assert said(found, LAN) == ""
+    made = steps(found, LAN)
+    bridge, port = (row for row in made.make if row[0] == "write")
+    assert bridge[1:3] == ("600", "/run/NetworkManager/system-connections/nlb0.nmconnection")
+    assert {"zone=home", f"cloned-mac-address={MAC}", "stp=false"} <= set(bridge)
+    assert bridge[bridge.index("[ipv4]") :][:3] == ("[ipv4]", "method=auto", "route-metric=100")
+    assert {"interface-name=eno1", "master=nlb0", "autoconnect-priority=999"} <= set(port)
+    up = ("nmcli", "-w", "15", "connection", "up", "uuid")
+    assert (*up, "0d5ec274-755d-31f5-8b6a-24e47485fd0c", "ifname", "eno1") in made.back
+    assert "wired" not in str((*made.make, *made.back)), "what its owner wrote is only read"
+
+
+@pytest.mark.parametrize(
+    ("manager", "setup", "words"),
+    [
+        ("systemd-networkd", f"{NETWORKD}\neno1 line VLAN=v20", "(VLAN)"),
+        ("systemd-networkd", f"{NETWORKD}\neno1 line [SR-IOV]", "([SR-IOV])"),
+        ("systemd-networkd", f"{NETWORKD}\neno1 beside /etc/x.conf", "(/etc/x.conf)"),
+        ("systemd-networkd", "eno1 file /etc/x.network", "its /etc/x.network can't be read"),
+        ("NetworkManager", f"{PROFILE}\neno1 line [802-1x]", "([802-1x])"),
+        ("NetworkManager", PROFILE.replace("zone=home", "master=bond0"), "(master)"),
+        ("NetworkManager", PROFILE.replace("=auto", "=shared"), "(ipv4.method=shared)"),
+    ],
+)
+def test_what_a_manager_was_told_of_that_very_nic_is_refused_by_name(
+    manager: str, setup: str, words: str
+) -> None:
+    told = said(managed(manager, setup), LAN)
+    assert words in told
+    assert "then say mode: bridge and bridge: br0" in told
+
+
+def test_what_somebody_set_beside_the_manager_is_refused_as_it_would_be_lost() -> None:
+    fixed = managed("NetworkManager", PROFILE, links=[link("eno1", address("192.0.2.5"))])
+    assert "does not have 192.0.2.5, which somebody set on eno1" in said(fixed, LAN)
+    longer = PROFILE + "\neno1 line address1=192.0.2.50/24"
+    fixed = managed("NetworkManager", longer, links=[link("eno1", address("192.0.2.5"))])
+    assert "does not have 192.0.2.5" in said(fixed, LAN)
+    written = PROFILE + "\neno1 line address1=192.0.2.5/24"
+    same = managed("NetworkManager", written, links=[link("eno1", address("192.0.2.5"))])
+    assert said(same, LAN) == ""
+    routed = managed("NetworkManager", PROFILE, routes=[{"dst": "10.0.0.0/8", "dev": "eno1"}])
+    assert "does not have the route 10.0.0.0/8" in said(routed, LAN)
+
+
+def test_a_bridge_that_its_manager_made_again_is_still_ours() -> None:
+    again = link("nlb0", index=9, linkinfo={"info_kind": "bridge"})
+    found = managed("NetworkManager", PROFILE, links=[link("eno1", master="nlb0"), again])
+    assert "which nestlab did not make" in said(found, LAN)
+    known = managed(
+        "NetworkManager",
+        PROFILE,
+        links=[link("eno1", master="nlb0"), again],
+        records="nlb0 confirmed",
+    )
+    assert said(known, LAN) == ""
 
 
 def test_ifupdown_with_a_fixed_address_does_not_come_back() -> None:

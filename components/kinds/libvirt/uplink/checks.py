@@ -10,7 +10,8 @@ import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING
 
-from components.kinds.libvirt.uplink.steps import MARK, by_kernel, movable, said
+from components.kinds.libvirt.uplink import managed
+from components.kinds.libvirt.uplink.steps import MARK, SET, by_kernel, movable, said
 from components.stackfile.problems import listed
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ UPPER = {"macvlan", "macvtap", "ipvlan", "ipvtap"}
 """Devices that take a NIC's frames before a bridge can (linux/netdevice.h, rx_handler: one for each)."""
 BESIDE = {"vlan", "veth"}
 """Devices on a NIC that a bridge leaves alone: the kernel takes a VLAN's frames before; the other end of a cable."""
-SET = frozenset({"boot", "static"})
-"""Protocols of routes that people set (iproute2, rt_protos)."""
 METRICS = frozenset(
     ("mtu", "advmss", "hoplimit", "window", "ssthresh", "cwnd", "reordering", "initcwnd", "initrwnd",
      "quickack", "rto_min")
@@ -74,7 +73,7 @@ def problems(facts: Facts, wanted: Wanted) -> Iterator[str]:
     elif not stands(facts, wanted):
         yield from _taken(facts, wanted)
         if not wanted.vlan:
-            yield from _bridge(facts, nic)
+            yield from _bridge(facts, nic, wanted.bridge)
             yield from _firewalled(facts, nic.ifname, wanted.bridge)
 
 
@@ -98,9 +97,14 @@ def no_bridge(facts: Facts, name: str) -> str:
 
 
 def stands(facts: Facts, wanted: Wanted) -> bool:
-    """Whether the bridge is there, and was made here."""
+    """Whether the bridge is there, and was made here.
+
+    NetworkManager makes one again by itself that somebody removed, without our mark: the record tells.
+    """
     bridge = facts.links.get(wanted.bridge)
-    return bridge is not None and bridge.alias.startswith(MARK)
+    if bridge is None:
+        return False
+    return bridge.alias.startswith(MARK) or facts.records.get(wanted.bridge) == "confirmed"
 
 
 def _called(facts: Facts, link: Link) -> str:
@@ -132,7 +136,7 @@ def _macvtap(nic: Link) -> Iterator[str]:
         )
 
 
-def _bridge(facts: Facts, nic: Link) -> Iterator[str]:
+def _bridge(facts: Facts, nic: Link, bridge: str) -> Iterator[str]:
     name = nic.ifname
     if nic.linkinfo.info_kind == "bridge":
         yield f"{name} is a bridge: set mode: bridge and bridge: {name}, without uplink"
@@ -151,10 +155,23 @@ def _bridge(facts: Facts, nic: Link) -> Iterator[str]:
     if manager := facts.managers.get(name):
         leased = name in facts.leased or any(_renewed(each) for each in nic.addresses)
         if manager != "ifupdown" or leased:
-            how = COMMANDS[manager].format(nic=name, mac=nic.address)
-            yield f"{manager} manages {name} and would set its addresses again: {how}; {THEN}"
+            yield from _managed(facts, nic, bridge, manager)
             return
     yield from _unmovable(facts, nic)
+
+
+def _managed(facts: Facts, nic: Link, bridge: str, manager: Manager) -> Iterator[str]:
+    how = COMMANDS[manager].format(nic=nic.ifname, mac=nic.address)
+    if not managed.knows(facts, nic.ifname):
+        yield f"{manager} manages {nic.ifname} and would set its addresses again: {how}; {THEN}"
+        return
+    file = facts.setup[nic.ifname].file or "no file"
+    if managed.ours(file, bridge) and facts.records.get(bridge) == "confirmed":
+        # Somebody took the bridge away, and its manager still waits for it.
+        return
+    for why in managed.problems(facts, nic):
+        yield f"{manager} manages {nic.ifname}, and its {file} {why}; or make a bridge yourself: {how}; {THEN}"
+    yield from _ruled(facts, nic.ifname)
 
 
 def _upper(facts: Facts, nic: str) -> Iterator[str]:
@@ -216,6 +233,10 @@ def _unmovable(facts: Facts, nic: Link) -> Iterator[str]:
                 f"the route {said(route)} is there through {listed(other)} too, and moving one would take the other "
                 f"away: give one of them another metric; or make a bridge br0 yourself; {THEN}"
             )
+    yield from _ruled(facts, name)
+
+
+def _ruled(facts: Facts, name: str) -> Iterator[str]:
     for rule in facts.rules:
         if name in {rule.iif, rule.oif}:
             yield (
@@ -336,6 +357,9 @@ def _moved_drift(
 ) -> str:
     has, left = _of(facts.links[wanted.bridge]), _of(nic)
     wrong = [each for each in addresses if each not in has or each in left]
+    if facts.managers.get(wanted.nic) and not wanted.vlan:
+        # A manager that was told of the NIC again gives it what the bridge has.
+        wrong += [f"{each.local}/{each.prefixlen}" for each in nic.addresses if _renewed(each)]
     if wrong:
         return f"{wrong[0]} is not on {wanted.bridge} alone any more"
     there = {said(each) for each in movable(facts, wanted.bridge)}
@@ -357,6 +381,7 @@ def added(
         f"{each.local}/{each.prefixlen}"
         for each in bridge.addresses
         if each.lasts and not by_kernel(facts, bridge, each)
+        if not (each.scope == "link" and facts.managers.get(wanted.nic))
     ]
     led = [said(each) for each in movable(facts, wanted.bridge) if each.protocol in SET]
     return [

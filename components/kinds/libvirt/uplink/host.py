@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from components.kinds.libvirt.uplink import setups
 from components.refused import Refused
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ for n in "$@"; do
   i=$(ip -o link show dev "$n" 2>/dev/null) || continue
   i=${{i%%:*}}
   if command -v nmcli >/dev/null; then
-    x=$(nmcli -g GENERAL.STATE device show "$n" 2>/dev/null)
-    case $x in ''|10\ *|*unmanaged*) ;; *) echo "NetworkManager $n" ;; esac
+    # One that somebody else set up is shown as connected too, and left alone (nmcli(1)).
+    x=$(LC_ALL=C nmcli -g GENERAL.STATE device show "$n" 2>/dev/null)
+    case $x in ''|10\ *|*unmanaged*|*externally*) ;; *) echo "NetworkManager $n" ;; esac
   fi
   if [ -r "/run/systemd/netif/links/$i" ] &&
     ! grep -q '^ADMIN_STATE=\(unmanaged\|linger\|pending\|initialized\)' "/run/systemd/netif/links/$i"; then
@@ -76,6 +78,7 @@ for n in "$@"; do
     echo "dhcp $n"
   fi
 done
+{setups.LOOK}
 s resolved
 if [ -d /run/systemd/resolve ] && command -v resolvectl >/dev/null; then
   for n in "$@"; do
@@ -273,6 +276,8 @@ class Facts:
     wireless: frozenset[str] = frozenset()
     managers: dict[str, Manager] = field(default_factory=dict)
     """Who sets the addresses of the NICs that were asked about; none is not in it."""
+    setup: dict[str, setups.Setup] = field(default_factory=dict)
+    """What their managers were told of them, where that can be asked."""
     resolved: dict[tuple[str, str], str] = field(default_factory=dict)
     """What systemd-resolved has of these NICs, by "dns" or "domain" and the NIC; words joined by blanks."""
     bridged_calls: bool = False
@@ -387,6 +392,7 @@ def read(told: str) -> Facts:
         sysctl=dict(_pairs(parts["sysctl"])),
         wireless=frozenset(parts["wireless"].split()),
         managers=_managers(parts["managers"]),
+        setup=setups.read(parts["setups"]),
         resolved={
             (what, nic): words.strip()
             for what, rest in _pairs(parts["resolved"])

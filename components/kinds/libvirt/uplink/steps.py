@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Literal
 
+from components.kinds.libvirt.uplink import managed
 from components.stackfile.addresses import digest
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ MARK = "nestlab:"
 FLAGS = ("noprefixroute", "nodad", "home", "mngtmpaddr", "autojoin")
 """Of an address, as ip-address(8) takes them."""
 MAC_OCTETS = 6
+SET = frozenset({"boot", "static"})
+"""Protocols of routes that people set (iproute2, rt_protos)."""
 OWN = frozenset({"kernel", "ra", "redirect"})
 """Protocols of routes that the kernel makes by itself (iproute2, rt_protos)."""
 Words = tuple[str, ...]
@@ -60,7 +63,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Steps:
-    """Commands, each as words; "sysctl PATH VALUE" writes a setting."""
+    """Commands, each as words; what else is none's is a function of `trial.PROGRAM` (sysctl, write, has, reload)."""
 
     make: tuple[Words, ...]
     """In this order, until one fails."""
@@ -78,7 +81,28 @@ def steps(facts: Facts, wanted: Wanted) -> Steps:
     """Return what makes ``wanted`` where ``facts`` are, and what takes it back."""
     if wanted.mode == "proxy_arp":
         return _proxies(facts, wanted)
-    return _vlan(facts, wanted) if wanted.vlan else _bridge(facts, wanted)
+    if wanted.vlan:
+        return _vlan(facts, wanted)
+    return _managed(facts, wanted) if managed.knows(facts, wanted.nic) else _bridge(facts, wanted)
+
+
+def _managed(facts: Facts, wanted: Wanted) -> Steps:
+    """Leave addresses, routes and DNS to the NIC's manager, but for what is looked for afterwards: those that stay."""
+    nic, routes = facts.links[wanted.nic], movable(facts, wanted.nic)
+    made = _made(wanted, nic.mtu, nic.address)
+    make, back = managed.steps(facts, nic, wanted.bridge, wanted.mark, made)
+    return Steps(
+        make,
+        back,
+        gateways=tuple(dict.fromkeys(each.gateway for each in routes if each.gateway)),
+        addresses=tuple(
+            f"{each.local}/{each.prefixlen}"
+            for each in nic.addresses
+            # NetworkManager makes link-local ones itself, of the device's name.
+            if each.lasts and each.scope != "link"
+        ),
+        routes=tuple(said(each) for each in routes if each.protocol in SET),
+    )
 
 
 def _proxies(facts: Facts, wanted: Wanted) -> Steps:
@@ -103,14 +127,14 @@ def _proxies(facts: Facts, wanted: Wanted) -> Steps:
     )
 
 
-def _made(wanted: Wanted, mtu: int, mac: str) -> list[Words]:
+def _made(wanted: Wanted, mtu: int, mac: str) -> tuple[Words, Words]:
     bridge = wanted.bridge
     # The NIC's own MAC, given: without it the bridge takes the lowest of its ports', and changes with guests.
     kind = ("type", "bridge", "stp_state", "0", "forward_delay", "0")
-    return [
+    return (
         ("ip", "link", "add", "name", bridge, "mtu", str(mtu), "address", mac, *kind),
         ("ip", "link", "set", "dev", bridge, "alias", wanted.mark),
-    ]
+    )
 
 
 def _plugged(wanted: Wanted) -> Words:

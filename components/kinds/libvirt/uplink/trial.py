@@ -47,6 +47,28 @@ now() {{ echo "$1" >state.new && mv state.new state; }}
 do_() {{
   if [ "$1" = sysctl ]; then echo "$3" >"/proc/sys/$2"; else "$@"; fi
 }}
+# What managers are told (`managed`): files of theirs, and to look at them.
+write() {{
+  mkdir -p "${{2%/*}}" && rm -f "$2.new" || return 1
+  (umask 077; m=$1 f=$2; shift 2; printf '%s\n' "$@" >"$f.new" && chmod "$m" "$f.new" && mv "$f.new" "$f")
+}}
+reload() {{ networkctl reload || systemctl restart systemd-networkd; }}
+plugged() {{
+  h=0
+  until ip -o link show master "$2" 2>/dev/null | grep -q ": $1[@:]"; do
+    h=$((h + 1)); [ "$h" -lt "$(($3 * 5))" ] || {{ echo "$1 is no port of $2 after $3 s" >&2; return 1; }}
+    # One whose bridge somebody took away is let alone, unless it is told.
+    [ "$((h % 15))" != 10 ] || networkctl reconfigure "$1"
+    sleep 0.2
+  done
+}}
+has() {{
+  h=0
+  until ip -o addr show dev "$2" 2>/dev/null | grep -qF " $1 "; do
+    h=$((h + 1)); [ "$h" -lt "$(($3 * 5))" ] || {{ echo "$2 did not get $1 within $3 s" >&2; return 1; }}
+    sleep 0.2
+  done
+}}
 try() {{ do_ "$@" 2>why.new && return; echo "$*: $(tail -n 1 why.new)" >why; return 1; }}
 make() {{
 {make}
