@@ -42,10 +42,12 @@ POLICIES = click.option(
 )
 
 
+ANYWAY = click.option("--anyway", is_flag=True, help="Although the host has too little.")
+
+
 def planning(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Give ``verb`` what says of which class it plans."""
     for option in (
-        click.option("--anyway", is_flag=True, help="Although the host has too little."),
         click.option(
             "-s",
             "--stack",
@@ -75,6 +77,7 @@ def command(ctx: click.Context) -> None:
 
 @command.command(short_help="Check the roster, and tell what all labs take.")
 @planning
+@ANYWAY
 @options.as_json
 def plan(given: str, *, name: str | None, source: str | None, anyway: bool, as_json: bool) -> int:
     """Check the roster, tell what all labs take, and write the students' stack files."""
@@ -123,6 +126,7 @@ def _tell_left(made: Planned) -> None:
 
 @command.command()
 @planning
+@ANYWAY
 @STUDENTS
 @AT_ONCE
 @click.option("--lose", is_flag=True, help="Go on although machines or disks are lost.")
@@ -177,7 +181,7 @@ def reset(
     policies, cold = more.pop("policies"), more.pop("cold")
     with register.alone(acts.called(given, more["name"])[0]):
         # It takes no more than the lab does that stands.
-        made = acts.planned(given, **(more | {"anyway": True}))
+        made = acts.planned(given, **more, anyway=True)
         _judged(policies=policies)
         crew = _crew(made.register, at_once or acts.at_once(made), as_json=as_json)
         results = acts.reset(made, crew, students, policies=policies, cold=cold)

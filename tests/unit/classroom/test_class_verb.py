@@ -84,6 +84,14 @@ def test_reset_asks_for_no_more_memory(roster: Path) -> None:
     assert calls(roster) == ["reset --lose --stack net1.s1"]
 
 
+def test_reset_has_no_word_for_too_little(roster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It asks for nothing more, so there is nothing to let pass: `--anyway` would change nothing."""
+    words = ["class", "reset", "net1.csv", "-s", "course", "ana", "--anyway"]
+    assert app.main(words) == app.USAGE
+    assert "no such option '--anyway'" in capsys.readouterr().err
+    assert calls(roster) == []
+
+
 def test_a_broken_roster_makes_nothing_and_hinders_no_end(
     roster: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
