@@ -27,6 +27,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.bench import previews
 from tests.bench.processes import Memory, held
 from tests.support.checkout import URI, Checkout, virsh
 
@@ -428,6 +429,8 @@ def main() -> int:
             wide(checkout, scratch / "empty", figures)
         with figures.counted("the plans of classes"):
             classes(checkout, figures)
+        with figures.counted("the previews of classes"):
+            previews.classes(previews.CLASSES)
         with figures.counted(f"the preview of {MANY}"):
             many(checkout, figures)
     finally:

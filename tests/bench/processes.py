@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EVERY_S = 0.1
+SHARES_EVERY_S = 0.25
+"""A look at a process's shares takes the kernel a walk through all of its pages."""
 RUNNING = Path("/run/libvirt/qemu")
 """Where libvirt keeps the pid of each domain's QEMU, as NAME.pid."""
 PEAK, PARENT = "VmHWM:", "PPid:"
@@ -50,6 +52,54 @@ class Memory:
         while not self._over.wait(EVERY_S):
             for pid, name, kib in below(os.getpid()):
                 self._peaks[pid, name] = max(kib, self._peaks.get((pid, name), 0))
+
+
+class Shares:
+    """Looks at all that this process starts, now and then; keeps the moment when it had most memory together.
+
+    Each process counts with its proportional share (proc(5), smaps_rollup: Pss), so that what several
+    have in common counts once.
+    """
+
+    def __init__(self) -> None:
+        self.peak: dict[str, int] = {}
+        """KiB by the name of a program, at that moment."""
+        self._over = threading.Event()
+        self._looking = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._looking.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._looking.join()
+
+    @property
+    def mib(self) -> int:
+        return sum(self.peak.values()) >> 10
+
+    def most(self) -> str:
+        """Return the three programs that had most of it, in words."""
+        large = sorted(self.peak.items(), key=lambda each: -each[1])[:3]
+        return ", ".join(f"{name} {kib >> 10}" for name, kib in large)
+
+    def _look(self) -> None:
+        while not self._over.wait(SHARES_EVERY_S):
+            now: dict[str, int] = {}
+            for pid, name, _ in below(os.getpid()):
+                now[name] = now.get(name, 0) + share(pid)
+            if sum(now.values()) > sum(self.peak.values()):
+                self.peak = now
+
+
+def share(pid: int) -> int:
+    """Return the proportional share of memory (KiB) of ``pid``; 0 of one that has ended."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
 
 
 def below(pid: int) -> Iterator[tuple[int, str, int]]:

@@ -112,6 +112,33 @@ def test_the_memory_of_all_that_was_started_is_weighed() -> None:
     assert f"memory, two: {mib} MiB (" in figures.table()
 
 
+HALVES = (
+    "import mmap, os, time; shared = mmap.mmap(-1, 80 << 20); os.fork()\n"
+    "for page in range(0, 80 << 20, mmap.PAGESIZE): shared[page] = 1\n"
+    "print(flush=True); time.sleep(60)"
+)
+"""Two processes that have 80 MiB in common, and little more each."""
+
+
+def test_what_processes_share_is_weighed_once_and_what_has_ended_no_more() -> None:
+    def act(seconds: float) -> None:
+        with subprocess.Popen([sys.executable, "-c", HALVES], stdout=subprocess.PIPE) as started:
+            assert started.stdout
+            for _ in range(2):
+                started.stdout.readline()
+            with pytest.raises(subprocess.TimeoutExpired):
+                started.wait(seconds)
+            for pid, *_ in [*processes.below(started.pid)]:
+                os.kill(pid, signal.SIGKILL)
+            started.kill()
+
+    with processes.Shares() as taken:
+        for _ in range(2):
+            act(processes.SHARES_EVERY_S * 5)
+    assert 80 <= taken.mib < 150, "twice 80 MiB were there, one after the other, and each for two"
+    assert taken.most().startswith("python3")
+
+
 def test_held_guests_do_nothing_and_go_on_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
