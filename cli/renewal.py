@@ -89,13 +89,12 @@ for one do
 done
 wait
 {HALT}"""
-MOVE = f"echo {READY}\n{GO}"
 
 
 def stand_still(stack: str, asked: Answers) -> dict[str, list[str]]:
     """Have the guests in the machines of ``asked`` stand still; return who of them answered a ping until then.
 
-    All that the machines hold goes to their disks. The guests go on by `go_on`, or `renew`.
+    All that the machines hold goes to their disks. The guests go on by `go_on` or `renew`.
 
     Raises:
         Problem: a machine does not let us in, or what is in it does not stand still; all goes on.
@@ -114,12 +113,12 @@ def stand_still(stack: str, asked: Answers) -> dict[str, list[str]]:
 
 
 def go_on(stack: str, asked: Iterable[str]) -> None:
-    """Let go on what stands still in the machines ``asked``.
+    """Let go on what stands still in the machines ``asked``, which stood still themselves, and tell them the time.
 
     Raises:
         Problem: a machine does not let us in.
     """
-    _each(stack, dict.fromkeys(asked, (MOVE, ())))
+    renew(stack, dict.fromkeys(asked, ()))
 
 
 def renew(stack: str, expected: Answers) -> None:

@@ -42,7 +42,8 @@ def suspend(stack: str) -> list[str]:
         write(stack, replace(record, suspended=Suspended(time.time(), answered)))
         with ui.step("memory to disk"):
             found.part.save(found.libvirt, running)
-    except (Refused, ui.Problem, OSError):
+    except BaseException:
+        # What can't be let go on now is by whoever comes next.
         renewal.go_on(stack, asked)
         write(stack, record)
         raise

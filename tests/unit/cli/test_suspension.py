@@ -118,7 +118,23 @@ def test_one_that_fails_leaves_all_running(host: Host, at: str, how: str) -> Non
     with pytest.raises(VirshError if how == "refused" else KeyboardInterrupt):
         suspension.suspend("net")
     assert (states(host), host.saved) == (["running"] * 2, set())
-    assert bool(records.read("net").suspended) is (how == "killed"), "the time is to be told still"
+    assert records.read("net") == records.Record()
+
+
+def test_what_stands_still_and_can_t_be_let_go_on_is_by_the_next_one(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object) -> None:
+        raise ui.Problem("a does not let us in")
+
+    host.at = "managedsave net-b"
+    monkeypatch.setattr(renewal, "go_on", silent)
+    with pytest.raises(ui.Problem):
+        suspension.suspend("net")
+    assert states(host) == ["running"] * 2
+    assert records.read("net").suspended
+    assert suspension.resume("net")
+    assert records.read("net") == records.Record()
 
 
 def test_one_that_was_switched_off_stays_off(host: Host) -> None:
