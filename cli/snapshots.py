@@ -342,10 +342,11 @@ def reset(stack: str, *, policies: bool = True, cold: bool = False) -> bool:
     if not why:
         return True
     ui.say(f"from the beginning: {why}")
+    selected = state.is_selected(stack, environment()[BACKEND])
     if not lab.down(stack):
         return False
     forget(stack)
-    if not lab.up(stack, lose=True, policies=policies, select=False).ok:
+    if not lab.up(stack, lose=True, policies=policies, select=selected).ok:
         return False
     take_if_possible(stack)
     return True

@@ -139,7 +139,9 @@ def stack_of(words: Sequence[str]) -> str | None:
         return None
     chosen = _option(words, "-s", "--stack")
     if chosen is None:
-        chosen = os.environ.get("PULUMI_STACK") or _selected(project)
+        chosen = os.environ.get("PULUMI_STACK") or _selected(
+            project, os.environ.get("PULUMI_BACKEND_URL")
+        )
     return named(chosen.rpartition("/")[2]) if chosen else None
 
 
@@ -210,7 +212,13 @@ def _read(words: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _selected(project: Path) -> str:
+def is_selected(stack: str, url: str) -> bool:
+    """Whether plain `pulumi`, with its states at ``url``, is about ``stack`` of this checkout."""
+    # Qualified: organization/project/stack.
+    return _selected(paths.ROOT / "Pulumi.yaml", url).rpartition("/")[2] == stack
+
+
+def _selected(project: Path, url: str | None) -> str:
     # Not a matter of security, but what the engine calls the file (pkg/workspace: settingsPath).
     digest = hashlib.sha1(str(project).encode(), usedforsecurity=False).hexdigest()
     try:
@@ -218,7 +226,7 @@ def _selected(project: Path) -> str:
             regular.text(paths.HOME / "workspaces" / f"{PROJECT}-{digest}-workspace.json")
         )
         # By backend; older engines wrote one for all backends.
-        chosen = (told.get("stacks") or {}).get(os.environ.get("PULUMI_BACKEND_URL"))
+        chosen = (told.get("stacks") or {}).get(url)
         return str(chosen or told.get("stack") or "")
     except DAMAGE:
         return ""  # so it is for the engine, which asks

@@ -23,7 +23,7 @@ from components.reach.shell import COMMAND_S, Result
 from tests.support.libvirtd import SPACE, FakeLibvirt, Refused
 from toolchain import lab
 from toolchain.bootstrap import paths, ui
-from toolchain.engine import strays
+from toolchain.engine import state, strays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -296,12 +296,14 @@ def test_reset_is_warm_or_cold_with_a_word_why(
         done.append("down")
         return True
 
-    def up(*_: object, **__: object) -> lab.Up:
+    def up(*_: object, select: bool, **__: object) -> lab.Up:
         done.append("up")
+        assert select, "it was what plain `pulumi` is about"
         for name in DOMAINS:
             stand.domain(name)
         return lab.Up(ok=True, changed=True, seconds={})
 
+    monkeypatch.setattr(state, "is_selected", lambda *_: True)
     monkeypatch.setattr(lab, "down", down)
     monkeypatch.setattr(lab, "up", up)
     snapshots.take("net")

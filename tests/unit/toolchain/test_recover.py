@@ -155,6 +155,8 @@ def test_else_the_environment_says_which_and_else_what_is_selected(
         json.dumps({"stacks": {"file:///other": "x", url: "organization/nestlab/c"}})
     )
     assert state.stack_of(["up"]) == "c", "each backend has its own selection"
+    assert state.is_selected("c", url)
+    assert not state.is_selected("a", url)
     monkeypatch.setenv("PULUMI_STACK", "b")
     assert state.stack_of(["up"]) == "b"
 
