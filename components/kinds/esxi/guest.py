@@ -200,11 +200,14 @@ class GuestDriver(Driver[GuestOrder]):
         """Remove the further disks that the guest has no more."""
         home, prefix = _home(wanted), data_stem(wanted, "")
         kept = {disk.name for disk in wanted.disks}
-        for file in must(shell, ["ls", "-A", home]).split("\n"):
+        inside = must(shell, ["ls", "-A", home]).split("\n")
+        for file in inside:
             name = file.removeprefix(prefix).removesuffix(".vmdk")
             if file != f"{prefix}{name}.vmdk" or name in kept or re.search(rf"{BESIDE}$", name):
                 continue
             say(f"{wanted.name}: its disk {name} is removed")
+            for snapshot in sorted(snapshots(inside, file), reverse=True):
+                shell.run(["vmkfstools", "-U", f"{home}/{snapshot}"], timeout_s=COPY_S)
             must(shell, ["vmkfstools", "-U", f"{home}/{file}"], timeout_s=COPY_S)
 
 

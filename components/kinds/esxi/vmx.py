@@ -180,6 +180,8 @@ def merged(have: Mapping[str, str], wanted: GuestOrder) -> dict[str, str]:
         at = by_low.get(key.casefold(), key)
         if at not in made or not _same(key.casefold(), made[at], value):
             made[at] = value
-    for key in [key for key in made if "generatedaddress" in key.lower()]:
+    # A disk that comes back under its name is another one: a snapshot of the old one would not fit to it.
+    empty = {f"{slot}.filename" for slot in DATA[len(wanted.disks) :]}
+    for key in [key for key in made if "generatedaddress" in key.lower() or key.lower() in empty]:
         del made[key]
     return made

@@ -373,6 +373,9 @@ class GuestDriver(Driver[GuestOrder]):
         )
         if lost:
             new["checkpoint.vmState"] = ""
+        # A disk that comes back under its name is another one: a snapshot of the old one has gone with it.
+        empty = (f"{slot}.fileName" for slot in DATA[len(wanted.disks) :])
+        new |= {key: "" for key in empty if found.vmx.get(key.lower())}
         text = merged(found.text, new).encode()
         # For root alone: it holds the password of its screen.
         shell.put(text, f"{folder(wanted)}/{VMX}", mode=0o600, timeout_s=COMMAND_S)

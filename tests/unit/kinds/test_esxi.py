@@ -327,6 +327,18 @@ def test_a_disk_under_a_snapshot_does_not_grow(machine: Machine, grown: dict[str
     assert shell.run(["vim-cmd", "vmsvc/power.on", vmid]).ok
 
 
+def test_a_disk_that_comes_back_under_its_name_has_nothing_of_the_old(machine: Machine) -> None:
+    shell = machine.shell()
+    GUEST.ensure(shell, guest(disks=DATA))
+    snapshot_of(machine, "sata0:6", "web-data-data")
+    GUEST.ensure(shell, guest())
+    GUEST.ensure(shell, guest(disks=DATA))
+    assert vmx(machine)["sata0:6.fileName"] == "web-data-data.vmdk"
+    assert ["vmkfstools", "-U", f"{HOME}/web-data-data-000001.vmdk"] in [
+        call.words for call in machine.calls
+    ]
+
+
 @pytest.mark.parametrize("name", ["db-flat", "db-000001", "db-ctk", "db-sesparse", "db-s001"])
 def test_a_further_disk_is_not_called_as_what_lies_beside_one(name: str) -> None:
     said = f"its disk {name} is called as a file of VMware's own: rename it"

@@ -618,6 +618,17 @@ def test_a_disk_under_a_snapshot_does_not_grow(machine: Machine) -> None:
     assert look(machine, disks=[{"name": "db", "gib": 1}]) == ""
 
 
+def test_a_disk_that_comes_back_under_its_name_has_nothing_of_the_old(machine: Machine) -> None:
+    db = [{"name": "db", "gib": 1}]
+    made(machine, disks=db)
+    snapshot_of_data(machine)
+    GUEST.ensure(machine.shell(), guest())
+    assert not [each for each in machine.path(HOME).iterdir() if each.name.startswith("data-")]
+    GUEST.ensure(machine.shell(), guest(disks=db))
+    assert vmx(machine)["sata0:7.filename"] == "data-db.vmdk"
+    assert look(machine, disks=db) == ""
+
+
 @pytest.mark.parametrize("name", ["db-000001", "db-s001", "db-flat"])
 def test_a_further_disk_is_not_called_as_what_lies_beside_one(name: str) -> None:
     said = f"its disk {name} is called as a file of VMware's own: rename it"
