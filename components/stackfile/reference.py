@@ -34,14 +34,14 @@ config:
     media:
       debian: {path: media/debian-12-nocloud-amd64.qcow2}
     networks:
-      front: {subnet: 10.77.0.0/24}
+      front: {subnet: 10.79.0.0/24}
       back: {mode: isolated, subnet: 10.78.0.0/24}
     guests:
       router:
         image: debian
         memory_mib: 1024
         network:
-          - {network: front, address: 10.77.0.11}
+          - {network: front, address: 10.79.0.11}
           - {network: back, model: e1000}
       web: {image: debian, memory_mib: 1024, network: back, firmware: uefi}
 ```
