@@ -63,9 +63,15 @@ def resume(stack: str, *, lose: bool = False) -> bool:
         return False
     found = snapshots.of(stack)
     with ui.step("memory from disk"):
-        found.part.wake(found.libvirt, found.domains, lose=lose)
-    awake = found.part.active(found.libvirt, found.domains)
-    snapshots.tell_the_time(found, record.suspended.answered, awake)
+        boot = found.part.wake(found.libvirt, found.domains, lose=lose)
+    awake = [each for each in found.part.active(found.libvirt, found.domains) if each not in boot]
+    expected = {row["name"] for row in snapshots.rows(stack)[0] if row["domain"] in awake}
+    answered = {n: who for n, who in record.suspended.answered.items() if n in expected}
+    snapshots.tell_the_time(found, answered, awake)
+    if boot:
+        ui.say(
+            f"booting from their disks: {', '.join(boot)}; {ui.make('up', stack)} waits for them"
+        )
     write(stack, replace(record, suspended=None))
     return True
 

@@ -183,19 +183,21 @@ def saved(virsh: Virsh, domains: Iterable[str]) -> list[str]:
     return [domain for domain in domains if domain in there]
 
 
-def wake(virsh: Virsh, domains: Collection[str], *, lose: bool = False) -> None:
+def wake(virsh: Virsh, domains: Collection[str], *, lose: bool = False) -> list[str]:
     """Let ``domains`` go on at one moment, those with saved memory from there; who is off without stays so.
 
-    ``lose``: memory that can't be restored is given up, and its domain starts from its disks.
+    ``lose``: memory that can't be restored is given up, and its domain starts from its disks. Returns which do.
 
     Raises:
         VirshError, Unreachable: one does not go on; the memory that was saved of it is still there.
     """
+    boot = []
     for domain in saved(virsh, domains):
         done = virsh.run("start", domain, "--paused", timeout_s=LONG_S)
         if not done.ok and lose:
             virsh.must("managedsave-remove", domain)
             virsh.must("start", domain, "--paused")
+            boot.append(domain)
         elif not done.ok and virsh.domain_state(domain) not in ACTIVE:
             raise VirshError(f"virsh start at {virsh.host.name}: {done.said}")
     for domain in domains:
@@ -203,6 +205,7 @@ def wake(virsh: Virsh, domains: Collection[str], *, lose: bool = False) -> None:
             # Its memory is still being saved, by a command that was killed.
             virsh.run("domjobabort", domain)
             _go_on(virsh, [domain])
+    return boot
 
 
 def set_clock(virsh: Virsh, domain: str) -> bool:

@@ -154,7 +154,9 @@ def test_a_lab_that_is_off_is_not_suspended(host: Host) -> None:
     assert not records.file("net").exists()
 
 
-def test_what_does_not_start_keeps_its_memory_until_it_is_given_up(host: Host) -> None:
+def test_what_does_not_start_keeps_its_memory_until_it_is_given_up(
+    host: Host, told: list[dict[str, list[str]]]
+) -> None:
     suspension.suspend("net")
     host.at = "start net-b"
     with pytest.raises(VirshError, match="no space"):
@@ -162,8 +164,10 @@ def test_what_does_not_start_keeps_its_memory_until_it_is_given_up(host: Host) -
     assert host.saved == {"net-b"}
     assert records.read("net").suspended
     host.at = "start net-b"
+    told.clear()
     assert suspension.resume("net", lose=True)
     assert (states(host), host.saved) == (["running"] * 2, set())
+    assert told == [{"a": ["10.1.0.2"]}], "nobody listens in one that boots"
 
 
 def test_up_goes_on_as_far_as_it_does(
