@@ -634,6 +634,11 @@ def test_objects_have_uuids_of_their_lab_by_name_outside_and_by_logical_name_ins
         assert f"<uuid>{uuid_of(IDENTITY, kind, key)}</uuid>" in xslt, name
 
 
+def test_a_lab_keeps_the_golden_image_that_it_was_made_with() -> None:
+    """Or a `git pull` would throw away what is on the disks cloned from it (R15 of the faults on b9180d5)."""
+    assert up(inner_guest()).named("golden-kvm").ignore_changes == ("value",)
+
+
 def test_files_of_a_lab_are_closed_to_other_accounts_at_every_depth() -> None:
     remote = {
         **inner_guest(),

@@ -93,6 +93,15 @@ def test_everything_stands_on_one_node_by_its_provider(engine: Recorder) -> None
     assert engine.named("identity").inputs["uri"] == "", "there is no libvirt to sweep"
 
 
+def test_a_lab_stays_on_the_node_that_it_was_made_on_unless_the_stack_names_one(
+    engine: Recorder,
+) -> None:
+    """Or one node more in the cluster would make the lab anew (R15 of the faults on b9180d5)."""
+    assert engine.named("host-chosen-node").ignore_changes == ("value",)
+    named = outer({**HOST, "node": "pve1"})
+    assert named.named("host-chosen-node").ignore_changes == ()
+
+
 def test_the_password_is_a_secret_wherever_it_goes(engine: Recorder) -> None:
     for one in engine.resources.values():
         for key, value in one.inputs.items():
