@@ -34,7 +34,7 @@ class Seen:
     name: str
     stack: str
     state: str
-    """up, off (nothing on its first layer runs), suspended (nor there, and all its memory is saved), drift
+    """up, off (nothing on its first layer runs), suspended (nor there, and the memory of all machines is saved), drift
     (something is not as it should be), not made, unknown."""
     layers: Mapping[str, str]
     """By layer, 1 on the outer host: what is there, in words."""
@@ -108,13 +108,14 @@ def _words(bad: Sequence[Mapping[str, Any]]) -> str:
 def _state(rows: Sequence[Mapping[str, Any]], why: str) -> str:
     words = {str(row["state"]) for row in rows}
     outer = {str(row["state"]) for row in rows if row["layer"] == 1}
+    machines = {str(row["state"]) for row in rows if row["layer"] == 1 and "kind" in row}
     if why:
         return UNKNOWN
     if not rows or words == {NONE}:
         return NONE
     if words == {UP}:
         return UP
-    if outer == {SUSPENDED}:
+    if machines == {SUSPENDED}:
         return SUSPENDED
     if outer and outer <= DOWN:
         return OFF

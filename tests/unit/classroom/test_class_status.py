@@ -40,6 +40,20 @@ CASES = {
         "off",
         {"1": "1 of 1 off", "2": "1 of 1 unknown"},
     ),
+    "suspended": (
+        [
+            row("kvm1", 1, "suspended") | {"kind": "kvm"},
+            row("box", 2, "unknown") | {"kind": "container"},
+            row("lab-gate", 1, "up"),
+        ],
+        "suspended",
+        {"1": "1 of 2 suspended", "2": "1 of 1 unknown"},
+    ),
+    "one of two suspended": (
+        [row(n, 1, w) | {"kind": "guest"} for n, w in (("a", "suspended"), ("b", "off"))],
+        "off",
+        {"1": "2 of 2 off or suspended"},
+    ),
     "one inside off": (
         [row("kvm1", 1, "up"), row("box", 2, "off"), row("in", 2, "up")],
         "drift",
