@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from classroom import acts, progress, register, sheets, status
-from classroom.work import Crew
+from classroom.work import Crew, Outcome
 from cli import machines, options, sheet
 from cli.app import USAGE
 from components.stackfile.problems import counted
@@ -195,18 +195,30 @@ def standing(verb: Callable[..., Any]) -> Callable[..., Any]:
     return verb
 
 
-@command.command()
-@standing
-def suspend(
-    given: str, students: Sequence[str], *, name: str | None, at_once: int | None, as_json: bool
+def _on_each(
+    verb: str,
+    given: str,
+    name: str | None,
+    act: Callable[[register.Register, Crew], list[Outcome]],
+    *,
+    at_once: int | None,
+    as_json: bool,
 ) -> int:
-    """Save the memory of the labs to disk and switch their machines off; `resume` and `up` go on from there."""
+    """Do ``act`` with what the class ``given`` has, as nobody else does meanwhile; return the exit status."""
     called = acts.opened(given, name).name
     with register.alone(called):
         kept = register.read(called)
-        crew = _crew(kept, at_once or capacity.cores(), as_json=as_json)
-        results = acts.suspend(kept, crew, students)
-    return acts.summary("suspend", results)
+        results = act(kept, _crew(kept, at_once or capacity.cores(), as_json=as_json))
+    return acts.summary(verb, results)
+
+
+@command.command()
+@standing
+def suspend(given: str, students: Sequence[str], *, name: str | None, **how: Any) -> int:
+    """Save the memory of the labs to disk and switch their machines off; `resume` and `up` go on from there."""
+    return _on_each(
+        "suspend", given, name, lambda kept, crew: acts.suspend(kept, crew, students), **how
+    )
 
 
 @command.command(short_help="Let suspended labs go on, in seconds.")
@@ -214,43 +226,25 @@ def suspend(
 @click.option(
     "--lose", is_flag=True, help="Boot from its disks what does not go on from its memory."
 )
-def resume(
-    given: str,
-    students: Sequence[str],
-    *,
-    name: str | None,
-    at_once: int | None,
-    as_json: bool,
-    lose: bool,
-) -> int:
+def resume(given: str, students: Sequence[str], *, name: str | None, lose: bool, **how: Any) -> int:
     """Let the suspended labs go on from where they were, with the time of now; others are left as they are."""
-    called = acts.opened(given, name).name
-    with register.alone(called):
-        kept = register.read(called)
-        crew = _crew(kept, at_once or capacity.cores(), as_json=as_json)
-        results = acts.resume(kept, crew, students, lose=lose)
-    return acts.summary("resume", results)
+    return _on_each(
+        "resume",
+        given,
+        name,
+        lambda kept, crew: acts.resume(kept, crew, students, lose=lose),
+        **how,
+    )
 
 
 @command.command()
 @standing
 @click.option("--left", is_flag=True, help="Of those alone who are no more on the roster.")
-def down(
-    given: str,
-    students: Sequence[str],
-    *,
-    name: str | None,
-    at_once: int | None,
-    as_json: bool,
-    left: bool,
-) -> int:
+def down(given: str, students: Sequence[str], *, name: str | None, left: bool, **how: Any) -> int:
     """Take the labs away, also of those who are no more on the roster."""
-    called = acts.opened(given, name).name
-    with register.alone(called):
-        kept = register.read(called)
-        crew = _crew(kept, at_once or capacity.cores(), as_json=as_json)
-        results = acts.down(kept, crew, students, left=left)
-    return acts.summary("down", results)
+    return _on_each(
+        "down", given, name, lambda kept, crew: acts.down(kept, crew, students, left=left), **how
+    )
 
 
 @command.command(name="status", short_help="Say what is of each lab.")

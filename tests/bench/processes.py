@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from typing_extensions import override
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,11 +22,10 @@ RUNNING = Path("/run/libvirt/qemu")
 PEAK, PARENT = "VmHWM:", "PPid:"
 
 
-class Memory:
-    """Looks at all that this process starts, now and then, and keeps each one's own peak."""
+class _Looking:
+    """Looks in a thread of its own while its block runs."""
 
     def __init__(self) -> None:
-        self._peaks: dict[tuple[int, str], int] = {}
         self._over = threading.Event()
         self._looking = threading.Thread(target=self._look, daemon=True)
 
@@ -35,6 +36,17 @@ class Memory:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._looking.join()
+
+    def _look(self) -> None:
+        raise NotImplementedError
+
+
+class Memory(_Looking):
+    """Looks at all that this process starts, now and then, and keeps each one's own peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._peaks: dict[tuple[int, str], int] = {}
 
     @property
     def said(self) -> str:
@@ -48,13 +60,14 @@ class Memory:
         )
         return f"{whole >> 10} MiB (" + ", ".join(f"{n} {kib >> 10}" for n, kib in large) + ")"
 
+    @override
     def _look(self) -> None:
         while not self._over.wait(EVERY_S):
             for pid, name, kib in below(os.getpid()):
                 self._peaks[pid, name] = max(kib, self._peaks.get((pid, name), 0))
 
 
-class Shares:
+class Shares(_Looking):
     """Looks at all that this process starts, now and then; keeps the moment when it had most memory together.
 
     Each process counts with its proportional share (proc(5), smaps_rollup: Pss), so that what several
@@ -62,18 +75,9 @@ class Shares:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.peak: dict[str, int] = {}
         """KiB by the name of a program, at that moment."""
-        self._over = threading.Event()
-        self._looking = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._looking.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._looking.join()
 
     @property
     def mib(self) -> int:
@@ -84,6 +88,7 @@ class Shares:
         large = sorted(self.peak.items(), key=lambda each: -each[1])[:3]
         return ", ".join(f"{name} {kib >> 10}" for name, kib in large)
 
+    @override
     def _look(self) -> None:
         while not self._over.wait(SHARES_EVERY_S):
             now: dict[str, int] = {}
