@@ -193,11 +193,21 @@ def reset(
     ``cold``: make them anew in any case.
 
     Raises:
-        Problem: one is no student of the class.
+        Problem: one is no student of the class, or has no lab yet.
     """
     refuse_unknown(students, [each.student.id for each in made.labs])
-    made.keep()
     chosen = [each for each in made.labs if each.student.id in students]
+    stand = standing()
+    # Of one whose reset was cut between its end and its beginning, the mark of a deployment is left.
+    if absent := [
+        each.student.id
+        for each in chosen
+        if each.stack not in stand and not (paths.LOCAL / "deployed" / each.stack).exists()
+    ]:
+        raise ui.Problem(
+            f"nothing was done: the lab of {listed(absent)} is not made yet; `nestlab class up {made.roster.name}` makes it."
+        )
+    made.keep()
     began = {each.student.id: status.since(each.stack) for each in chosen}
     more = [*(["--cold"] if cold else []), *([] if policies else ["--no-policies"])]
     results = crew.run(

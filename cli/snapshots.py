@@ -98,6 +98,8 @@ def of(stack: str) -> Lab:
         for one in resources
         if one["type"] == DOMAIN and _place(one) == "host" and strays.stands(one)
     }
+    if not resources:
+        raise ui.Problem(f"the stack {stack} is not up. {ui.make('up', stack)} brings it up.")
     if not outs.get("value") or not domains:
         raise ui.Problem(f"the lab of {stack} has no machine on a libvirt.")
     kind = str(outs.get("kind") or "libvirt")

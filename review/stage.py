@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from review import stand_in
 from toolchain.bootstrap import paths, ui
-from toolchain.engine import environment, plugins
+from toolchain.engine import environment, plugins, wrapper
 from toolchain.engine.state import PROJECT
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Stage:
         }
         given = {name: os.environ[name] for name in KEPT if name in os.environ}
         made = environment.environment(given | own)
-        return cls(folder, made | {"NESTLAB_RECOVERING": "yes"})
+        # The stand-ins listen here, and not where libvirt may live.
+        return cls(folder, made | {"NESTLAB_RECOVERING": "yes", wrapper.HERE: "yes"})
 
     def standing(self, stack: str, text: bytes | None) -> None:
         """Put up what ``text`` says; None: nothing, a stack that is new.

@@ -13,6 +13,7 @@ from hypothesis import settings
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.support.allowed import write
+from toolchain.bootstrap import ui
 from toolchain.bootstrap.paths import ROOT
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def _is_spread(file: str) -> bool:
     """Whether a file marks all its tests: read as text, as who hands tests out imports none."""
     marks = re.search(r"^pytestmark = (?:\[[^]]*\]|.*$)", (ROOT / file).read_text(), re.MULTILINE)
     return marks is not None and "pytest.mark.spread" in marks[0]
+
+
+@pytest.fixture(autouse=True)
+def _speaks() -> Iterator[None]:
+    """Whoever calls the command in a test leaves how messages call it to the next one as it was."""
+    yield
+    ui.speak("make")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -100,8 +100,8 @@ def up(
     prepare(stack, variants, done)
     fresh = not exists(stack)
     if fresh:
-        # Selected too: plain `pulumi up` in a shell with env.sh is then about this lab.
-        capture("stack", "init", stack, *([] if select else ["--no-select"]))
+        # Selected too, but for a look: plain `pulumi up` in a shell with env.sh is then about this lab.
+        capture("stack", "init", stack, *([] if select and not keep else ["--no-select"]))
     done("stack")
     if keep:
         _keep(stack, marker, keep)

@@ -16,6 +16,9 @@ NAMESPACES = Path("/run/netns")
 MARK = "# nestlab's own way to the engine"
 """In the first lines of each wrapper: no checkout takes another's wrapper for an engine."""
 
+HERE = "NESTLAB_HERE"
+"""Variable that has the engine stay in the network that it is called in."""
+
 _WRAPPER = r"""#!/bin/sh
 @MARK@; written by `make toolchain`.
 # Whatever the engine and its plugins write is its user's alone: states, logs, keys, discs with answers.
@@ -38,7 +41,9 @@ if ! [ -x "$engine" ] || ! [ -x "$root/.venv/bin/python3" ]; then
 fi
 
 namespace=
-if [ -f "$root/@LOCAL@/netns" ] && [ -r "$root/@LOCAL@/netns" ]; then
+if [ -n "$@HERE@" ]; then
+  : # what the engine is to speak to is here, and libvirt is not asked
+elif [ -f "$root/@LOCAL@/netns" ] && [ -r "$root/@LOCAL@/netns" ]; then
   read -r namespace <"$root/@LOCAL@/netns" || true
 elif [ -e "$root/@LOCAL@/netns" ]; then
   echo "error: $root/@LOCAL@/netns can't be read, and says in which network libvirt lives." >&2
@@ -158,6 +163,7 @@ def pulumi(engine: Path) -> str:
         "@LOCAL@": paths.LOCAL.name,
         "@NAMESPACES@": shlex.quote(str(NAMESPACES)),
         "@PUT_RIGHT@": str(before.PUT_RIGHT),
+        "@HERE@": HERE,
     }
     text = _WRAPPER
     for mark, value in filled.items():

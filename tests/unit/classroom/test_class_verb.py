@@ -11,6 +11,7 @@ from classroom import acts, register
 from cli import app
 from tests.unit.classroom.test_class_work import NESTLAB
 from toolchain import lab
+from toolchain.bootstrap import paths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,15 +72,33 @@ def test_up_runs_the_command_for_each_or_for_those_named(
     assert json.loads(out.splitlines()[-1])["event"] == "ended"
 
 
-def test_reset_is_the_commands_own_of_that_one(roster: Path) -> None:
+def test_reset_is_the_commands_own_of_that_one(
+    roster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acts, "standing", lambda: {"net1.ana"})
     assert app.main(["class", "reset", "net1.csv", "-s", "course", "ana"]) == 0
     assert calls(roster) == ["reset --lose --stack net1.ana"]
 
 
-def test_reset_asks_for_no_more_memory(roster: Path) -> None:
+def test_a_lab_that_was_never_made_is_not_made_by_a_reset(
+    roster: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["class", "reset", "net1.csv", "-s", "course", "ana"]) == 1
+    assert "the lab of ana is not made yet; `nestlab class up net1`" in capsys.readouterr().err
+    assert calls(roster) == []
+    # A reset that was cut after the lab was taken down goes on.
+    mark = paths.LOCAL / "deployed" / "net1.ana"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    assert app.main(["class", "reset", "net1.csv", "-s", "course", "ana"]) == 0
+    assert calls(roster) == ["reset --lose --stack net1.ana"]
+
+
+def test_reset_asks_for_no_more_memory(roster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the lab takes it has, whatever the others of its roster would take."""
     roster.write_text("id\n" + "".join(f"s{number}\n" for number in range(13)))
     assert app.main(["class", "up", "net1.csv", "-s", "course"]) == 1
+    monkeypatch.setattr(acts, "standing", lambda: {"net1.s1"})
     assert app.main(["class", "reset", "net1.csv", "-s", "course", "s1"]) == 0
     assert calls(roster) == ["reset --lose --stack net1.s1"]
 
@@ -135,6 +154,7 @@ def test_one_command_at_a_time_works_on_a_class(
             held.append(f"{self.name} free")
 
     monkeypatch.setattr(register, "alone", Lock)
+    monkeypatch.setattr(acts, "standing", lambda: {"net1.ana"})
     for words in (["plan"], ["up"], ["reset", "ana"], ["down"]):
         more = [] if words[0] == "down" else ["-s", "course"]
         assert app.main(["class", words[0], str(roster), *words[1:], *more]) == 0

@@ -104,6 +104,13 @@ def test_root_enters_the_namespace_of_libvirt(checkout: Path) -> None:
     assert done.stdout == f"ip netns exec labs {paths.BIN}/pulumi up --yes\n"
 
 
+def test_an_engine_whose_providers_listen_here_stays_here(checkout: Path) -> None:
+    paths.NETNS.write_text("labs")
+    (wrapper.NAMESPACES / "labs").touch()
+    done = pulumi(checkout, "config", **{wrapper.HERE: "yes"})
+    assert done.stdout.startswith("engine"), done.stderr
+
+
 def test_who_is_inside_already_goes_on(checkout: Path) -> None:
     paths.NETNS.write_text("labs")
     (wrapper.NAMESPACES / "labs").symlink_to("/proc/self/ns/net")
