@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from ipaddress import IPv4Network
 
-    from classroom.planning import Planned
+    from classroom.planning import Lab, Planned
     from classroom.register import Register
     from classroom.work import Crew, Outcome
     from components.stackfile.lab import LabSpec
@@ -138,10 +138,7 @@ def up(
     _closable(chosen[0].spec, System())
     made.keep()
     lab.prepare(chosen[0].stack, golden_images(chosen[0].spec))
-    today = dt.datetime.now(tz=dt.UTC).date()
-    for each in chosen:
-        if each.student.until and each.student.until < today:
-            ui.warn(f"the lab of {each.student.id} ended on {each.student.until}")
+    tell_past(chosen)
     stand = standing()
     tasks = []
     for each in chosen:
@@ -150,6 +147,14 @@ def up(
             commands.append(["snapshot", "take", "--if-possible", "--stack", each.stack])
         tasks.append(_task(made.register, each.student.id, commands))
     return crew.run(tasks)
+
+
+def tell_past(labs: Iterable[Lab]) -> None:
+    """Warn of labs whose last day is over."""
+    today = dt.datetime.now(tz=dt.UTC).date()
+    for each in labs:
+        if each.student.until and each.student.until < today:
+            ui.warn(f"the lab of {each.student.id} ended on {each.student.until}")
 
 
 def _closable(spec: LabSpec, system: System) -> None:

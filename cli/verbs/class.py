@@ -91,6 +91,7 @@ def plan(given: str, *, name: str | None, source: str | None, anyway: bool, as_j
         print(line)
     for line in made.bill.warnings():
         ui.warn(line)
+    acts.tell_past(made.labs)
     _tell_left(made)
     return 0
 

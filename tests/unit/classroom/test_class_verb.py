@@ -80,6 +80,16 @@ def test_reset_is_the_commands_own_of_that_one(
     assert calls(roster) == ["reset --lose --stack net1.ana"]
 
 
+def test_a_plan_warns_of_a_last_day_that_is_over(
+    roster: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roster.write_text("id,until\nana,2020-01-31\nbob,2999-01-31\n")
+    assert app.main(["class", "plan", "net1.csv", "-s", "course"]) == 0
+    told = capsys.readouterr().err
+    assert "the lab of ana ended on 2020-01-31" in told
+    assert "bob" not in told
+
+
 def test_a_lab_that_was_never_made_is_not_made_by_a_reset(
     roster: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
