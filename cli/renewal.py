@@ -73,7 +73,13 @@ SEED=$seed perl -e '{RANDOM}' || exit 1
 n=0
 while [ $n -lt {PINGS} ]; do
   # Whoever is first: nobody waits for the others, and their pings end by themselves.
-  first=$({{ for one do {{ $ping -c1 -W2 "$one" >/dev/null 2>&1 && echo "$one"; }} & done; }} | head -n 1)
+  # (They hold nothing of the session's, which would last as long as they do.)
+  first=$(
+    (
+      exec </dev/null 2>/dev/null
+      for one do {{ $ping -c1 -W2 "$one" >/dev/null && echo "$one"; }} & done
+    ) | head -n 1
+  )
   [ -z "$first" ] || {{ echo renewed; exit; }}
   n=$((n+1))
 done

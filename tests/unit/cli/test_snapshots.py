@@ -521,7 +521,7 @@ def test_who_does_not_stand_still_is_told_and_goes_on(
 def test_the_scripts_are_a_shell_s(tmp_path: Path) -> None:
     """Run for real, with a ping that one address answers and a clock and kernel that are not this machine's."""
     for name, text in (
-        ("ping", '[ "$3" = 10.1.0.2 ]'),
+        ("ping", '[ "$3" != 10.1.0.7 ] || exec sleep 60; [ "$3" = 10.1.0.2 ]'),
         ("date", 'echo "$@" >told-date'),
         ("perl", f'[ -n "$SEED" ] || exec {shutil.which("perl")} "$@"; echo "$SEED" >told-seed'),
         ("sync", ""),
@@ -544,6 +544,8 @@ def test_the_scripts_are_a_shell_s(tmp_path: Path) -> None:
     assert (tmp_path / "told-date").read_text() == "-u -s @5.5\n"
     assert (tmp_path / "told-seed").read_text() == "ab\n"
     assert ran(renewal.RENEW, "10.1.0.9", "10.1.0.2") == ["ready", "renewed"], "one is enough"
+    told = ran(renewal.RENEW, "10.1.0.7", "10.1.0.2")
+    assert told == ["ready", "renewed"], "nor does the session last as long as who says nothing"
     assert ran(renewal.RENEW, "10.1.0.9")[1:] == ["nobody inside answers: 10.1.0.9"]
     assert ran(renewal.RENEW) == ["ready", "renewed"]
     (tmp_path / "domains").write_text(
