@@ -16,7 +16,7 @@ from components.stackfile.problems import choose, counted, listed
 from toolchain import lab, stack_check
 from toolchain.bootstrap import paths, ui
 from toolchain.doctor import addresses, capacity
-from toolchain.engine import stack_file
+from toolchain.engine import marker, stack_file
 from toolchain.machine import host
 from toolchain.machine.system import System
 
@@ -207,7 +207,7 @@ def reset(
     if absent := [
         each.student.id
         for each in chosen
-        if each.stack not in stand and not (paths.LOCAL / "deployed" / each.stack).exists()
+        if each.stack not in stand and not marker.file(each.stack).exists()
     ]:
         raise ui.Problem(
             f"nothing was done: the lab of {listed(absent)} is not made yet; `nestlab class up {made.roster.name}` makes it."
@@ -308,7 +308,7 @@ def _forget(kept: Register, student: str) -> None:
     template.remove(stack)
     sheets.remove(kept.folder / sheets.FOLDER, student)
     # Its lock stays: who waits for it would hold one that nobody else sees.
-    for file in (paths.CONFIG / stack_file.of(stack).name, paths.LOCAL / "deployed" / stack):
+    for file in (paths.CONFIG / stack_file.of(stack).name, marker.file(stack)):
         file.unlink(missing_ok=True)
 
 

@@ -42,8 +42,6 @@ class Taken:
 class Suspended:
     """A lab whose machines' memory was saved."""
 
-    at: float
-    """Seconds since 1970."""
     answered: dict[str, list[str]]
     """Addresses that answered a ping, by the machine that they are in."""
 

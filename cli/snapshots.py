@@ -29,7 +29,7 @@ from toolchain.engine import foreign, state, strays
 from toolchain.engine.environment import BACKEND, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 PART = "snapshots"
 """The module of a kind of outer host that takes them."""
@@ -290,26 +290,24 @@ def back(found: Lab, record: Record) -> None:
     write(found.stack, Record(taken, record.going, resetting=True))
     with ui.step("memory and disks"):
         found.part.revert(found.libvirt, found.domains, taken.name)
-    tell_the_time(found, taken.answered, found.domains)
+    tell_the_time(found, taken.answered, rows(found.stack)[0])
     write(found.stack, Record(taken, record.going))
 
 
 def tell_the_time(
-    found: Lab, answered: Mapping[str, Sequence[str]], domains: Collection[str]
+    found: Lab, answered: Mapping[str, Sequence[str]], machines: Iterable[Mapping[str, Any]]
 ) -> None:
     """Give the machines of ``answered`` the time and new randomness, and see one of who answered inside again.
 
-    The others of ``domains`` get the time alone, where QEMU's guest agent is in them.
+    The others of ``machines``, rows of the sheet, get the time alone, where QEMU's guest agent is in them.
 
     Raises:
         Problem: one does not take it, or nobody in it answers.
     """
     with ui.step("time, randomness, and who answers inside"):
         renewal.renew(found.stack, answered)
-    for row in rows(found.stack)[0]:
-        if row["name"] in answered or row["domain"] not in domains:
-            continue
-        if not found.part.set_clock(found.libvirt, row["domain"]):
+    for row in machines:
+        if row["name"] not in answered and not found.part.set_clock(found.libvirt, row["domain"]):
             ui.warn(f"{row['name']}: nobody tells it the time, its clock goes on from then")
 
 

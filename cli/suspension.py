@@ -7,7 +7,6 @@ memory is saved and forgotten once the time is told, so that whoever comes after
 from __future__ import annotations
 
 import subprocess
-import time
 from dataclasses import replace
 
 from cli import renewal, snapshots
@@ -35,11 +34,11 @@ def suspend(stack: str) -> list[str]:
     up = {row["name"] for row in rows if row["domain"] in running}
     asked = {name: inside for name, inside in asked.items() if name in up}
     # Noted first: whoever comes after a kill lets go on what stands still.
-    write(stack, replace(record, suspended=Suspended(time.time(), {name: [] for name in asked})))
+    write(stack, replace(record, suspended=Suspended({name: [] for name in asked})))
     try:
         with ui.step("who answers inside"):
             answered = renewal.stand_still(stack, asked)
-        write(stack, replace(record, suspended=Suspended(time.time(), answered)))
+        write(stack, replace(record, suspended=Suspended(answered)))
         with ui.step("memory to disk"):
             found.part.save(found.libvirt, running)
     except BaseException:
@@ -65,9 +64,10 @@ def resume(stack: str, *, lose: bool = False) -> bool:
     with ui.step("memory from disk"):
         boot = found.part.wake(found.libvirt, found.domains, lose=lose)
     awake = [each for each in found.part.active(found.libvirt, found.domains) if each not in boot]
-    expected = {row["name"] for row in snapshots.rows(stack)[0] if row["domain"] in awake}
-    answered = {n: who for n, who in record.suspended.answered.items() if n in expected}
-    snapshots.tell_the_time(found, answered, awake)
+    machines = [row for row in snapshots.rows(stack)[0] if row["domain"] in awake]
+    known = record.suspended.answered
+    answered = {row["name"]: known[row["name"]] for row in machines if row["name"] in known}
+    snapshots.tell_the_time(found, answered, machines)
     if boot:
         ui.say(
             f"booting from their disks: {', '.join(boot)}; {ui.make('up', stack)} waits for them"

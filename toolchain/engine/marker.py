@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from toolchain.bootstrap import paths
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 POLICIES = "policies"
 """Folder of the policy pack."""
+
+
+def file(stack: str) -> Path:
+    """Return what is there of ``stack`` once it was deployed, until it is deployed anew or its files go."""
+    return paths.LOCAL / "deployed" / stack
 
 
 class Marker:
     """What notes that a stack was deployed as it stands."""
 
     def __init__(self, stack: str, *, policies: bool = True) -> None:
-        self.file = paths.LOCAL / "deployed" / stack
+        self.file = file(stack)
         self.now = _fingerprint(stack, policies=policies)
         self.policies = policies
 

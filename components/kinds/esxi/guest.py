@@ -20,7 +20,7 @@ from components.kinds.esxi.vmx import DATA, DISCS, DISKS, data_stem, differences
 from components.reach.driver import Driver, DriverError, foreign
 from components.reach.orders import DataDisk, GuestOrder, Nic
 from components.reach.upload import PART
-from components.reach.vmx import BESIDE, ill_named, parsed, rendered, snapshots
+from components.reach.vmx import ill_named, parsed, rendered, snapshots
 from components.reach.waiting import Seen, say
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class GuestDriver(Driver[GuestOrder]):
         inside = must(shell, ["ls", "-A", home]).split("\n")
         for file in inside:
             name = file.removeprefix(prefix).removesuffix(".vmdk")
-            if file != f"{prefix}{name}.vmdk" or name in kept or re.search(rf"{BESIDE}$", name):
+            if file != f"{prefix}{name}.vmdk" or name in kept or ill_named(name):
                 continue
             say(f"{wanted.name}: its disk {name} is removed")
             for snapshot in sorted(snapshots(inside, file), reverse=True):

@@ -21,6 +21,7 @@ from components.kinds.libvirt import snapshots as part
 from components.kinds.libvirt.virsh import Virsh, VirshError
 from components.reach.shell import COMMAND_S, Result
 from tests.support.libvirtd import SPACE, FakeLibvirt, Refused
+from tests.unit.cli.labs import DOMAINS, LAB, ROWS, stands
 from toolchain import lab
 from toolchain.bootstrap import paths, ui
 from toolchain.engine import state, strays
@@ -28,7 +29,6 @@ from toolchain.engine import state, strays
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-DOMAINS = {name: str(uuid5(SPACE, name)) for name in ("net-a", "net-b")}
 DISK = (
     "<devices><disk device='disk'><driver type='{form}'/></disk>"
     "<disk device='disk'><driver type='raw'/><readonly/></disk></devices></domain>"
@@ -190,26 +190,10 @@ def test_one_that_does_not_run_is_told(host: Host) -> None:
 # A lab --------------------------------------------------------------------------------------------
 
 
-ROW = {"inside": [], "address": "10.0.0.2", "kind": "kvm"}
-ROWS = [
-    {**ROW, "name": "a", "domain": "net-a"},
-    {**ROW, "name": "b", "domain": "net-b"},
-    {**ROW, "name": "in", "domain": "in", "inside": ["a"], "address": "10.1.0.2"},
-]
-LAB = snapshots.Lab("net", "libvirt", "x", "pool", "0123", DOMAINS, "digest")
-
-
 @pytest.fixture
 def stand(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A lab of two machines that stands."""
-    monkeypatch.setattr(paths, "LOCAL", tmp_path)
-    monkeypatch.setattr(snapshots, "LocalShell", lambda: host)
-    monkeypatch.setattr(snapshots, "of", lambda _: LAB)
-    monkeypatch.setattr(lab, "outputs", lambda _: {"sheet": ROWS})
-    monkeypatch.setattr(
-        renewal, "stand_still", lambda _, asked: {n: list(a) for n, a in asked.items()}
-    )
-    monkeypatch.setattr(renewal, "go_on", lambda *_: None)
+    stands(host, tmp_path, monkeypatch)
     monkeypatch.setattr(renewal, "renew", lambda *_: None)
     return host
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import uuid5
 
 import pytest
 from typing_extensions import override
@@ -14,22 +13,13 @@ from components.kinds.libvirt import census
 from components.kinds.libvirt import snapshots as part
 from components.kinds.libvirt.virsh import Virsh, VirshError
 from components.reach.shell import COMMAND_S, LocalShell, Result
-from tests.support.libvirtd import SPACE, FakeLibvirt, Refused
-from toolchain import lab
-from toolchain.bootstrap import paths, ui
+from tests.support.libvirtd import FakeLibvirt, Refused
+from tests.unit.cli.labs import DOMAINS, stands
+from toolchain.bootstrap import ui
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-DOMAINS = {name: str(uuid5(SPACE, name)) for name in ("net-a", "net-b")}
-ROW = {"inside": [], "address": "10.0.0.2", "kind": "kvm"}
-ROWS = [
-    {**ROW, "name": "a", "domain": "net-a"},
-    {**ROW, "name": "b", "domain": "net-b"},
-    {**ROW, "name": "in", "domain": "in", "inside": ["a"], "address": "10.1.0.2"},
-]
-LAB = snapshots.Lab("net", "libvirt", "x", "pool", "0123", DOMAINS, "digest")
 
 
 @dataclass
@@ -66,14 +56,7 @@ def host(told: list[dict[str, list[str]]], tmp_path: Path, monkeypatch: pytest.M
     made = Host()
     for name in DOMAINS:
         made.domain(name)
-    monkeypatch.setattr(paths, "LOCAL", tmp_path)
-    monkeypatch.setattr(snapshots, "LocalShell", lambda: made)
-    monkeypatch.setattr(snapshots, "of", lambda _: LAB)
-    monkeypatch.setattr(lab, "outputs", lambda _: {"sheet": ROWS})
-    monkeypatch.setattr(
-        renewal, "stand_still", lambda _, asked: {n: list(a) for n, a in asked.items()}
-    )
-    monkeypatch.setattr(renewal, "go_on", lambda *_: None)
+    stands(made, tmp_path, monkeypatch)
     return made
 
 

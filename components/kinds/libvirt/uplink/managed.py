@@ -16,6 +16,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from components.kinds.libvirt.uplink.setups import CARRIED, OURS, PROFILE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -29,20 +31,11 @@ KEYFILES = "/run/NetworkManager/system-connections"
 ADDRESS = re.compile(r"[0-9.]{7,}")
 WITHIN_S = 15
 """How long a manager has for an address, seconds: a lease takes some, and less than a trial's shortest time."""
-OURS = frozenset({"match", "link"})
-"""Sections of networkd's that are about the device itself, and stay with the NIC."""
-CARRIED = frozenset(
-    ("network", "address", "route", "neighbor", "nexthop", "routingpolicyrule",
-     "dhcp", "dhcpv4", "dhcpv6", "ipv6acceptra")
-)  # fmt: skip
-"""Sections of networkd's that a bridge takes as a NIC does."""
 STACKED = frozenset(
     ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "vxlan", "tunnel", "xfrm", "bridge", "bond", "vrf",
      "batmanadvanced", "ipoib", "macsec", "dhcpserver", "dhcpprefixdelegation", "ipmasquerade", "ipforward")
 )  # fmt: skip
 """Keys of [Network] that put something on the NIC or have it serve others."""
-PROFILE = frozenset({"connection", "ethernet", "ipv4", "ipv6", "proxy", "user", ".nmmeta"})
-"""Sections of a NetworkManager profile that are read; others (802-1x, pppoe) are about that very NIC."""
 CONNECTION = frozenset(
     ("id", "uuid", "type", "interface-name", "timestamp", "autoconnect", "autoconnect-priority", "zone",
      "permissions", "autoconnect-retries", "mdns", "llmnr", "dns-over-tls", "metered", "lldp")

@@ -7,13 +7,24 @@ interfaces(5) and ifup(8) for ifupdown.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+
+OURS = frozenset({"match", "link"})
+"""Sections of networkd's that are about the device itself, and stay with the NIC."""
+CARRIED = frozenset(
+    ("network", "address", "route", "neighbor", "nexthop", "routingpolicyrule",
+     "dhcp", "dhcpv4", "dhcpv6", "ipv6acceptra")
+)  # fmt: skip
+"""Sections of networkd's that a bridge takes as a NIC does."""
+PROFILE = frozenset({"connection", "ethernet", "ipv4", "ipv6", "proxy", "user", ".nmmeta"})
+"""Sections of a NetworkManager profile that are read; others (802-1x, pppoe) are about that very NIC."""
 
 # Of a profile with secrets (802.1X, PPPoE) the sections' names are read alone. $i is the NIC's number.
 LOOK = r"""
 plain() {
   awk -v n="$1" '/^[[:space:]]*([#;]|$)/ { next }
-    /^[[:space:]]*\[/ { open = tolower($0) ~ /\[(match|link|network|address|route|neighbor|nexthop|routingpolicyrule|dhcp|dhcpv4|dhcpv6|ipv6acceptra|connection|ethernet|ipv4|ipv6|proxy|user|\.nmmeta)\]/
+    /^[[:space:]]*\[/ { open = tolower($0) ~ /\[(@SECTIONS@)\]/
       print n " line " $0; next }
     open { print n " line " $0 }'
 }
@@ -36,7 +47,7 @@ for n in "$@"; do
     done
   fi
 done
-"""
+""".replace("@SECTIONS@", "|".join(sorted(map(re.escape, OURS | CARRIED | PROFILE))))
 
 
 @dataclass(frozen=True)
